@@ -1,0 +1,519 @@
+"""The stream protocol: every request and reply that members (and clients) exchange over a connection.
+
+This file *is* the protocol. Each message is a typed MessagePack array; decoding checks every field's type,
+so a handler never sees a malformed message. Values travel as opaque bytes. Instants never travel: times to
+live are seconds remaining (`NEVER` = no expiry). A version is the pair (`hlc`, `origin`): a hybrid logical
+clock reading and the 32-bit hash of the member that stamped it.
+
+Tags are fixed for ever; a changed meaning gets a new tag and a new `PROTOCOL_VERSION`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+PROTOCOL_VERSION: Final = 1
+NEVER: Final = -1.0
+"""Seconds remaining of an entry that does not expire."""
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    """Base of all messages: an immutable typed array."""
+
+
+# -- handshake -----------------------------------------------------------------------------------
+
+
+class Hello(_Message, tag=1):
+    """First frame in each direction of a new connection: who is calling, and for which cluster."""
+
+    protocol_version: int
+    cluster_name: str
+    partition_count: int
+    member: str
+    """Id of the calling member, or "" for a client that is not a member."""
+    address: str
+    """Advertised address of the calling member, or ""."""
+    nonce: bytes
+    """16 fresh bytes, to be proven over."""
+
+
+class Proof(_Message, tag=2):
+    """Second frame: keyed hash over both hellos, or empty bytes when the cluster has no secret."""
+
+    mac: bytes
+
+
+class Refusal(_Message, tag=3):
+    """Sent instead of a proof: why this connection is closed."""
+
+    reason: str
+
+
+# -- errors, liveness ----------------------------------------------------------------------------
+
+
+class Failure(_Message, tag=10):
+    """Reply: the request failed. `code` is one of the `CODE_…` constants."""
+
+    code: int
+    text: str
+
+
+CODE_INTERNAL: Final = 1
+CODE_NOT_OWNER: Final = 2
+CODE_NO_QUORUM: Final = 3
+CODE_OVERLOADED: Final = 4
+CODE_BAD_REQUEST: Final = 5
+CODE_CLOSED: Final = 6
+CODE_INDETERMINATE: Final = 7
+"""Applied here, but not confirmed by enough copies; retry with the same operation id."""
+CODE_TYPE: Final = 8
+"""The stored value has the wrong type for the operation (for example incr on text)."""
+CODE_UNAVAILABLE: Final = 9
+"""Not applied: the deadline passed before it could start."""
+
+
+class Done(_Message, tag=11):
+    """Reply: the request was carried out and has nothing to return."""
+
+
+class StreamPing(_Message, tag=12):
+    """Membership's fallback probe over the stream; answered by `Done` by exactly that life."""
+
+    target: str
+
+
+# -- membership ----------------------------------------------------------------------------------
+
+
+class MemberRecord(_Message):
+    """What one member knows of another (see membership/members.py for the meaning)."""
+
+    id: str
+    address: str
+    incarnation: int
+    state: int
+    seniority: int
+    leaving: bool
+    weight: int
+    host: str
+    zone: str
+    tags: dict[str, str]
+
+
+class PushPull(_Message, tag=20):
+    """Full exchange of membership state; the reply is a `PushPull` too."""
+
+    join: bool
+    records: list[MemberRecord]
+
+
+# -- partition table -----------------------------------------------------------------------------
+
+
+class TableId(_Message):
+    """Identity of one table: no two tables share it."""
+
+    version: int
+    coordinator: str
+
+
+class RowRecord(_Message):
+    """Holders of one partition, as indexes into `TableRecord.members`."""
+
+    epoch: int
+    replicas: list[int]
+    joining: list[int]
+
+
+class TableRecord(_Message):
+    """A whole partition table."""
+
+    id: TableId
+    ancestors: list[TableId]
+    """Newest first, bounded: tables this one descends from or has merged."""
+    members: list[str]
+    addresses: list[str]
+    rows: list[RowRecord]
+
+
+class PushTable(_Message, tag=30):
+    """Coordinator to member: adopt this table. Answered by `TableAnswer`."""
+
+    table: TableRecord
+
+
+class FetchTable(_Message, tag=31):
+    """Ask for the peer's current table; answered by `TableAnswer` with `table` set."""
+
+
+class TableAnswer(_Message, tag=32):
+    """What the peer holds now. `table` is set when it refused a push because of a fork."""
+
+    accepted: bool
+    id: TableId
+    table: TableRecord | None
+
+
+class CaughtUp(_Message, tag=33):
+    """Owner to coordinator: these (partition, joining member) pairs are complete copies now."""
+
+    id: TableId
+    pairs: list[tuple[int, str]]
+
+
+class Release(_Message, tag=34):
+    """Coordinator to owner: stop serving these partitions so that another may take over."""
+
+    id: TableId
+    partitions: list[int]
+
+
+class Released(_Message, tag=35):
+    """Owner to coordinator: stopped serving these, and every copy listed has all of their data."""
+
+    partitions: list[int]
+
+
+class Unreachable(_Message, tag=36):
+    """Owner to coordinator: strike this replica from these partitions, it does not answer me."""
+
+    id: TableId
+    replica: str
+    partitions: list[int]
+
+
+# -- copies --------------------------------------------------------------------------------------
+
+
+class EntryRecord(_Message):
+    """One stored entry. `value` None is a tombstone."""
+
+    map: str
+    key: bytes
+    value: bytes | None
+    hlc: int
+    origin: int
+    ttl: float
+    """Seconds remaining, or `NEVER`; for a tombstone, seconds until it may be forgotten."""
+
+
+class OperationRecord(_Message):
+    """Result of a finished operation, kept so that a retry takes effect once."""
+
+    id: bytes
+    result: bytes
+    """Encoded reply to give again."""
+
+
+class Replicate(_Message, tag=40):
+    """Owner to holder: apply these entries by version. Answered by `Replicated`."""
+
+    partition: int
+    epoch: int
+    entries: list[EntryRecord]
+    operations: list[OperationRecord]
+
+
+class Replicated(_Message, tag=41):
+    """Holder to owner: everything is applied, except `newer`: entries held here with a later version."""
+
+    newer: list[EntryRecord]
+
+
+class FetchDigests(_Message, tag=42):
+    """Owner to holder: digests of these partitions. Answered by `Digests`."""
+
+    partitions: list[int]
+
+
+class Digests(_Message, tag=43):
+    """(partition, entry count with tombstones, digest) of what is held."""
+
+    digests: list[tuple[int, int, int]]
+
+
+class FetchBuckets(_Message, tag=44):
+    """Ask for the bucket digests of one partition. Answered by `Buckets`."""
+
+    partition: int
+
+
+class Buckets(_Message, tag=45):
+    """One digest per bucket of the partition."""
+
+    digests: list[int]
+
+
+class KeyVersion(_Message):
+    """Which version of a key is held."""
+
+    map: str
+    key: bytes
+    hlc: int
+    origin: int
+
+
+class FetchVersions(_Message, tag=46):
+    """Ask which versions are held in these buckets. Answered by `Versions`."""
+
+    partition: int
+    buckets: list[int]
+
+
+class Versions(_Message, tag=47):
+    """Versions held, tombstones included."""
+
+    versions: list[KeyVersion]
+
+
+class FetchEntries(_Message, tag=48):
+    """Ask for the entries of these keys, as (map, key). Answered by `Entries`."""
+
+    partition: int
+    keys: list[tuple[str, bytes]]
+
+
+class Entries(_Message, tag=49):
+    """Entries held."""
+
+    entries: list[EntryRecord]
+
+
+class Offer(_Message, tag=50):
+    """A member that holds data it is not listed for, to the owner: merge this by version.
+
+    Answered by `Offered` once every copy has it.
+    """
+
+    partition: int
+    entries: list[EntryRecord]
+
+
+class Offered(_Message, tag=51):
+    """What the merge did."""
+
+    won: int
+    lost: int
+
+
+# -- map operations ------------------------------------------------------------------------------
+
+
+class Get(_Message, tag=60):
+    """Read one key. `backup` allows a complete copy that is not the owner to answer."""
+
+    map: str
+    partition: int
+    key: bytes
+    backup: bool
+
+
+class Value(_Message, tag=61):
+    """Reply to `Get` and operations that return a value; None = no entry."""
+
+    value: bytes | None
+
+
+class GetMany(_Message, tag=62):
+    """Read keys, given as parallel columns. Answered by `Many`."""
+
+    map: str
+    partitions: list[int]
+    keys: list[bytes]
+    backup: bool
+
+
+class Many(_Message, tag=63):
+    """Values in the order of the keys asked."""
+
+    values: list[bytes | None]
+
+
+class Set(_Message, tag=64):
+    """Write one key. Answered by `Done`."""
+
+    map: str
+    partition: int
+    key: bytes
+    value: bytes
+    ttl: float
+    operation: bytes
+
+
+class Modify(_Message, tag=65):
+    """Read-modify-write of one key on its owner; see structures/operations.py. Answered by `Value`."""
+
+    map: str
+    partition: int
+    key: bytes
+    operation: bytes
+    name: int
+    """One of the `MODIFY_…` constants."""
+    value: bytes
+    ttl: float
+    number: int
+
+
+MODIFY_ADD: Final = 1
+MODIFY_REPLACE: Final = 2
+MODIFY_DELETE: Final = 3
+MODIFY_POP: Final = 4
+MODIFY_TOUCH: Final = 5
+MODIFY_PERSIST: Final = 6
+MODIFY_INCREMENT: Final = 7
+
+
+class SetMany(_Message, tag=66):
+    """Write keys, as parallel columns. Answered by `Outcomes`."""
+
+    map: str
+    partitions: list[int]
+    keys: list[bytes]
+    values: list[bytes]
+    ttl: float
+    operation: bytes
+
+
+class DeleteMany(_Message, tag=67):
+    """Delete keys, as parallel columns. Answered by `Outcomes`."""
+
+    map: str
+    partitions: list[int]
+    keys: list[bytes]
+    operation: bytes
+
+
+class Outcomes(_Message, tag=68):
+    """Per key of a batch: 1 applied, 0 applied without effect (absent), or minus a `CODE_…`."""
+
+    codes: list[int]
+
+
+class TimeToLive(_Message, tag=69):
+    """Ask for the remaining seconds of a key. Answered by `Remaining`."""
+
+    map: str
+    partition: int
+    key: bytes
+
+
+class Remaining(_Message, tag=70):
+    """`exists` False: no entry. Else seconds remaining, or `NEVER`."""
+
+    exists: bool
+    ttl: float
+
+
+class CountEntries(_Message, tag=71):
+    """Count live entries of a map in these partitions. Answered by `Counted`."""
+
+    map: str
+    partitions: list[int]
+
+
+class ClearEntries(_Message, tag=72):
+    """Delete every entry of a map in these partitions. Answered by `Counted`."""
+
+    map: str
+    partitions: list[int]
+    operation: bytes
+
+
+class Counted(_Message, tag=73):
+    """A number of entries, and the partitions that this member did not serve."""
+
+    count: int
+    refused: list[int]
+
+
+# -- clients and inspection ----------------------------------------------------------------------
+
+
+class Call(_Message, tag=80):
+    """Any connection to any member: run a map operation as if called there. Answered by `Called`."""
+
+    map: str
+    method: str
+    arguments: bytes
+    """MessagePack map of keyword arguments."""
+
+
+class Called(_Message, tag=81):
+    """MessagePack of the result."""
+
+    result: bytes
+
+
+class Inspect(_Message, tag=82):
+    """Ask a member about itself: "status", "members", "table", "stats" or "copies:<map>:<hex key>"."""
+
+    what: str
+
+
+class Inspected(_Message, tag=83):
+    """MessagePack of the answer."""
+
+    result: bytes
+
+
+class Drain(_Message, tag=84):
+    """Ask a member to leave gracefully; answered by `Inspected` with the receipt."""
+
+
+Request = (
+    StreamPing
+    | PushPull
+    | PushTable
+    | FetchTable
+    | CaughtUp
+    | Release
+    | Unreachable
+    | Replicate
+    | FetchDigests
+    | FetchBuckets
+    | FetchVersions
+    | FetchEntries
+    | Offer
+    | Get
+    | GetMany
+    | Set
+    | Modify
+    | SetMany
+    | DeleteMany
+    | TimeToLive
+    | CountEntries
+    | ClearEntries
+    | Call
+    | Inspect
+    | Drain
+)
+"""What a connection may ask."""
+
+Reply = (
+    Failure
+    | Done
+    | PushPull
+    | TableAnswer
+    | Released
+    | Replicated
+    | Digests
+    | Buckets
+    | Versions
+    | Entries
+    | Offered
+    | Value
+    | Many
+    | Outcomes
+    | Remaining
+    | Counted
+    | Called
+    | Inspected
+)
+"""What a connection may answer."""
+
+Greeting = Hello | Proof | Refusal
+"""What may pass before a connection is established."""

@@ -1,0 +1,72 @@
+"""The one exception tree, shaped by the caller's question: was it applied?
+
+`RejectedError` and its children mean *not applied, safe to retry*. `IndeterminateError` and its children
+mean *may have been applied*; repeating the same operation id is safe, repeating the call may apply it
+twice. Everything else is the caller's own mistake or a node that is closed.
+"""
+
+from __future__ import annotations
+
+
+class CacheError(Exception):
+    """Base of every exception this library raises on purpose."""
+
+
+class ConfigError(CacheError, ValueError):
+    """A configuration field has a bad value; raised at construction and names the field."""
+
+
+class ClosedError(CacheError):
+    """The node, map or connection was closed (or never started)."""
+
+
+class CodecError(CacheError, ValueError):
+    """A key or value cannot be encoded or decoded, or is over its size limit."""
+
+
+class RemoteProtocolError(CacheError):
+    """The peer broke a rule of the wire protocol; its connection is closed."""
+
+
+class JoinRefusedError(CacheError):
+    """A seed refused this node (other cluster name, secret, partition count or protocol version)."""
+
+
+class RejectedError(CacheError):
+    """The operation was not applied anywhere; it is safe to retry."""
+
+
+class NotOwnerError(RejectedError):
+    """The member that was asked does not own the partition (its table is newer than the caller's)."""
+
+
+class WrongTypeError(CacheError, TypeError):
+    """The stored value has another type than the operation needs; nothing was changed."""
+
+
+class NotLeaderError(RejectedError):
+    """The member that was asked does not lead the group."""
+
+
+class NoQuorumError(RejectedError):
+    """Too few members or copies are reachable for the configured quorum."""
+
+
+class OverloadedError(RejectedError):
+    """A bounded queue is full; retry later or slow down."""
+
+
+class UnavailableError(RejectedError):
+    """The operation could not be started before its deadline (for example no owner was reachable)."""
+
+
+class IndeterminateError(CacheError):
+    """The operation may or may not have been applied."""
+
+
+class OperationTimeoutError(IndeterminateError, TimeoutError):
+    """The deadline passed after the operation had been sent."""
+
+
+class ConnectionLostError(IndeterminateError, ConnectionError):
+    """The connection broke after the operation had been sent."""
