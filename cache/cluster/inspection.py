@@ -1,0 +1,186 @@
+"""What a node says about itself, for `node.stats()`, the command line and the test cluster. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cache.cluster.config import ClusterConfig
+from cache.cluster.ids import Address, MemberId, member_name
+from cache.cluster.membership.service import MembershipService
+from cache.cluster.partitions.service import PartitionService
+from cache.cluster.partitions.table import map_seed, partition_of
+from cache.cluster.replication.repair import Repair
+from cache.cluster.replication.service import ReplicationService
+from cache.cluster.wire.messages import PROTOCOL_VERSION
+from cache.errors import RemoteProtocolError
+from cache.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStats:
+    """A snapshot of one node."""
+
+    name: str
+    address: Address
+    uptime: float
+    """Seconds since start."""
+    members: int
+    table_version: int
+    coordinator: MemberId
+    owned: int
+    """Partitions owned here."""
+    backups: int
+    """Partitions held here as a complete copy for another owner."""
+    under_replicated: int
+    """Partitions of the whole table with fewer complete copies than they could have."""
+    migrating: int
+    """Partitions of the whole table with a copy being made."""
+    orphans: int
+    """Partitions held here that are still to be handed to their owner."""
+    entries: int
+    """Entries held here, copies and tombstones included."""
+    bytes: int
+    """Bytes of keys and values held here."""
+    readings: dict[str, float]
+    """Every counter and gauge by name."""
+
+
+class Inspection:
+    """Answers questions about one node."""
+
+    def __init__(
+        self,
+        *,
+        config: ClusterConfig,
+        membership: MembershipService,
+        partitions: PartitionService,
+        replication: ReplicationService,
+        repair: Repair,
+        metrics: Metrics,
+    ) -> None:
+        self._config = config
+        self._membership = membership
+        self._partitions = partitions
+        self._replication = replication
+        self._repair = repair
+        self._metrics = metrics
+        self._started_at = replication.clock.monotonic()
+
+    def stats(self) -> NodeStats:
+        """Take a snapshot."""
+        rows = self._partitions.table.rows
+        me = self._replication.member
+        copies = self._replication.copies.values()
+        return NodeStats(
+            name=member_name(me),
+            address=self._membership.local().address,
+            uptime=self._replication.clock.monotonic() - self._started_at,
+            members=len(self._membership.members()),
+            table_version=self._partitions.table.id.version,
+            coordinator=self._partitions.coordinator_id(),
+            owned=sum(row.owner == me for row in rows),
+            backups=sum(me in row.replicas[1:] for row in rows),
+            under_replicated=self.under_replicated(),
+            migrating=sum(bool(row.joining) for row in rows),
+            orphans=len(self._repair.orphans()),
+            entries=sum(copy.entry_count for copy in copies),
+            bytes=sum(copy.size_bytes for copy in copies),
+            readings=self._metrics.snapshot(),
+        )
+
+    def under_replicated(self) -> int:
+        """Count partitions whose complete, live copies are fewer than they could be."""
+        members = self._membership.members()
+        live = {member.id: None for member in members}
+        holders = sum(not m.leaving and m.weight > 0 for m in members)
+        wanted = min(self._config.replica_count, holders)
+        return sum(
+            sum(replica in live for replica in row.replicas) < wanted
+            for row in self._partitions.table.rows
+        )
+
+    def answer(self, what: str) -> Any:  # Any: MessagePack values
+        """Answer one `Inspect` request; see `wire/messages.py`."""
+        topic, _, rest = what.partition(":")
+        match topic:
+            case "status":
+                return self._status()
+            case "members":
+                return self._members()
+            case "table":
+                return self._table()
+            case "stats":
+                return self._metrics.snapshot()
+            case "copies":
+                map_name, _, key = rest.rpartition(":")
+                return self._copy(map_name, _key(key))
+            case "keys":
+                return self._keys(rest)
+            case _:
+                raise RemoteProtocolError(f"cannot inspect {what!r}")
+
+    def _status(self) -> dict[str, Any]:  # Any: MessagePack values
+        stats = self.stats()
+        fields = {name: getattr(stats, name) for name in NodeStats.__slots__ if name != "readings"}
+        ready = self._replication.member in self._partitions.table.addresses
+        return {
+            **fields,
+            "id": self._replication.member,
+            "ready": ready,
+            "version": PROTOCOL_VERSION,
+        }
+
+    def _members(self) -> list[dict[str, Any]]:  # Any: MessagePack values
+        rows = self._partitions.table.rows
+        coordinator = self._partitions.coordinator_id()
+        return [
+            {
+                "id": member.id,
+                "name": member.name,
+                "address": member.address,
+                "state": member.state.name.lower(),
+                "leaving": member.leaving,
+                "seniority": member.seniority,
+                "owned": sum(row.owner == member.id for row in rows),
+                "copies": sum(member.id in row.replicas for row in rows),
+                "zone": member.zone,
+                "host": member.host,
+                "tags": dict(member.tags),
+                "is_coordinator": member.id == coordinator,
+            }
+            for member in self._membership.members()
+        ]
+
+    def _table(self) -> dict[str, Any]:  # Any: MessagePack values
+        table = self._partitions.table
+        rows = [[row.epoch, list(row.replicas), list(row.joining)] for row in table.rows]
+        return {"version": table.id.version, "coordinator": table.id.coordinator, "rows": rows}
+
+    def _copy(self, map_name: str, key: bytes) -> dict[str, Any]:  # Any: MessagePack values
+        partition = partition_of(key, map_seed(map_name), self._config.partition_count)
+        replica = self._replication.copies.get(partition)
+        now = self._replication.clock.monotonic()
+        entry = None if replica is None else replica.entry(map_name, key)
+        value = None if replica is None else replica.get(map_name, key, now)
+        return {
+            "held": value is not None,
+            "value_bytes": value,
+            "version": None if entry is None else [entry[1], entry[2]],
+            "owner": partition in self._replication.owned,
+            "partition": partition,
+        }
+
+    def _keys(self, map_name: str) -> dict[str, list[bytes]]:
+        now = self._replication.clock.monotonic()
+        return {
+            str(partition): list(copy.keys(map_name, now))
+            for partition, copy in sorted(self._replication.copies.items())
+        }
+
+
+def _key(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise RemoteProtocolError(f"key {text!r} is not hexadecimal") from error

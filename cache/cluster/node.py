@@ -1,0 +1,384 @@
+"""One member of the cluster, inside the application's process: builds the services and starts and stops them.
+
+This is the only place that constructs services. Order of start: network, membership, table, copies, then the
+node counts as ready. Order of stop: hand everything over, say goodbye, end tasks, close the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import asdict, dataclass
+from random import Random
+from types import TracebackType
+from typing import Any, Final, Self
+
+from cache.clock import SystemClock
+from cache.cluster.config import ClusterConfig
+from cache.cluster.environment import Environment
+from cache.cluster.ids import Address, MemberId, new_member_id, parse_address
+from cache.cluster.inspection import Inspection, NodeStats
+from cache.cluster.membership.members import Member
+from cache.cluster.membership.service import MembershipService
+from cache.cluster.partitions.service import PartitionService
+from cache.cluster.partitions.table import Table
+from cache.cluster.replication.repair import Repair
+from cache.cluster.replication.service import ReplicationService
+from cache.cluster.scope import Scope
+from cache.cluster.structures.gateway import Gateway
+from cache.cluster.structures.map import DistributedMap, OperationIds, Ttl
+from cache.cluster.structures.router import Router
+from cache.cluster.structures.service import StructureService
+from cache.cluster.transport.rpc import RpcEndpoint
+from cache.cluster.transport.sockets import SocketTransport
+from cache.durations import DEFAULT
+from cache.errors import ClosedError, ConfigError
+from cache.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+DRAIN_POLL_INTERVAL: Final = 0.02
+"""Seconds between two looks at how far a drain is."""
+
+FAREWELL_INTERVAL: Final = 0.25
+"""Seconds for the receipt of a remote drain to reach its caller before the node closes."""
+
+MAP_NAME_MAX: Final = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainReceipt:
+    """Proof of a graceful leave."""
+
+    complete: bool
+    """True when every key held here has its copies on other members."""
+    partitions: int
+    """Partitions held here when the drain began."""
+    keys: int
+    """Entries held here when the drain began, deletes remembered included."""
+    seconds: float
+    """How long it took."""
+    remaining: int
+    """Partitions with data that could not be handed over (0 when complete)."""
+
+
+def system_environment() -> Environment:
+    """Return the real world: system clock, system entropy, real sockets."""
+    return Environment(
+        clock=SystemClock(), seed=lambda name: Random(), transport=SocketTransport
+    )
+
+
+class Node:
+    """An embedded cluster member. Use as `async with Node(config) as node:`.
+
+    Entering returns only when the node can serve, or raises: `JoinRefusedError` when a peer refuses it,
+    `OSError` when the address cannot be bound. Leaving drains: the data moves to the other members first,
+    within `config.leave_timeout`.
+    """
+
+    def __init__(
+        self, config: ClusterConfig | None = None, *, environment: Environment | None = None
+    ) -> None:
+        self.config = config if config is not None else ClusterConfig.local()
+        environment = environment if environment is not None else system_environment()
+        self._environment = environment
+        names = environment.seed("name")
+        self._name = self.config.name or f"node-{names.getrandbits(32):08x}"
+        self._id = new_member_id(self._name, environment.seed("generation"))
+        self._metrics = Metrics()
+        self._scope = Scope(self._name)
+        self._farewell = Scope(f"{self._name}.farewell")
+        self._state = "new"
+        self._closed = asyncio.Event()
+        self._draining: asyncio.Future[DrainReceipt] | None = None
+        self._transport = environment.transport(self.config.bind)
+        self._address: Address = self.config.bind
+
+    # -- identity ----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Name of this member."""
+        return self._name
+
+    @property
+    def id(self) -> MemberId:
+        """Id of this life of the member."""
+        return self._id
+
+    @property
+    def address(self) -> Address:
+        """Where other members reach this node; usable as a peer once started."""
+        return self._address
+
+    def __repr__(self) -> str:
+        return f"<Node {self._name} at {self._address} {self._state}>"
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Bind, join and get ready to serve.
+
+        Raises:
+            JoinRefusedError: a peer refused this node; both sides log the reason.
+            OSError: the address cannot be bound.
+        """
+        if self._state != "new":
+            raise ClosedError(f"node {self._name} was started before; make a new one")
+        self._state = "starting"
+        try:
+            await self._listen()
+            self._build()
+            self._membership.start()
+            await self._membership.join()
+            self._partitions.start()
+            self._replication.start()
+            self._repair.start()
+            await self._partitions.wait_ready()
+        except BaseException:
+            await self.abort()
+            raise
+        self._state = "serving"
+        logger.info("node.serving name=%s address=%s", self._name, self._address)
+
+    async def _listen(self) -> None:
+        environment = self._environment
+        self._rpc = RpcEndpoint(
+            transport=self._transport,
+            config=self.config,
+            member=self._id,
+            clock=environment.clock,
+            rng=environment.seed("rpc"),
+            metrics=self._metrics,
+            scope=self._scope,
+        )
+        bound = await self._transport.listen(self._on_packet, self._rpc.accept)
+        self._address = self.config.advertise or _reachable(bound)
+        self._rpc.address = self._address
+
+    def _on_packet(self, source: Address, payload: bytes) -> None:
+        if self._state in ("serving", "starting") and hasattr(self, "_membership"):
+            self._membership.receive_packet(source, payload)
+
+    def _build(self) -> None:
+        config, metrics, scope = self.config, self._metrics, self._scope
+        clock, seed = self._environment.clock, self._environment.seed
+        self._membership = MembershipService(
+            config=config,
+            member=self._id,
+            address=self._address,
+            clock=clock,
+            rng=seed("membership"),
+            transport=self._transport,
+            rpc=self._rpc,
+            metrics=metrics,
+            scope=scope,
+        )
+        self._partitions = PartitionService(
+            config=config, membership=self._membership, rpc=self._rpc, metrics=metrics, scope=scope
+        )
+        self._replication = ReplicationService(
+            config=config,
+            member=self._id,
+            partitions=self._partitions,
+            rpc=self._rpc,
+            clock=clock,
+            metrics=metrics,
+            scope=scope,
+        )
+        self._repair = Repair(replication=self._replication, rng=seed("repair"), metrics=metrics)
+        structures = StructureService(replication=self._replication)
+        self._router = Router(
+            config=config,
+            partitions=self._partitions,
+            replication=self._replication,
+            structures=structures,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._operation_ids = OperationIds(seed("operations").randbytes(8))
+        self._inspection = Inspection(
+            config=config,
+            membership=self._membership,
+            partitions=self._partitions,
+            replication=self._replication,
+            repair=self._repair,
+            metrics=metrics,
+        )
+        Gateway(rpc=self._rpc, map_of=self.map, inspect=self.inspect, drain=self._drain_remotely)
+        self._rpc.on_refused = self._membership.report_refused
+        self._known: dict[MemberId, Address] = {}
+        self._membership.subscribe(self._on_members)
+        self._on_members()
+
+    def _on_members(self) -> None:
+        """Follow membership: drop links to members that are gone, and watch the member quorum."""
+        current = {member.id: member.address for member in self._membership.members()}
+        addresses = dict.fromkeys(current.values())
+        for member, address in self._known.items():
+            if member not in current and address not in addresses:
+                self._rpc.disconnect(address)
+        self._known = current
+        self._replication.set_quorum(reached=len(current) >= self.config.member_quorum)
+
+    async def drain(self) -> DrainReceipt:
+        """Hand every copy over to other members, leave the cluster and close.
+
+        Returns within `config.leave_timeout` and a little; operations go on meanwhile. Calling it again
+        gives the same receipt.
+
+        Raises:
+            ClosedError: the node is not running.
+        """
+        receipt = await self._hand_over()
+        await self.abort()
+        return receipt
+
+    async def close(self) -> None:
+        """Drain, then stop; idempotent."""
+        if self._state == "serving":
+            await self.drain()
+        else:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """Stop at once, without handing anything over or saying goodbye; idempotent."""
+        if self._state == "closed":
+            return
+        self._state = "closed"
+        if hasattr(self, "_router"):
+            self._router.close()
+            self._replication.set_quorum(reached=False)
+        await self._scope.close()
+        if hasattr(self, "_rpc"):
+            await self._rpc.close()
+        await self._transport.close()
+        self._closed.set()
+        await self._farewell.close()
+        logger.info("node.closed name=%s", self._name)
+
+    async def wait_closed(self) -> None:
+        """Return when the node has closed, for whatever reason (for example a remote drain)."""
+        await self._closed.wait()
+
+    async def _hand_over(self) -> DrainReceipt:
+        if self._draining is not None:
+            return await asyncio.shield(self._draining)
+        self._require_serving()
+        draining = self._draining = asyncio.get_running_loop().create_future()
+        try:
+            receipt = await self._leave()
+            draining.set_result(receipt)
+        finally:
+            if not draining.done():
+                draining.cancel()
+        logger.info("node.drained name=%s receipt=%s", self._name, receipt)
+        return receipt
+
+    async def _leave(self) -> DrainReceipt:
+        clock = self._environment.clock
+        started_at = clock.monotonic()
+        held = [copy for copy in self._replication.copies.values() if copy.entry_count]
+        keys = sum(copy.entry_count for copy in held)
+        self._membership.announce_leaving()
+        deadline = started_at + self.config.leave_timeout
+        while self._remaining() and self._has_successor() and clock.monotonic() < deadline:
+            await asyncio.sleep(DRAIN_POLL_INTERVAL)
+        remaining = self._remaining_with_data()
+        await self._membership.leave()
+        return DrainReceipt(
+            complete=remaining == 0,
+            partitions=len(held),
+            keys=keys,
+            seconds=clock.monotonic() - started_at,
+            remaining=remaining,
+        )
+
+    def _remaining(self) -> int:
+        """Partitions that still need this member."""
+        return len(self._partitions.table.held_by(self._id)) + len(self._repair.orphans())
+
+    def _remaining_with_data(self) -> int:
+        listed = self._partitions.table.held_by(self._id)
+        copies = self._replication.copies
+        with_data = [p for p in listed if p in copies and copies[p].entry_count]
+        return len(with_data) + len(self._repair.orphans())
+
+    def _has_successor(self) -> bool:
+        return any(
+            member.id != self._id and not member.leaving and member.weight > 0
+            for member in self._membership.members()
+        )
+
+    async def _drain_remotely(self) -> dict[str, Any]:  # Any: MessagePack values
+        receipt = await self._hand_over()
+        asyncio.get_running_loop().call_later(FAREWELL_INTERVAL, self._close_soon)
+        return asdict(receipt)
+
+    def _close_soon(self) -> None:
+        if self._state == "serving":
+            self._farewell.spawn(self.abort(), name="abort")
+
+    # -- use ---------------------------------------------------------------------------------
+
+    def map(self, name: str, *, ttl: Ttl = DEFAULT) -> DistributedMap[Any]:
+        """Return the cluster's map of that name; `ttl` is the default for writes through this handle.
+
+        Raises:
+            ClosedError: the node is not running.
+            ConfigError: the name is empty or over 128 characters.
+        """
+        # Any: the caller annotates the value type, `users: DistributedMap[User] = node.map("users")`.
+        self._require_serving()
+        if not isinstance(name, str) or not 1 <= len(name) <= MAP_NAME_MAX:
+            raise ConfigError(f"map name {name!r}: must be 1 to {MAP_NAME_MAX} characters")
+        return DistributedMap(name, self._router, ttl=ttl, operation_ids=self._operation_ids)
+
+    def members(self) -> list[Member]:
+        """Return the live members, oldest first, this one included."""
+        self._require_serving()
+        return self._membership.members()
+
+    def partition_table(self) -> Table:
+        """Return the partition table this member goes by."""
+        self._require_serving()
+        return self._partitions.table
+
+    def stats(self) -> NodeStats:
+        """Return a snapshot of this node."""
+        self._require_serving()
+        return self._inspection.stats()
+
+    def inspect(self, what: str) -> Any:  # Any: MessagePack values
+        """Answer "status", "members", "table", "stats", "copies:<map>:<hex key>" or "keys:<map>"."""
+        self._require_serving()
+        return self._inspection.answer(what)
+
+    def _require_serving(self) -> None:
+        if self._state != "serving":
+            raise ClosedError(f"node {self._name} is {self._state}; start it (or make a new one)")
+
+
+def _reachable(bound: Address) -> Address:
+    """Return where others reach a bound address.
+
+    Raises:
+        ConfigError: it is a wildcard, which nobody can connect to.
+    """
+    host, _ = parse_address(bound)
+    if host in ("0.0.0.0", "::"):  # noqa: S104  (compared, not bound)
+        raise ConfigError(f"bind={bound!r}: set advertise, others cannot reach a wildcard address")
+    return bound

@@ -1,0 +1,213 @@
+"""The coordinator's decisions: which table comes next. Pure; `service.py` does the talking.
+
+Every member holds one `Coordinator`, but only the oldest live member uses it to make tables. The rules:
+
+* Copies first, roles second: a member is listed as a replica only when its copy is complete (`caught_up`),
+  and an owner that lives gives up a partition only after it has stopped serving it (`released`).
+* A dead owner is replaced at once by the first complete copy.
+* Tables form a tree. A member adopts a table only when it descends from its own; two sides of a split fork
+  the tree, and `absorb` joins the branches: the side that more live members own partitions on is kept, the
+  other branch becomes an ancestor. Its data comes in as offers from the members that hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cache.cluster.ids import Address, MemberId
+from cache.cluster.membership.members import Member
+from cache.cluster.partitions.assignment import Candidate, assign
+from cache.cluster.partitions.table import (
+    ANCESTORS_MAX,
+    Row,
+    Table,
+    TableVersion,
+    empty_table,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the coordinator wants done now."""
+
+    table: Table | None
+    """The table to adopt and push, or None when nothing changes."""
+
+    releases: dict[MemberId, list[int]] = field(default_factory=dict)
+    """Partitions that each owner is to stop serving, because another complete copy is to own them."""
+
+    lost: tuple[int, ...] = ()
+    """Partitions of which every complete copy died."""
+
+
+class Coordinator:
+    """Holds the current table and computes the next one."""
+
+    def __init__(self, me: MemberId, *, partition_count: int, replica_count: int) -> None:
+        self.table: Table = empty_table(partition_count)
+        self._me = me
+        self._replica_count = replica_count
+        self._candidates: tuple[Candidate, ...] = ()
+        self._targets: list[tuple[MemberId, ...]] = []
+        self._caught_up: dict[tuple[int, MemberId], None] = {}
+        self._struck: dict[tuple[int, MemberId], None] = {}
+        self._released: dict[int, MemberId] = {}
+        self._merged: list[TableVersion] = []
+
+    def adopt(self, table: Table) -> None:
+        """Take over a table that descends from the current one."""
+        assert table.descends_from(self.table.id), "only a descendant may replace a table"
+        if table.id.coordinator != self._me:
+            self._targets = []
+            self._caught_up.clear()
+            self._struck.clear()
+            self._released.clear()
+        self.table = table
+
+    def absorb(self, other: Table, live: Iterable[MemberId]) -> bool:
+        """Take in a table that another member holds; return True when something changed."""
+        mine = self.table
+        if mine.descends_from(other.id) or other.id in self._merged:
+            return False
+        if other.descends_from(mine.id):
+            self._targets = []
+            self.table = other
+            return True
+        living = dict.fromkeys(live)
+        if _owners(other, living) > _owners(mine, living):
+            self._merged.extend((mine.id, *mine.ancestors))
+            self._targets = []
+            self.table = other
+        else:
+            self._merged.extend((other.id, *other.ancestors))
+        return True
+
+    def caught_up(self, pairs: Iterable[tuple[int, MemberId]]) -> None:
+        """Owners report that these joining members hold complete copies."""
+        self._caught_up.update(dict.fromkeys(pairs))
+
+    def released(self, owner: MemberId, partitions: Iterable[int]) -> None:
+        """`owner` stopped serving these partitions."""
+        for partition in partitions:
+            self._released[partition] = owner
+
+    def strike(self, partitions: Iterable[int], replica: MemberId) -> None:
+        """Owners cannot reach `replica`: its copies must catch up again before they count."""
+        self._struck.update(dict.fromkeys((partition, replica) for partition in partitions))
+
+    def advance(self, members: Sequence[Member]) -> Plan:
+        """Compute what follows from the live `members` and everything reported so far."""
+        live = {member.id: member for member in members}
+        self._retarget(members)
+        version = max(
+            [self.table.id.version, *(merged.version for merged in self._merged)], default=0
+        )
+        releases: dict[MemberId, list[int]] = {}
+        lost: list[int] = []
+        rows = tuple(
+            self._next_row(partition, row, live, version + 1, releases, lost)
+            for partition, row in enumerate(self.table.rows)
+        )
+        addresses = {member.id: member.address for member in members}
+        table = self._publish(rows, addresses, version + 1)
+        return Plan(table=table, releases=releases, lost=tuple(lost))
+
+    def _retarget(self, members: Sequence[Member]) -> None:
+        candidates = tuple(
+            Candidate(id=member.id, weight=member.weight, host=member.host, zone=member.zone)
+            for member in members
+            if not member.leaving and member.weight > 0
+        )
+        if candidates == self._candidates and self._targets:
+            return
+        previous = self._targets or [row.replicas + row.joining for row in self.table.rows]
+        self._candidates = candidates
+        if candidates:
+            self._targets = assign(previous, candidates, self._replica_count)
+        else:  # Everybody is leaving: data stays where it is.
+            self._targets = [() for _ in self.table.rows]
+
+    def _next_row(
+        self,
+        partition: int,
+        row: Row,
+        live: dict[MemberId, Member],
+        version: int,
+        releases: dict[MemberId, list[int]],
+        lost: list[int],
+    ) -> Row:
+        target = self._targets[partition]
+        replicas = self._complete_copies(partition, row, live)
+        if not replicas:
+            if row.replicas:
+                lost.append(partition)
+            partial = [member for member in row.joining if member in live]
+            replicas = partial[:1] or list(target)
+        missing = tuple(member for member in target if member not in replicas)
+        if target and not missing:
+            owner, serving = replicas[0], row.owner
+            if owner in (target[0], self._released.get(partition)) or owner != serving:
+                replicas = list(target)
+            else:
+                releases.setdefault(owner, []).append(partition)
+        if not replicas:
+            return row if row.joining == () and row.replicas == () else Row(row.epoch, (), ())
+        # After a fork both branches used the same epoch numbers: all start anew above both.
+        same = replicas[0] == row.owner and not self._merged
+        epoch = row.epoch if same else version
+        return Row(epoch, tuple(replicas), missing)
+
+    def _complete_copies(
+        self, partition: int, row: Row, live: dict[MemberId, Member]
+    ) -> list[MemberId]:
+        replicas = [
+            member
+            for index, member in enumerate(row.replicas)
+            if member in live and (index == 0 or (partition, member) not in self._struck)
+        ]
+        replicas.extend(
+            member
+            for member in row.joining
+            if member in live and (partition, member) in self._caught_up
+        )
+        return replicas
+
+    def _publish(
+        self, rows: tuple[Row, ...], addresses: dict[MemberId, Address], version: int
+    ) -> Table | None:
+        thaw = bool(self._released)  # An owner that stopped serving waits for a newer table.
+        previous = self.table
+        changed = rows != previous.rows or addresses != dict(previous.addresses)
+        self._released.clear()
+        self._struck.clear()
+        if not (changed or thaw or self._merged):
+            return None
+        ancestors = _newest_per_coordinator((previous.id, *self._merged, *previous.ancestors))
+        self._merged.clear()
+        self._caught_up = {
+            pair: None for pair in self._caught_up if pair[1] in rows[pair[0]].joining
+        }
+        self.table = Table(
+            id=TableVersion(version, self._me),
+            ancestors=ancestors[:ANCESTORS_MAX],
+            rows=rows,
+            addresses=addresses,
+        )
+        return self.table
+
+
+def _newest_per_coordinator(versions: Iterable[TableVersion]) -> tuple[TableVersion, ...]:
+    """Keep one version per coordinator, which vouches for its earlier ones; newest first."""
+    newest: dict[MemberId, TableVersion] = {}
+    for version in versions:
+        known = newest.get(version.coordinator)
+        if version.version > 0 and (known is None or known < version):
+            newest[version.coordinator] = version
+    return tuple(sorted(newest.values(), reverse=True))
+
+
+def _owners(table: Table, live: dict[MemberId, None]) -> tuple[int, TableVersion]:
+    """How much of a cluster stands behind a table; ties go to the later table."""
+    owners = dict.fromkeys(row.owner for row in table.rows if row.owner in live)
+    return len(owners), table.id

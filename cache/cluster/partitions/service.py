@@ -1,0 +1,384 @@
+"""The partition table on every member, and the coordinator's work on the oldest one.
+
+The pure rules stand in `coordinator.py`. This shell fetches, pushes and releases over RPC:
+
+* Every member answers pushes and fetches, and tells its subscribers about each adopted table.
+* The coordinator runs `_round` whenever something changed: collect the tables of members it has not heard
+  from, compute the next table, push it to everybody until they confirm, ask owners to release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+from cache.cluster.config import ClusterConfig
+from cache.cluster.ids import MemberId
+from cache.cluster.membership.members import Member
+from cache.cluster.membership.service import MembershipService
+from cache.cluster.partitions.coordinator import Coordinator
+from cache.cluster.partitions.table import Table, TableVersion
+from cache.cluster.scope import Scope
+from cache.cluster.transport.rpc import Peer, RpcEndpoint
+from cache.cluster.wire.messages import (
+    CaughtUp,
+    Done,
+    FetchTable,
+    PushTable,
+    Release,
+    Released,
+    Reply,
+    TableAnswer,
+    TableId,
+    Unreachable,
+)
+from cache.errors import CacheError
+from cache.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+CALL_TIMEOUT: Final = 1.0
+"""Seconds for one table message; a peer that needs longer is asked again."""
+
+RETRY_INTERVAL: Final = 0.1
+"""Seconds between two attempts to reach a member that did not answer."""
+
+BATCH_INTERVAL: Final = 0.005
+"""Seconds in which reports are gathered before the next table is computed."""
+
+RELEASE_BATCH: Final = 64
+"""Partitions handed over at once by one owner; bounds how many are briefly unserved."""
+
+TableListener = Callable[[Table, Table], None]
+Releaser = Callable[[list[int]], Awaitable[list[int]]]
+
+
+class PartitionService:
+    """Knows the current table; on the coordinator, makes the next one."""
+
+    def __init__(
+        self,
+        *,
+        config: ClusterConfig,
+        membership: MembershipService,
+        rpc: RpcEndpoint,
+        metrics: Metrics,
+        scope: Scope,
+    ) -> None:
+        self._config = config
+        self._membership = membership
+        self._rpc = rpc
+        self._scope = scope
+        self._me = membership.local().id
+        self._coordinator = Coordinator(
+            self._me,
+            partition_count=config.partition_count,
+            replica_count=config.replica_count,
+        )
+        self._listeners: list[TableListener] = []
+        self._releaser: Releaser | None = None
+        self._wake = asyncio.Event()
+        self._adopted = asyncio.Event()
+        self._seen: dict[MemberId, None] = {}
+        self._confirmed: dict[MemberId, TableVersion] = {}
+        self._pushing: dict[MemberId, None] = {}
+        self._releasing: dict[MemberId, None] = {}
+        self._refreshing: asyncio.Future[None] | None = None
+        self._tables_adopted = metrics.counter("partitions.tables_adopted")
+        self._partitions_lost = metrics.counter("partitions.lost")
+        self._forks_merged = metrics.counter("partitions.forks_merged")
+        rpc.register(PushTable, self._on_push)
+        rpc.register(FetchTable, self._on_fetch)
+        rpc.register(CaughtUp, self._on_caught_up)
+        rpc.register(Unreachable, self._on_unreachable)
+        rpc.register(Release, self._on_release)
+
+    @property
+    def table(self) -> Table:
+        """The table this member goes by."""
+        return self._coordinator.table
+
+    def subscribe(self, listener: TableListener) -> None:
+        """Call `listener(old, new)` after each adopted table."""
+        self._listeners.append(listener)
+
+    def set_releaser(self, releaser: Releaser) -> None:
+        """Say who stops serving partitions on request, and returns those that are settled."""
+        self._releaser = releaser
+
+    def start(self) -> None:
+        """Begin to coordinate when it falls to this member."""
+        self._membership.subscribe(self._wake.set)
+        self._wake.set()
+        self._scope.spawn(self._coordinate(), name="coordinate")
+
+    async def wait_ready(self) -> None:
+        """Return once this member has a table that knows it."""
+        while self._me not in self.table.addresses:
+            self._adopted.clear()
+            try:
+                async with asyncio.timeout(RETRY_INTERVAL):
+                    await self._adopted.wait()
+            except TimeoutError:
+                await self.refresh()
+
+    def coordinator_id(self) -> MemberId:
+        """The member that makes tables: the oldest live one that is not leaving."""
+        members = self._membership.members()
+        staying = [member for member in members if not member.leaving]
+        return (staying or members)[0].id
+
+    # -- reports from owners -----------------------------------------------------------------
+
+    async def report_caught_up(self, pairs: list[tuple[int, MemberId]]) -> None:
+        """Tell the coordinator which joining copies are complete; the caller repeats if need be."""
+        if self.coordinator_id() == self._me:
+            self._note_caught_up(pairs)
+        else:
+            message = CaughtUp(id=self._table_id(), pairs=[(p, str(m)) for p, m in pairs])
+            await self._tell_coordinator(message)
+
+    async def report_unreachable(self, replica: MemberId, partitions: list[int]) -> None:
+        """Ask the coordinator to strike `replica`, so that writes need not wait for it."""
+        if self.coordinator_id() == self._me:
+            self._note_unreachable(replica, partitions)
+        else:
+            await self._tell_coordinator(
+                Unreachable(id=self._table_id(), replica=replica, partitions=partitions)
+            )
+
+    async def _tell_coordinator(self, message: CaughtUp | Unreachable) -> None:
+        member = self._membership.member(self.coordinator_id())
+        if member is None:
+            return
+        try:
+            await self._rpc.call(member.address, message, timeout=CALL_TIMEOUT)
+        except CacheError as error:
+            logger.debug("partitions.report_failed coordinator=%s error=%s", member.id, error)
+
+    def _note_caught_up(self, pairs: Iterable[tuple[int, MemberId]]) -> None:
+        self._coordinator.caught_up(pairs)
+        self._wake.set()
+
+    def _note_unreachable(self, replica: MemberId, partitions: list[int]) -> None:
+        self._coordinator.strike(partitions, replica)
+        self._wake.set()
+
+    # -- handlers ----------------------------------------------------------------------------
+
+    def _on_push(self, message: PushTable, peer: Peer) -> Reply:
+        table = Table.from_record(message.table, self._config.partition_count)
+        mine = self.table
+        if table.id != mine.id and table.descends_from(mine.id):
+            self._adopt(table)
+        accepted = self.table.id == table.id
+        return TableAnswer(
+            accepted=accepted,
+            id=self._table_id(),
+            table=None if accepted else self.table.to_record(),
+        )
+
+    def _on_fetch(self, message: FetchTable, peer: Peer) -> Reply:
+        return TableAnswer(accepted=True, id=self._table_id(), table=self.table.to_record())
+
+    def _on_caught_up(self, message: CaughtUp, peer: Peer) -> Reply:
+        self._note_caught_up(
+            (partition, MemberId(member))
+            for partition, member in message.pairs
+            if 0 <= partition < self._config.partition_count
+            and self.table.rows[partition].owner == peer.member
+        )
+        return Done()
+
+    def _on_unreachable(self, message: Unreachable, peer: Peer) -> Reply:
+        partitions = [
+            partition
+            for partition in message.partitions
+            if 0 <= partition < self._config.partition_count
+            and self.table.rows[partition].owner == peer.member
+        ]
+        self._note_unreachable(MemberId(message.replica), partitions)
+        return Done()
+
+    async def _on_release(self, message: Release, peer: Peer) -> Reply:
+        if message.id != self._table_id() or self._releaser is None:
+            return Released(partitions=[])
+        count = self._config.partition_count
+        valid = [partition for partition in message.partitions if 0 <= partition < count]
+        return Released(partitions=await self._releaser(valid))
+
+    def _table_id(self) -> TableId:
+        current = self.table.id
+        return TableId(version=current.version, coordinator=current.coordinator)
+
+    # -- adopting ----------------------------------------------------------------------------
+
+    def _adopt(self, table: Table) -> None:
+        old = self.table
+        self._coordinator.adopt(table)
+        self._announce(old)
+
+    def _announce(self, old: Table) -> None:
+        new = self.table
+        self._tables_adopted.add()
+        logger.debug("partitions.table version=%d coordinator=%s", new.id.version, new.id.coordinator)
+        for listener in self._listeners:
+            listener(old, new)
+        self._adopted.set()
+
+    async def refresh(self) -> None:
+        """Fetch the coordinator's table, together with everybody else who wants it now."""
+        if self._refreshing is not None:
+            await asyncio.shield(self._refreshing)
+            return
+        done = self._refreshing = asyncio.get_running_loop().create_future()
+        try:
+            await self._refresh()
+        finally:
+            self._refreshing = None
+            done.set_result(None)
+
+    async def _refresh(self) -> None:
+        member = self._membership.member(self.coordinator_id())
+        if member is None or member.id == self._me:
+            return
+        table = await self._fetch(member)
+        if table is not None and table.id != self.table.id:
+            if table.descends_from(self.table.id):
+                self._adopt(table)
+
+    async def _fetch(self, member: Member) -> Table | None:
+        try:
+            answer = await self._rpc.call(member.address, FetchTable(), timeout=CALL_TIMEOUT)
+            assert isinstance(answer, TableAnswer)
+            if answer.table is None:
+                return None
+            return Table.from_record(answer.table, self._config.partition_count)
+        except CacheError as error:
+            logger.debug("partitions.fetch_failed member=%s error=%s", member.id, error)
+            return None
+
+    # -- coordinating ------------------------------------------------------------------------
+
+    async def _coordinate(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(BATCH_INTERVAL)
+            self._wake.clear()
+            if self.coordinator_id() == self._me:
+                await self._round()
+            else:
+                self._seen.clear()
+                self._confirmed.clear()
+
+    async def _round(self) -> None:
+        members = self._membership.members()
+        await self._collect(members)
+        members = self._membership.members()
+        if len(members) < self._config.member_quorum:
+            return
+        old = self.table
+        plan = self._coordinator.advance(members)
+        if plan.lost:
+            self._partitions_lost.add(len(plan.lost))
+            logger.warning("partitions.lost count=%d partitions=%s", len(plan.lost), plan.lost[:16])
+        if plan.table is not None:
+            self._announce(old)
+        self._push_to_all(members)
+        for owner, partitions in plan.releases.items():
+            if owner not in self._releasing:
+                self._releasing[owner] = None
+                self._scope.spawn(
+                    self._release(owner, partitions[:RELEASE_BATCH]), name=f"release.{owner}"
+                )
+
+    async def _collect(self, members: list[Member]) -> None:
+        """Learn the tables of members not heard from since this member began to coordinate."""
+        unseen = [m for m in members if m.id != self._me and m.id not in self._seen]
+        tables = await asyncio.gather(*(self._fetch(member) for member in unseen))
+        for member, table in zip(unseen, tables, strict=True):
+            self._seen[member.id] = None
+            if table is not None:
+                self._absorb(table)
+        live = {member.id: None for member in members}
+        for gone in [member for member in self._seen if member not in live]:
+            del self._seen[gone]
+            self._confirmed.pop(gone, None)
+
+    def _absorb(self, table: Table) -> None:
+        old = self.table
+        live = [member.id for member in self._membership.members()]
+        if not self._coordinator.absorb(table, live):
+            return
+        if not table.descends_from(old.id):
+            self._forks_merged.add()
+            logger.info("partitions.fork_merged mine=%s theirs=%s", old.id, table.id)
+        if self.table.id != old.id:
+            self._announce(old)
+
+    def _push_to_all(self, members: list[Member]) -> None:
+        for member in members:
+            behind = self._confirmed.get(member.id) != self.table.id
+            if behind and member.id != self._me and member.id not in self._pushing:
+                self._pushing[member.id] = None
+                self._scope.spawn(self._push(member), name=f"push.{member.id}")
+
+    async def _push(self, member: Member) -> None:
+        try:
+            while self._confirmed.get(member.id) != self.table.id:
+                current = self._membership.member(member.id)
+                if current is None or self.coordinator_id() != self._me:
+                    return
+                if not any(live.id == member.id for live in self._membership.members()):
+                    return
+                if not await self._push_once(current):
+                    await asyncio.sleep(RETRY_INTERVAL)
+        finally:
+            self._pushing.pop(member.id, None)
+
+    async def _push_once(self, member: Member) -> bool:
+        table = self.table
+        try:
+            answer = await self._rpc.call(
+                member.address, PushTable(table=table.to_record()), timeout=CALL_TIMEOUT
+            )
+        except CacheError as error:
+            logger.debug("partitions.push_failed member=%s error=%s", member.id, error)
+            return False
+        assert isinstance(answer, TableAnswer)
+        if answer.accepted:
+            self._confirmed[member.id] = table.id
+            return True
+        if answer.table is not None:
+            self._absorb(Table.from_record(answer.table, self._config.partition_count))
+            self._wake.set()
+        return False
+
+    async def _release(self, owner: MemberId, partitions: list[int]) -> None:
+        try:
+            released = await self._release_once(owner, partitions)
+        except CacheError as error:
+            logger.debug("partitions.release_failed owner=%s error=%s", owner, error)
+            released = []
+        finally:
+            self._releasing.pop(owner, None)
+        if released:
+            self._coordinator.released(owner, released)
+        else:
+            await asyncio.sleep(RETRY_INTERVAL)
+        self._wake.set()
+
+    async def _release_once(self, owner: MemberId, partitions: list[int]) -> list[int]:
+        if owner == self._me:
+            return await self._releaser(partitions) if self._releaser is not None else []
+        member = self._membership.member(owner)
+        if member is None:
+            return []
+        if self._confirmed.get(owner) != self.table.id and not await self._push_once(member):
+            return []
+        message = Release(id=self._table_id(), partitions=partitions)
+        answer = await self._rpc.call(member.address, message, timeout=2 * CALL_TIMEOUT)
+        assert isinstance(answer, Released)
+        return answer.partitions

@@ -1,0 +1,208 @@
+"""The partition table: which members hold which partition. Immutable; checked on arrival.
+
+A key belongs to one partition for ever; only the holders of a partition change. Tables form a tree: each
+one names the tables it descends from, so that a member can tell a newer table of its own line from one
+that was made on the other side of a split. Not here: how holders are chosen (`assignment.py`) and when
+(`coordinator.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+from cache.cluster.ids import Address, MemberId, parse_address
+from cache.cluster.wire.messages import RowRecord, TableId, TableRecord
+from cache.errors import RemoteProtocolError
+
+ANCESTORS_MAX: Final = 64
+"""Ancestors a table lists; one entry vouches for all earlier tables of the same coordinator."""
+
+VERSION_MAX: Final = 2**62
+"""No honest cluster gets here; it keeps a hostile version from overflowing the wire's integers."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TableVersion:
+    """Identity of one table: no two tables share it. Ordered by version, then coordinator."""
+
+    version: int
+    coordinator: MemberId
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The holders of one partition. `epoch` rises whenever the owner changes."""
+
+    epoch: int
+    replicas: tuple[MemberId, ...]
+    """Complete copies; the first is the owner."""
+    joining: tuple[MemberId, ...]
+    """Copies that are being made: they receive every write, but cannot be relied on yet."""
+
+    @property
+    def owner(self) -> MemberId | None:
+        """The member that serves this partition, or None while nobody does."""
+        return self.replicas[0] if self.replicas else None
+
+    @property
+    def holders(self) -> tuple[MemberId, ...]:
+        """Everybody who receives writes: complete copies first."""
+        return self.replicas + self.joining
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One version of the partition table."""
+
+    id: TableVersion
+    ancestors: tuple[TableVersion, ...]
+    """Newest first: tables that this one descends from or has merged."""
+    rows: tuple[Row, ...]
+    addresses: Mapping[MemberId, Address]
+    """Where the members of this table listen; every holder is in it."""
+
+    def descends_from(self, other: TableVersion) -> bool:
+        """Return whether this table is `other` or was made with knowledge of it.
+
+        One coordinator never forks from itself, so that each table listed (this one included) vouches for
+        all earlier ones of its coordinator. Everything descends from the empty table.
+        """
+        return other.version == 0 or any(
+            known.coordinator == other.coordinator and known.version >= other.version
+            for known in (self.id, *self.ancestors)
+        )
+
+    def owner(self, partition: int) -> MemberId | None:
+        """Return the owner of a partition, or None while nobody owns it."""
+        return self.rows[partition].owner
+
+    def owned_by(self, member: MemberId) -> list[int]:
+        """Return the partitions that `member` owns, ascending."""
+        return [partition for partition, row in enumerate(self.rows) if row.owner == member]
+
+    def held_by(self, member: MemberId) -> list[int]:
+        """Return the partitions that `member` holds or is joining, ascending."""
+        return [
+            partition
+            for partition, row in enumerate(self.rows)
+            if member in row.replicas or member in row.joining
+        ]
+
+    def owner_counts(self) -> dict[MemberId, int]:
+        """Return how many partitions each member of the table owns, by ascending id."""
+        counts = dict.fromkeys(sorted(self.addresses), 0)
+        for row in self.rows:
+            if row.owner is not None:
+                counts[row.owner] = counts.get(row.owner, 0) + 1
+        return counts
+
+    def copy_counts(self) -> dict[MemberId, int]:
+        """Return how many complete copies each member of the table holds, by ascending id."""
+        counts = dict.fromkeys(sorted(self.addresses), 0)
+        for row in self.rows:
+            for member in row.replicas:
+                counts[member] = counts.get(member, 0) + 1
+        return counts
+
+    def to_record(self) -> TableRecord:
+        """Return the wire form, the same for equal tables."""
+        members = sorted(self.addresses)
+        index = {member: position for position, member in enumerate(members)}
+        return TableRecord(
+            id=_version_to_record(self.id),
+            ancestors=[_version_to_record(ancestor) for ancestor in self.ancestors],
+            members=[str(member) for member in members],
+            addresses=[str(self.addresses[member]) for member in members],
+            rows=[
+                RowRecord(
+                    epoch=row.epoch,
+                    replicas=[index[member] for member in row.replicas],
+                    joining=[index[member] for member in row.joining],
+                )
+                for row in self.rows
+            ],
+        )
+
+    @staticmethod
+    def from_record(record: TableRecord, partition_count: int) -> Table:
+        """Return the table that a peer sent.
+
+        Raises:
+            RemoteProtocolError: when the record contradicts itself or this cluster's partition count.
+        """
+        _require(len(record.rows) == partition_count, f"has {len(record.rows)} rows")
+        _require(len(record.ancestors) <= ANCESTORS_MAX, "lists too many ancestors")
+        members = [MemberId(member) for member in record.members]
+        _require(all(members), "has a member without an id")
+        _require(len(dict.fromkeys(members)) == len(members), "lists a member twice")
+        _require(len(record.addresses) == len(members), "has not one address per member")
+        table = Table(
+            id=_version_from_record(record.id),
+            ancestors=tuple(_version_from_record(ancestor) for ancestor in record.ancestors),
+            rows=tuple(_row_from_record(row, members) for row in record.rows),
+            addresses=dict(zip(members, map(_checked_address, record.addresses), strict=True)),
+        )
+        if table.id.version == 0:
+            _require(not any(row.holders for row in table.rows), "is version 0 but has holders")
+        return table
+
+
+def empty_table(partition_count: int) -> Table:
+    """Return the table that every line of tables starts from: version 0, nobody holds anything."""
+    row = Row(epoch=0, replicas=(), joining=())
+    return Table(
+        id=TableVersion(0, MemberId("")),
+        ancestors=(),
+        rows=(row,) * partition_count,
+        addresses={},
+    )
+
+
+def map_seed(name: str) -> int:
+    """Return the hash seed of the map called `name`, so that maps spread equal keys differently."""
+    return xxh3_64_intdigest(name.encode())
+
+
+def partition_of(key: bytes, seed: int, partition_count: int) -> int:
+    """Return the partition of an encoded key; `seed` is the `map_seed` of its map."""
+    return xxh3_64_intdigest(key, seed) % partition_count
+
+
+def _version_to_record(version: TableVersion) -> TableId:
+    return TableId(version=version.version, coordinator=version.coordinator)
+
+
+def _version_from_record(record: TableId) -> TableVersion:
+    _require(0 <= record.version <= VERSION_MAX, f"names version {record.version}")
+    return TableVersion(record.version, MemberId(record.coordinator))
+
+
+def _row_from_record(record: RowRecord, members: list[MemberId]) -> Row:
+    _require(0 <= record.epoch <= VERSION_MAX, f"has a row of epoch {record.epoch}")
+    holders = record.replicas + record.joining
+    _require(len(dict.fromkeys(holders)) == len(holders), "lists a holder twice in a row")
+    _require(
+        all(0 <= holder < len(members) for holder in holders), "has a holder that is no member"
+    )
+    return Row(
+        epoch=record.epoch,
+        replicas=tuple(members[holder] for holder in record.replicas),
+        joining=tuple(members[holder] for holder in record.joining),
+    )
+
+
+def _checked_address(text: str) -> Address:
+    try:
+        parse_address(text)
+    except ValueError as error:
+        raise RemoteProtocolError(f"partition table has a bad address: {error}") from error
+    return Address(text)
+
+
+def _require(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise RemoteProtocolError(f"partition table refused: it {complaint}")

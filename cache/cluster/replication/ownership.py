@@ -1,0 +1,151 @@
+"""What an owner keeps per partition: who must confirm writes, and which writes are not confirmed yet.
+
+Not here: sending (service.py) and catching up (repair.py). Rules:
+
+* `holders` are the members that every write is sent to: the other replicas and the joining members that are
+  being brought up. A write is acknowledged when all of them, or `needed` of them, confirmed it.
+* A joining member that misses a write is dropped from `holders`, and its copy starts again. A replica is
+  never dropped here: only a newer table can take it out, so that it cannot be promoted without the write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from cache.cluster.ids import MemberId
+from cache.cluster.partitions.table import Row
+from cache.cluster.replication.replica import Entry, PartitionReplica
+from cache.cluster.wire.messages import OperationRecord
+from cache.errors import CacheError
+
+Change = tuple[str, bytes, Entry]
+"""(map name, key, entry)."""
+
+
+class PendingWrite:
+    """A write that was applied here and waits for other copies."""
+
+    __slots__ = ("changes", "deadline", "epoch", "future", "needed", "operations", "waiting")
+
+    def __init__(
+        self,
+        *,
+        changes: Sequence[Change],
+        operations: Sequence[OperationRecord],
+        holders: Iterable[MemberId],
+        needed: int | None,
+        deadline: float,
+        epoch: int,
+        future: asyncio.Future[None],
+    ) -> None:
+        self.changes = changes
+        self.epoch = epoch
+        self.operations = operations
+        self.waiting: dict[MemberId, None] = dict.fromkeys(holders)
+        self.needed = needed
+        """Confirmations still needed, or None for all of `waiting`."""
+        self.deadline = deadline
+        self.future = future
+
+    def confirm(self, holder: MemberId) -> None:
+        """`holder` has the write."""
+        if holder in self.waiting:
+            del self.waiting[holder]
+            if self.needed is not None:
+                self.needed -= 1
+            self.settle()
+
+    def release(self, holder: MemberId) -> None:
+        """`holder` need not confirm any more: it is no copy now."""
+        if self.waiting.pop(holder, self) is not self:
+            self.settle()
+
+    def settle(self) -> None:
+        """Resolve the future when nothing more is needed."""
+        enough = self.needed <= 0 if self.needed is not None else not self.waiting
+        if enough and not self.future.done():
+            self.future.set_result(None)
+
+    def fail(self, error: CacheError) -> None:
+        """The write cannot be confirmed; whoever waits gets `error`."""
+        self.waiting.clear()
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()  # A caller that left already is not worth a warning.
+
+
+class Ownership:
+    """State of one partition on its owner."""
+
+    __slots__ = (
+        "epoch",
+        "frozen",
+        "holders",
+        "joined",
+        "partition",
+        "pending",
+        "replica",
+        "row",
+        "running",
+        "settled",
+    )
+
+    def __init__(self, partition: int, row: Row, replica: PartitionReplica) -> None:
+        self.partition = partition
+        self.replica = replica
+        self.row = row
+        self.epoch = row.epoch
+        self.frozen = False
+        """True while the partition is being handed over: nothing is served."""
+        self.settled = True
+        """False after a promotion until the surviving copies were compared."""
+        self.holders: dict[MemberId, None] = {}
+        self.joined: dict[MemberId, None] = {}
+        """Joining members reported complete: as binding as replicas."""
+        self.pending: dict[PendingWrite, None] = {}
+        self.running: dict[bytes, asyncio.Future[None]] = {}
+        """Operation ids in flight, so that a retry waits for the first attempt."""
+        self.update(row)
+
+    @property
+    def serving(self) -> bool:
+        """Whether operations may run here now."""
+        return self.settled and not self.frozen
+
+    def update(self, row: Row) -> None:
+        """Follow a newer table in which this member still owns the partition."""
+        replicas = dict.fromkeys(row.replicas[1:])
+        joining = [m for m in self.holders if m in row.joining and m not in replicas]
+        self.row = row
+        self.epoch = row.epoch
+        self.frozen = False
+        gone = [m for m in self.holders if m not in replicas and m not in row.joining]
+        self.holders = {**replicas, **dict.fromkeys(joining)}
+        self.joined = {m: None for m in self.joined if m in joining}
+        for holder in gone:
+            self.release(holder)
+
+    def activate(self, holder: MemberId) -> None:
+        """Send writes to a joining member from now on, and wait for its confirmations."""
+        self.holders[holder] = None
+
+    def deactivate(self, holder: MemberId) -> None:
+        """A joining member missed a write; its copy is not complete."""
+        if holder in self.row.replicas or holder in self.joined:
+            return
+        if self.holders.pop(holder, self) is not self:
+            self.release(holder)
+
+    def release(self, holder: MemberId) -> None:
+        """Stop waiting for `holder` in every pending write."""
+        for pending in list(self.pending):
+            pending.release(holder)
+            if not pending.waiting:
+                del self.pending[pending]
+
+    def abandon(self, error: CacheError) -> None:
+        """This member does not own the partition any more: unconfirmed writes fail."""
+        for pending in list(self.pending):
+            pending.fail(error)
+        self.pending.clear()

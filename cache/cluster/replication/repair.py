@@ -1,0 +1,414 @@
+"""Making copies equal: bringing up joining members, anti-entropy, and offering data held by mistake.
+
+One mechanism serves all three: compare digests, exchange the versions of the buckets that differ, send what
+the other lacks, fetch what is lacked here. Everything is applied by version, so that it may run beside live
+writes and may be repeated.
+
+* *Bring-up* (owner → joining member): live writes are sent from the start, then the differences; a copy is
+  reported complete only if no live write was missed meanwhile.
+* *Anti-entropy* (owner ↔ replica): in the background, for ever; also right after a promotion.
+* *Offers* (any member → owner): data of partitions this member is not listed for, after a split or a
+  hand-over, goes to the owner before it is dropped here. This is how the two sides of a split merge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from random import Random
+from typing import Final
+
+from cache.cluster.ids import Address, MemberId
+from cache.cluster.partitions.table import Table
+from cache.cluster.replication.ownership import Ownership
+from cache.cluster.replication.replica import PartitionReplica, from_record, to_record
+from cache.cluster.replication.service import ReplicationService
+from cache.cluster.transport.rpc import Peer
+from cache.cluster.wire.messages import (
+    Buckets,
+    Digests,
+    Entries,
+    EntryRecord,
+    FetchBuckets,
+    FetchDigests,
+    FetchEntries,
+    FetchVersions,
+    KeyVersion,
+    Offer,
+    Offered,
+    Replicate,
+    Replicated,
+    Reply,
+    Versions,
+)
+from cache.errors import CacheError
+from cache.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+CALL_TIMEOUT: Final = 5.0
+"""Seconds for one repair message; repairs are repeated, so this only bounds a wait."""
+
+RETRY_INTERVAL: Final = 0.1
+REPORT_INTERVAL: Final = 0.3
+"""Seconds after which a complete copy is reported again while the table does not list it."""
+
+DIGEST_BATCH: Final = 128
+"""Partitions compared by one message."""
+
+VERSIONS_BATCH: Final = 2048
+"""Keys whose versions are compared by one message, about."""
+
+WINDOW: Final = 4
+"""Chunks under way at once per partition."""
+
+Key = tuple[str, bytes]
+Version = tuple[int, int]
+
+
+class Repair:
+    """Keeps copies complete and equal."""
+
+    def __init__(self, *, replication: ReplicationService, rng: Random, metrics: Metrics) -> None:
+        self._replication = replication
+        self._config = replication.config
+        self._clock = replication.clock
+        self._rng = rng
+        self._rpc = replication.rpc
+        self._scope = replication.scope
+        self._slots = asyncio.Semaphore(self._config.migration_parallelism)
+        self._bringing_up: dict[MemberId, None] = {}
+        self._table_changed = asyncio.Event()
+        self._offers_due = asyncio.Event()
+        self._unsettled = asyncio.Event()
+        self._keys_sent = metrics.counter("repair.keys_sent")
+        self._keys_fetched = metrics.counter("repair.keys_fetched")
+        self._differences = metrics.counter("repair.partitions_differed")
+        self._merge_won = metrics.counter("repair.merge_won")
+        self._merge_lost = metrics.counter("repair.merge_lost")
+        self._copies_completed = metrics.counter("repair.copies_completed")
+        replication.on_table(self._on_table)
+        self._rpc.register(Offer, self._on_offer)
+
+    def start(self) -> None:
+        """Begin the background work."""
+        self._scope.spawn(self._anti_entropy(), name="anti_entropy")
+        self._scope.spawn(self._offer_orphans(), name="offer_orphans")
+
+    def _on_table(self, old: Table, new: Table) -> None:
+        self._table_changed.set()
+        self._offers_due.set()
+        joining: dict[MemberId, None] = {}
+        promoted = False
+        for ownership in self._replication.owned.values():
+            joining.update(dict.fromkeys(ownership.row.joining))
+            before = old.rows[ownership.partition]
+            promoted |= before.owner not in (self._replication.member, None)
+        for holder in joining:
+            if holder not in self._bringing_up:
+                self._bringing_up[holder] = None
+                self._scope.spawn(self._bring_up(holder), name=f"bring_up.{holder}")
+        if promoted or any(not owned.settled for owned in self._replication.owned.values()):
+            self._unsettled.set()
+
+    # -- bring-up ----------------------------------------------------------------------------
+
+    async def _bring_up(self, holder: MemberId) -> None:
+        try:
+            while todo := self._joining(holder):
+                fresh = [owned for owned in todo if holder not in owned.joined]
+                self._table_changed.clear()
+                for start in range(0, len(fresh), DIGEST_BATCH):
+                    await self._complete(holder, fresh[start : start + DIGEST_BATCH])
+                await self._report(holder)
+                interval = REPORT_INTERVAL if self._all_joined(holder) else RETRY_INTERVAL
+                await self._wait_for_table(interval)
+        finally:
+            self._bringing_up.pop(holder, None)
+
+    def _joining(self, holder: MemberId) -> list[Ownership]:
+        owned = self._replication.owned
+        return [owned[p] for p in sorted(owned) if holder in owned[p].row.joining]
+
+    def _all_joined(self, holder: MemberId) -> bool:
+        return all(holder in owned.joined for owned in self._joining(holder))
+
+    async def _wait_for_table(self, interval: float) -> None:
+        try:
+            async with asyncio.timeout(interval):
+                await self._table_changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _report(self, holder: MemberId) -> None:
+        pairs = [(owned.partition, holder) for owned in self._joining(holder)]
+        pairs = [pair for pair in pairs if holder in self._replication.owned[pair[0]].joined]
+        if pairs:
+            await self._replication.partitions.report_caught_up(pairs)
+
+    async def _complete(self, holder: MemberId, batch: Sequence[Ownership]) -> None:
+        """Make `holder`'s copies of a batch of partitions complete, as far as it answers."""
+        address = self._replication.address_of(holder)
+        if address is None:
+            return
+        for ownership in batch:
+            ownership.activate(holder)
+        try:
+            equal = await self._compare(address, batch)
+            await asyncio.gather(
+                *(self._synchronize(owned, address) for owned in batch if owned not in equal)
+            )
+        except CacheError as error:
+            logger.debug("repair.bring_up_failed holder=%s error=%s", holder, error)
+            for ownership in batch:
+                ownership.deactivate(holder)
+            return
+        for ownership in batch:
+            # A live write that `holder` missed took it out of `holders`: start again.
+            if holder in ownership.holders and holder in ownership.row.joining:
+                ownership.joined[holder] = None
+                self._copies_completed.add()
+        await self._report(holder)
+
+    async def _compare(self, address: Address, batch: Sequence[Ownership]) -> list[Ownership]:
+        """Return those of `batch` whose copy at `address` equals the one here."""
+        message = FetchDigests(partitions=[owned.partition for owned in batch])
+        answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
+        assert isinstance(answer, Digests)
+        theirs = {partition: (count, digest) for partition, count, digest in answer.digests}
+        return [
+            owned
+            for owned in batch
+            if theirs.get(owned.partition, (0, 0))
+            == (owned.replica.entry_count, owned.replica.digest())
+        ]
+
+    # -- one partition, one other copy -------------------------------------------------------
+
+    async def _synchronize(self, ownership: Ownership, address: Address) -> None:
+        """Make the copy at `address` and the one here equal."""
+        self._differences.add()
+        async with self._slots:
+            partition, replica = ownership.partition, ownership.replica
+            buckets = await self._differing_buckets(partition, replica, address)
+            for batch in _batches(buckets, replica.entry_count):
+                theirs = await self._versions(partition, batch, address)
+                send, fetch = _difference(replica.versions(batch), theirs)
+                await self._send(ownership, send, address)
+                await self._fetch(ownership, fetch, address)
+            if operations := replica.operations():
+                message = Replicate(
+                    partition=partition, epoch=ownership.epoch, entries=[], operations=operations
+                )
+                await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
+
+    async def _differing_buckets(
+        self, partition: int, replica: PartitionReplica, address: Address
+    ) -> list[int]:
+        answer = await self._rpc.call(
+            address, FetchBuckets(partition=partition), timeout=CALL_TIMEOUT
+        )
+        assert isinstance(answer, Buckets)
+        pairs = zip(replica.bucket_digests(), answer.digests, strict=False)
+        return [bucket for bucket, (mine, theirs) in enumerate(pairs) if mine != theirs]
+
+    async def _versions(
+        self, partition: int, buckets: list[int], address: Address
+    ) -> list[KeyVersion]:
+        message = FetchVersions(partition=partition, buckets=buckets)
+        answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
+        assert isinstance(answer, Versions)
+        return answer.versions
+
+    async def _send(self, ownership: Ownership, keys: Sequence[Key], address: Address) -> None:
+        calls: list[asyncio.Future[Reply]] = []
+        for records in self._chunks(ownership.replica, keys):
+            message = Replicate(
+                partition=ownership.partition,
+                epoch=ownership.epoch,
+                entries=records,
+                operations=[],
+            )
+            calls.append(self._rpc.call(address, message, timeout=CALL_TIMEOUT))
+            self._keys_sent.add(len(records))
+            if len(calls) >= WINDOW:
+                self._merge_newer(ownership, await calls.pop(0))
+        for call in calls:
+            self._merge_newer(ownership, await call)
+
+    def _merge_newer(self, ownership: Ownership, answer: Reply) -> None:
+        assert isinstance(answer, Replicated)
+        if answer.newer:
+            self._merge(ownership, answer.newer)
+
+    def _chunks(
+        self, replica: PartitionReplica, keys: Sequence[Key]
+    ) -> Iterator[list[EntryRecord]]:
+        """Yield the entries of `keys` as they are at that moment, `chunk_bytes` at a time."""
+        chunk: list[EntryRecord] = []
+        size = 0
+        for map_name, key in keys:
+            entry = replica.entry(map_name, key)
+            if entry is None:
+                continue
+            chunk.append(to_record(map_name, key, entry, self._clock.monotonic()))
+            size += len(key) + len(entry[0] or b"") + 48
+            if size >= self._config.chunk_bytes:
+                yield chunk
+                chunk, size = [], 0
+        if chunk:
+            yield chunk
+
+    async def _fetch(self, ownership: Ownership, keys: Sequence[Key], address: Address) -> None:
+        limit = self._config.limits.batch_keys_max
+        for start in range(0, len(keys), limit):
+            message = FetchEntries(
+                partition=ownership.partition, keys=list(keys[start : start + limit])
+            )
+            answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
+            assert isinstance(answer, Entries)
+            self._keys_fetched.add(len(answer.entries))
+            self._merge(ownership, answer.entries)
+
+    def _merge(
+        self, ownership: Ownership, records: Sequence[EntryRecord]
+    ) -> asyncio.Future[None] | None:
+        """Take the later ones of `records` into the owner's copy and into every other copy."""
+        if self._replication.owned.get(ownership.partition) is not ownership:
+            return None
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        changes = []
+        for record in records:
+            self._replication.hlc.observe(record.hlc, wall)
+            entry = from_record(record, now, tombstone_lifetime=self._config.tombstone_lifetime)
+            held = ownership.replica.entry(record.map, record.key)
+            if held is None or held[1:3] < entry[1:3]:
+                changes.append((record.map, record.key, entry))
+        self._merge_won.add(len(changes))
+        self._merge_lost.add(len(records) - len(changes))
+        return self._replication.commit(ownership, changes) if changes else None
+
+    # -- anti-entropy ------------------------------------------------------------------------
+
+    async def _anti_entropy(self) -> None:
+        while True:
+            self._unsettled.clear()
+            await self._compare_with_replicas()
+            pause = self._config.anti_entropy_interval * self._rng.uniform(0.75, 1.25)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._unsettled.wait()
+            except TimeoutError:
+                pass
+
+    async def _compare_with_replicas(self) -> None:
+        by_holder: dict[MemberId, list[Ownership]] = {}
+        for partition in sorted(self._replication.owned):
+            ownership = self._replication.owned[partition]
+            for holder in ownership.row.replicas[1:]:
+                by_holder.setdefault(holder, []).append(ownership)
+        failed: dict[int, None] = {}
+        for holder, owned in by_holder.items():
+            for start in range(0, len(owned), DIGEST_BATCH):
+                batch = owned[start : start + DIGEST_BATCH]
+                if not await self._compare_with(holder, batch):
+                    failed.update((ownership.partition, None) for ownership in batch)
+        for partition, ownership in list(self._replication.owned.items()):
+            if not ownership.settled and partition not in failed:
+                ownership.settled = True
+                self._replication.refresh_serving(partition)
+        if failed and any(not owned.settled for owned in self._replication.owned.values()):
+            await asyncio.sleep(RETRY_INTERVAL)
+            self._unsettled.set()
+
+    async def _compare_with(self, holder: MemberId, batch: Sequence[Ownership]) -> bool:
+        address = self._replication.address_of(holder)
+        current = [o for o in batch if self._replication.owned.get(o.partition) is o]
+        if address is None or not current:
+            return True
+        try:
+            equal = await self._compare(address, current)
+            for ownership in current:
+                if ownership not in equal:
+                    await self._synchronize(ownership, address)
+        except CacheError as error:
+            logger.debug("repair.anti_entropy_failed holder=%s error=%s", holder, error)
+            return False
+        return True
+
+    # -- offers ------------------------------------------------------------------------------
+
+    def orphans(self) -> list[int]:
+        """Partitions held here with data, although the table does not list this member for them."""
+        rows, member = self._replication.partitions.table.rows, self._replication.member
+        return [
+            partition
+            for partition, copy in sorted(self._replication.copies.items())
+            if copy.entry_count
+            and member not in rows[partition].replicas
+            and member not in rows[partition].joining
+        ]
+
+    async def _offer_orphans(self) -> None:
+        while True:
+            await self._offers_due.wait()
+            self._offers_due.clear()
+            for partition in self.orphans():
+                try:
+                    await self._offer(partition)
+                except CacheError as error:
+                    logger.debug("repair.offer_failed partition=%d error=%s", partition, error)
+            if self.orphans():
+                await asyncio.sleep(RETRY_INTERVAL)
+                self._offers_due.set()
+
+    async def _offer(self, partition: int) -> None:
+        table = self._replication.partitions.table
+        owner = table.rows[partition].owner
+        address = None if owner is None else table.addresses.get(owner)
+        if address is None or partition not in self.orphans():
+            return
+        replica = self._replication.copies[partition]
+        buckets = await self._differing_buckets(partition, replica, address)
+        for batch in _batches(buckets, replica.entry_count):
+            theirs = await self._versions(partition, batch, address)
+            send, _ = _difference(replica.versions(batch), theirs)
+            for records in self._chunks(replica, send):
+                message = Offer(partition=partition, entries=records)
+                answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
+                assert isinstance(answer, Offered)
+                self._keys_sent.add(len(records))
+        # Only what this very owner took may go: it must still be the owner, and this no copy.
+        current = self._replication.partitions.table.rows[partition]
+        if current.owner == owner and partition in self.orphans():
+            del self._replication.copies[partition]
+
+    async def _on_offer(self, message: Offer, peer: Peer) -> Reply:
+        ownership = self._replication.serve(message.partition)
+        won = self._merge_won.value
+        confirmed = self._merge(ownership, message.entries)
+        won = self._merge_won.value - won
+        if confirmed is not None:
+            await confirmed
+        return Offered(won=won, lost=len(message.entries) - won)
+
+
+def _difference(
+    mine: Sequence[KeyVersion], theirs: Sequence[KeyVersion]
+) -> tuple[list[Key], list[Key]]:
+    """Return the keys of which this side has a later version, and those of which the other has."""
+    here: dict[Key, Version] = {(v.map, v.key): (v.hlc, v.origin) for v in mine}
+    there: dict[Key, Version] = {(v.map, v.key): (v.hlc, v.origin) for v in theirs}
+    none: Version = (-1, -1)
+    send = [key for key, version in here.items() if version > there.get(key, none)]
+    fetch = [key for key, version in there.items() if version > here.get(key, none)]
+    return send, fetch
+
+
+def _batches(buckets: Sequence[int], entry_count: int) -> Iterator[list[int]]:
+    """Cut the buckets so that one message compares about `VERSIONS_BATCH` keys."""
+    parts = max(1, entry_count // VERSIONS_BATCH)
+    size = max(1, len(buckets) // parts)
+    for start in range(0, len(buckets), size):
+        yield list(buckets[start : start + size])

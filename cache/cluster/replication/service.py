@@ -1,0 +1,466 @@
+"""Copies of each key: the owner's commit, and what every holder answers.
+
+A write runs like this: the owner stamps it, applies it, sends it to every holder in parallel and resolves
+when they confirmed (`commit`). A holder refuses an owner whose epoch is older than its own table's, which is
+what makes a deposed owner harmless. A holder that has a *later* version of the key says so; the owner then
+gives its value a still later stamp, because in order of events the write it was asked for came last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from cache.clock import Clock
+from cache.cluster.config import ClusterConfig
+from cache.cluster.hlc import HybridClock, origin_hash
+from cache.cluster.ids import Address, MemberId
+from cache.cluster.partitions.service import PartitionService
+from cache.cluster.partitions.table import Table
+from cache.cluster.replication.ownership import Change, Ownership, PendingWrite
+from cache.cluster.replication.replica import Entry, PartitionReplica, from_record, to_record
+from cache.cluster.scope import Scope
+from cache.cluster.transport.rpc import Peer, RpcEndpoint
+from cache.cluster.wire.messages import (
+    Buckets,
+    Digests,
+    Entries,
+    EntryRecord,
+    FetchBuckets,
+    FetchDigests,
+    FetchEntries,
+    FetchVersions,
+    OperationRecord,
+    Replicate,
+    Replicated,
+    Reply,
+    Versions,
+)
+from cache.errors import (
+    IndeterminateError,
+    NoQuorumError,
+    NotOwnerError,
+)
+from cache.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+CONFIRM_TIMEOUT: Final = 1.0
+"""Seconds a holder has to confirm a write before the owner asks for it to be struck."""
+
+RESEND_INTERVAL: Final = 0.05
+"""Seconds before a write is sent again to a replica that did not confirm it."""
+
+DRAIN_TIMEOUT: Final = 1.0
+"""Seconds for unfinished writes to settle before a hand-over; else it is put off."""
+
+THAW_TIMEOUT: Final = 3.0
+"""Seconds a partition stays unserved when the coordinator that asked for the hand-over fell silent."""
+
+SWEEP_INTERVAL: Final = 0.5
+SWEEP_LIMIT: Final = 512
+"""Entries expired per partition in one sweep; the rest follows in the next."""
+
+
+class ReplicationService:
+    """Holds this member's copies; commits writes of the partitions it owns."""
+
+    def __init__(
+        self,
+        *,
+        config: ClusterConfig,
+        member: MemberId,
+        partitions: PartitionService,
+        rpc: RpcEndpoint,
+        clock: Clock,
+        metrics: Metrics,
+        scope: Scope,
+    ) -> None:
+        self.config = config
+        self.member = member
+        self.partitions = partitions
+        self.rpc = rpc
+        self.clock = clock
+        self.scope = scope
+        self.hlc = HybridClock()
+        self.origin = origin_hash(member)
+        self.copies: dict[int, PartitionReplica] = {}
+        self.owned: dict[int, Ownership] = {}
+        self.serving: list[PartitionReplica | None] = [None] * config.partition_count
+        """Per partition: the copy to read when this member serves it now, else None. The hot path."""
+        self._has_quorum = True
+        self._fences: dict[int, int] = {}
+        """Per partition: the latest epoch a write was accepted in; older owners are refused."""
+        self._table_hooks: list[Callable[[Table, Table], None]] = []
+        self._complained: dict[MemberId, float] = {}
+        self._writes = metrics.counter("replication.writes")
+        self._restamped = metrics.counter("replication.restamped")
+        self._resent = metrics.counter("replication.resent")
+        self._fenced = metrics.counter("replication.fenced")
+        self._expired = metrics.counter("replication.expired")
+        metrics.gauge("replication.partitions_owned", lambda: len(self.owned))
+        metrics.gauge("replication.entries", self._count_entries)
+        metrics.gauge("replication.bytes", self._count_bytes)
+        partitions.subscribe(self._on_table)
+        partitions.set_releaser(self.release)
+        rpc.register(Replicate, self._on_replicate)
+        rpc.register(FetchDigests, self._on_fetch_digests)
+        rpc.register(FetchBuckets, self._on_fetch_buckets)
+        rpc.register(FetchVersions, self._on_fetch_versions)
+        rpc.register(FetchEntries, self._on_fetch_entries)
+
+    def start(self) -> None:
+        """Begin to expire entries."""
+        self.scope.spawn(self._sweep(), name="sweep")
+
+    def on_table(self, hook: Callable[[Table, Table], None]) -> None:
+        """Call `hook(old, new)` after this service followed a new table."""
+        self._table_hooks.append(hook)
+
+    def copy_of(self, partition: int) -> PartitionReplica:
+        """Return this member's copy of a partition, made empty on first use."""
+        replica = self.copies.get(partition)
+        if replica is None:
+            replica = self.copies[partition] = PartitionReplica(
+                operation_memory=self.config.limits.operation_memory,
+                tombstone_lifetime=self.config.tombstone_lifetime,
+            )
+        return replica
+
+    def address_of(self, member: MemberId) -> Address | None:
+        """Return where a holder listens, if the table knows it."""
+        return self.partitions.table.addresses.get(member)
+
+    def stamp(self) -> int:
+        """Return a version stamp later than any seen."""
+        return self.hlc.stamp(self.clock.wall())
+
+    def set_quorum(self, *, reached: bool) -> None:
+        """Serve only while enough members are in view."""
+        if reached != self._has_quorum:
+            self._has_quorum = reached
+            for partition in range(self.config.partition_count):
+                self.refresh_serving(partition)
+
+    def check_member_quorum(self) -> None:
+        """Raise `NoQuorumError` while fewer members are in view than the member quorum."""
+        if not self._has_quorum:
+            raise NoQuorumError(
+                f"fewer live members in view than member_quorum={self.config.member_quorum}"
+            )
+
+    # -- owner side --------------------------------------------------------------------------
+
+    def serve(self, partition: int) -> Ownership:
+        """Return the ownership of a partition that this member serves now.
+
+        Raises:
+            NoQuorumError: too few members in view, or too few copies for the write quorum.
+            NotOwnerError: another member owns it, or it is being handed over.
+        """
+        self.check_member_quorum()
+        ownership = self.owned.get(partition)
+        if ownership is None or not ownership.serving:
+            raise NotOwnerError(f"partition {partition} is not served by {self.member}")
+        return ownership
+
+    def check_write_quorum(self, ownership: Ownership) -> None:
+        """Raise `NoQuorumError` when the table lists fewer copies than the write quorum."""
+        quorum = self.config.write_quorum
+        if quorum is not None and len(ownership.row.replicas) < quorum:
+            raise NoQuorumError(
+                f"partition {ownership.partition} has {len(ownership.row.replicas)} of "
+                f"write_quorum={quorum} copies; add members or lower write_quorum"
+            )
+
+    def commit(
+        self,
+        ownership: Ownership,
+        changes: Sequence[Change],
+        operations: Sequence[OperationRecord] = (),
+    ) -> asyncio.Future[None] | None:
+        """Apply `changes` here and send them to every holder.
+
+        Returns:
+            None when no other copy is needed, else a future that resolves when enough copies have
+            them, or fails with `IndeterminateError`.
+        """
+        self._writes.add(len(changes))
+        replica = ownership.replica
+        for map_name, key, entry in changes:
+            replica.apply(map_name, key, entry)
+        for operation in operations:
+            replica.remember_operation(operation.id, operation.result)
+        if not ownership.holders:
+            return None
+        quorum = self.config.write_quorum
+        pending = PendingWrite(
+            changes=changes,
+            operations=operations,
+            holders=ownership.holders,
+            needed=None if quorum is None else quorum - 1,
+            deadline=self.clock.monotonic() + self.config.operation_timeout,
+            epoch=ownership.epoch,
+            future=asyncio.get_running_loop().create_future(),
+        )
+        ownership.pending[pending] = None
+        message = self._message(ownership, pending)
+        for holder in list(pending.waiting):
+            self._send(ownership, holder, pending, message)
+        pending.settle()
+        return pending.future
+
+    def _message(self, ownership: Ownership, pending: PendingWrite) -> Replicate:
+        now = self.clock.monotonic()
+        pending.epoch = ownership.epoch
+        return Replicate(
+            partition=ownership.partition,
+            epoch=ownership.epoch,
+            entries=[to_record(name, key, entry, now) for name, key, entry in pending.changes],
+            operations=list(pending.operations),
+        )
+
+    def _send(
+        self, ownership: Ownership, holder: MemberId, pending: PendingWrite, message: Replicate
+    ) -> None:
+        address = self.address_of(holder)
+        if address is None:
+            self._missed(ownership, holder, pending)
+            return
+        call = self.rpc.call(address, message, timeout=CONFIRM_TIMEOUT)
+        call.add_done_callback(partial(self._answered, ownership, holder, pending))
+
+    def _answered(
+        self,
+        ownership: Ownership,
+        holder: MemberId,
+        pending: PendingWrite,
+        call: asyncio.Future[Reply],
+    ) -> None:
+        if call.cancelled():
+            return
+        error = call.exception()
+        if error is None:
+            reply = call.result()
+            assert isinstance(reply, Replicated)
+            if reply.newer and self.owned.get(ownership.partition) is ownership:
+                self._restamp(ownership, pending, reply.newer)
+                return
+            pending.confirm(holder)
+            if not pending.waiting:
+                ownership.pending.pop(pending, None)
+        elif isinstance(error, NotOwnerError):
+            self._refused(ownership, holder, pending)
+        else:
+            self._missed(ownership, holder, pending)
+
+    def _refused(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
+        """A holder knows a newer epoch than the write was sent with."""
+        if self.owned.get(ownership.partition) is ownership and pending.epoch < ownership.epoch:
+            self._resend(ownership, holder, pending)  # The newer epoch is this member's own.
+            return
+        ownership.pending.pop(pending, None)
+        pending.fail(IndeterminateError("another member took the partition over during the write"))
+        self.scope.spawn(self.partitions.refresh(), name="refresh")
+
+    def _missed(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
+        """`holder` did not confirm: drop it if it is joining, else send again until struck."""
+        if holder not in pending.waiting:
+            return
+        ownership.deactivate(holder)
+        if holder not in pending.waiting:
+            ownership.pending.pop(pending, None)
+            return
+        if self.clock.monotonic() >= pending.deadline:
+            ownership.pending.pop(pending, None)
+            pending.fail(IndeterminateError(f"copy on {holder} did not confirm in time"))
+            return
+        self._complain(holder)
+        asyncio.get_running_loop().call_later(
+            RESEND_INTERVAL, self._resend, ownership, holder, pending
+        )
+
+    def _resend(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
+        if holder in pending.waiting and self.owned.get(ownership.partition) is ownership:
+            self._resent.add()
+            self._send(ownership, holder, pending, self._message(ownership, pending))
+
+    def _complain(self, holder: MemberId) -> None:
+        """Ask the coordinator to strike a replica, at most once in `CONFIRM_TIMEOUT` each."""
+        now = self.clock.monotonic()
+        if now - self._complained.get(holder, -CONFIRM_TIMEOUT) < CONFIRM_TIMEOUT:
+            return
+        self._complained[holder] = now
+        partitions = [p for p, owned in self.owned.items() if holder in owned.row.replicas]
+        self.scope.spawn(
+            self.partitions.report_unreachable(holder, partitions), name="report_unreachable"
+        )
+
+    def _restamp(
+        self, ownership: Ownership, pending: PendingWrite, newer: Sequence[EntryRecord]
+    ) -> None:
+        """Give this owner's values a later stamp than the ones a holder already has."""
+        wall = self.clock.wall()
+        changes: dict[tuple[str, bytes], Entry] = {
+            (name, key): entry for name, key, entry in pending.changes
+        }
+        for record in newer:
+            self.hlc.observe(record.hlc, wall)
+            current = ownership.replica.entry(record.map, record.key)
+            if current is not None and current[1:3] < (record.hlc, record.origin):
+                self._restamped.add()
+                current = (current[0], self.stamp(), self.origin, current[3])
+                ownership.replica.apply(record.map, record.key, current)
+            if current is not None:
+                changes[record.map, record.key] = current
+        pending.changes = [(name, key, entry) for (name, key), entry in changes.items()]
+        pending.waiting = dict.fromkeys(ownership.holders)
+        message = self._message(ownership, pending)
+        for holder in list(pending.waiting):
+            self._send(ownership, holder, pending, message)
+        pending.settle()
+
+    async def release(self, partitions: list[int]) -> list[int]:
+        """Stop serving `partitions`; return those whose every write is on every copy."""
+        frozen = []
+        for partition in partitions:
+            ownership = self.owned.get(partition)
+            if ownership is not None and ownership.serving and not ownership.row.joining:
+                ownership.frozen = True
+                self.refresh_serving(partition)
+                frozen.append(ownership)
+        writes = [p.future for owned in frozen for p in owned.pending if not p.future.done()]
+        if writes:
+            await asyncio.wait(writes, timeout=DRAIN_TIMEOUT)
+        released = []
+        for ownership in frozen:
+            if any(pending.waiting for pending in ownership.pending):
+                self._thaw(ownership)
+            else:
+                released.append(ownership.partition)
+        if released:
+            self.scope.spawn(self._thaw_later(frozen), name="thaw")
+        return released
+
+    async def _thaw_later(self, frozen: list[Ownership]) -> None:
+        await asyncio.sleep(THAW_TIMEOUT)
+        if any(ownership.frozen for ownership in frozen):
+            await self.partitions.refresh()
+        for ownership in frozen:
+            self._thaw(ownership)
+
+    def _thaw(self, ownership: Ownership) -> None:
+        if ownership.frozen:
+            ownership.frozen = False
+            self.refresh_serving(ownership.partition)
+
+    # -- following the table -----------------------------------------------------------------
+
+    def _on_table(self, old: Table, new: Table) -> None:
+        for partition, row in enumerate(new.rows):
+            ownership = self.owned.get(partition)
+            if row.owner == self.member:
+                if ownership is None:
+                    self._take_over(partition, new)
+                elif row != ownership.row or ownership.frozen:
+                    ownership.update(row)
+            elif ownership is not None:
+                del self.owned[partition]
+                ownership.abandon(IndeterminateError("the partition moved during the write"))
+            self.refresh_serving(partition)
+        for hook in self._table_hooks:
+            hook(old, new)
+
+    def _take_over(self, partition: int, table: Table) -> None:
+        row = table.rows[partition]
+        ownership = Ownership(partition, row, self.copy_of(partition))
+        quorum = self.config.write_quorum
+        if quorum is not None and quorum < self.config.replica_count and len(row.replicas) > 1:
+            ownership.settled = False  # A quorum write may be on another copy only.
+        self.owned[partition] = ownership
+
+    def refresh_serving(self, partition: int) -> None:
+        """Recompute the hot path's answer for one partition."""
+        ownership = self.owned.get(partition)
+        serves = ownership is not None and ownership.serving and self._has_quorum
+        self.serving[partition] = ownership.replica if ownership is not None and serves else None
+
+    # -- holder side -------------------------------------------------------------------------
+
+    def _on_replicate(self, message: Replicate, peer: Peer) -> Reply:
+        self._check_partition(message.partition)
+        row = self.partitions.table.rows[message.partition]
+        fence = self._fences.get(message.partition, 0)
+        stale = message.epoch < max(row.epoch, fence)
+        usurper = message.epoch == row.epoch and row.owner not in (None, peer.member)
+        if stale or usurper:
+            self._fenced.add()
+            raise NotOwnerError(
+                f"epoch {message.epoch} of partition {message.partition} is over: "
+                f"{row.owner} owns it in epoch {row.epoch}"
+            )
+        self._fences[message.partition] = message.epoch
+        replica = self.copy_of(message.partition)
+        newer = self.apply_records(replica, message.entries)
+        for operation in message.operations:
+            replica.remember_operation(operation.id, operation.result)
+        return Replicated(newer=newer)
+
+    def apply_records(
+        self, replica: PartitionReplica, records: Sequence[EntryRecord]
+    ) -> list[EntryRecord]:
+        """Apply by version; return the entries held here that are later than the ones given."""
+        now, wall = self.clock.monotonic(), self.clock.wall()
+        newer = []
+        for record in records:
+            self.hlc.observe(record.hlc, wall)
+            entry = from_record(record, now, tombstone_lifetime=self.config.tombstone_lifetime)
+            if not replica.apply(record.map, record.key, entry):
+                held = replica.entry(record.map, record.key)
+                if held is not None and held[1:3] > entry[1:3]:
+                    newer.append(to_record(record.map, record.key, held, now))
+        return newer
+
+    def _check_partition(self, partition: int) -> None:
+        if not 0 <= partition < self.config.partition_count:
+            raise NotOwnerError(
+                f"partition {partition} is outside 0..{self.config.partition_count - 1}"
+            )
+
+    def _on_fetch_digests(self, message: FetchDigests, peer: Peer) -> Reply:
+        held = [(p, self.copies[p]) for p in message.partitions if p in self.copies]
+        return Digests(digests=[(p, copy.entry_count, copy.digest()) for p, copy in held])
+
+    def _on_fetch_buckets(self, message: FetchBuckets, peer: Peer) -> Reply:
+        self._check_partition(message.partition)
+        return Buckets(digests=self.copy_of(message.partition).bucket_digests())
+
+    def _on_fetch_versions(self, message: FetchVersions, peer: Peer) -> Reply:
+        self._check_partition(message.partition)
+        return Versions(versions=self.copy_of(message.partition).versions(message.buckets))
+
+    def _on_fetch_entries(self, message: FetchEntries, peer: Peer) -> Reply:
+        self._check_partition(message.partition)
+        replica = self.copy_of(message.partition)
+        return Entries(entries=replica.records_for(message.keys, self.clock.monotonic()))
+
+    # -- housekeeping ------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL)
+            now = self.clock.monotonic()
+            for replica in list(self.copies.values()):
+                expired, _ = replica.sweep(now, SWEEP_LIMIT)
+                self._expired.add(expired)
+
+    def _count_entries(self) -> float:
+        return sum(copy.entry_count for copy in self.copies.values())
+
+    def _count_bytes(self) -> float:
+        return sum(copy.size_bytes for copy in self.copies.values())
+
+

@@ -1,0 +1,90 @@
+"""Requests from outside the cluster: map calls for clients, inspection, drain. Read-only but for `Call`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgpack
+
+from cache.cluster.structures.map import DistributedMap
+from cache.cluster.transport.rpc import Peer, RpcEndpoint
+from cache.cluster.wire.messages import Call, Called, Drain, Inspect, Inspected, Reply
+from cache.errors import CodecError, RemoteProtocolError
+
+METHODS: Final = (
+    "get",
+    "set",
+    "add",
+    "replace",
+    "delete",
+    "exists",
+    "pop",
+    "touch",
+    "ttl",
+    "persist",
+    "incr",
+    "decr",
+    "get_many",
+    "set_many",
+    "delete_many",
+    "clear",
+    "size",
+)
+"""Map methods that a client may call."""
+
+Inspector = Callable[[str], Any]  # Any: whatever MessagePack carries
+MapOf = Callable[[str], DistributedMap[Any]]  # Any: values of any type
+Drainer = Callable[[], Awaitable[Mapping[str, Any]]]  # Any: MessagePack values
+
+
+class Gateway:
+    """Answers clients."""
+
+    def __init__(
+        self, *, rpc: RpcEndpoint, map_of: MapOf, inspect: Inspector, drain: Drainer
+    ) -> None:
+        self._map_of = map_of
+        self._inspect = inspect
+        self._drain = drain
+        rpc.register(Call, self._on_call)
+        rpc.register(Inspect, self._on_inspect)
+        rpc.register(Drain, self._on_drain)
+
+    async def _on_call(self, message: Call, peer: Peer) -> Reply:
+        if message.method not in METHODS:
+            raise RemoteProtocolError(f"no map method {message.method!r}; there are {METHODS}")
+        arguments = _unpack(message.arguments)
+        if message.method == "set_many":
+            arguments["items"] = dict(arguments.get("items", ()))
+        method = getattr(self._map_of(message.map), message.method)
+        try:
+            result = await method(**arguments)
+        except CodecError as error:
+            raise RemoteProtocolError(str(error)) from error
+        except (TypeError, ValueError) as error:
+            raise RemoteProtocolError(f"{message.method}: {error}") from error
+        if message.method == "get_many":
+            result = list(result.items())
+        return Called(result=_pack(result))
+
+    def _on_inspect(self, message: Inspect, peer: Peer) -> Reply:
+        return Inspected(result=_pack(self._inspect(message.what)))
+
+    async def _on_drain(self, message: Drain, peer: Peer) -> Reply:
+        return Inspected(result=_pack(await self._drain()))
+
+
+def _pack(value: object) -> bytes:
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def _unpack(arguments: bytes) -> dict[str, Any]:  # Any: MessagePack values
+    try:
+        unpacked = msgpack.unpackb(arguments, raw=False, strict_map_key=False)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise RemoteProtocolError(f"arguments are not MessagePack: {error}") from error
+    if not isinstance(unpacked, dict) or not all(isinstance(name, str) for name in unpacked):
+        raise RemoteProtocolError("arguments must be a map of names")
+    return unpacked

@@ -1,0 +1,112 @@
+"""What each operation does to one key: pure functions from the entry held to the entry to store.
+
+They run on the owner without an await between reading and writing, which is all the atomicity a
+read-modify-write needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from cache.cluster.replication.replica import Entry, PartitionReplica
+from cache.cluster.wire.messages import (
+    MODIFY_ADD,
+    MODIFY_DELETE,
+    MODIFY_INCREMENT,
+    MODIFY_PERSIST,
+    MODIFY_POP,
+    MODIFY_REPLACE,
+    MODIFY_TOUCH,
+    NEVER,
+    Modify,
+)
+from cache.codec import decode_value, encode_value
+from cache.errors import RemoteProtocolError, WrongTypeError
+
+APPLIED: Final = b"\x01"
+"""Result of an operation that answers yes; None answers no."""
+
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+
+Outcome = tuple[Entry | None, bytes | None]
+"""(entry to store or None for no change, result)."""
+
+
+class Stamper:
+    """Makes entries: knows the time, the member and how long deletes are remembered."""
+
+    __slots__ = ("_origin", "_stamp", "_tombstone_lifetime", "now")
+
+    def __init__(
+        self, *, now: float, stamp: Callable[[], int], origin: int, tombstone_lifetime: float
+    ) -> None:
+        self.now = now
+        self._stamp = stamp
+        self._origin = origin
+        self._tombstone_lifetime = tombstone_lifetime
+
+    def live(self, value: bytes, expires_at: float) -> Entry:
+        """Return a new version of a key with this value."""
+        return (value, self._stamp(), self._origin, expires_at)
+
+    def tombstone(self) -> Entry:
+        """Return a new version of a key that says: deleted."""
+        return (None, self._stamp(), self._origin, self.now + self._tombstone_lifetime)
+
+    def expires_at(self, ttl: float) -> float:
+        """Return the instant at which a time to live of `ttl` seconds ends."""
+        return math.inf if ttl == NEVER else self.now + ttl
+
+
+def modify(message: Modify, replica: PartitionReplica, stamper: Stamper) -> Outcome:
+    """Decide what `message` does to its key.
+
+    Raises:
+        WrongTypeError: increment of something that is not a whole number, or beyond 64 bits.
+        RemoteProtocolError: unknown operation.
+    """
+    held = replica.get(message.map, message.key, stamper.now)
+    match message.name:
+        case n if n == MODIFY_ADD:
+            return (None, None) if held is not None else (_new(message, stamper), APPLIED)
+        case n if n == MODIFY_REPLACE:
+            return (None, None) if held is None else (_new(message, stamper), APPLIED)
+        case n if n == MODIFY_DELETE:
+            return (None, None) if held is None else (stamper.tombstone(), APPLIED)
+        case n if n == MODIFY_POP:
+            return (None, None) if held is None else (stamper.tombstone(), held)
+        case n if n in (MODIFY_TOUCH, MODIFY_PERSIST):
+            ttl = NEVER if message.name == MODIFY_PERSIST else message.ttl
+            if held is None:
+                return None, None
+            return stamper.live(held, stamper.expires_at(ttl)), APPLIED
+        case n if n == MODIFY_INCREMENT:
+            return _increment(message, held, replica, stamper)
+        case _:
+            raise RemoteProtocolError(f"unknown operation {message.name}")
+
+
+def _new(message: Modify, stamper: Stamper) -> Entry:
+    return stamper.live(message.value, stamper.expires_at(message.ttl))
+
+
+def _increment(
+    message: Modify, held: bytes | None, replica: PartitionReplica, stamper: Stamper
+) -> Outcome:
+    """Add to a counter; its time to live is set when it is made and then kept."""
+    if held is None:
+        start, expires_at = decode_value(message.value), stamper.expires_at(message.ttl)
+    else:
+        entry = replica.entry(message.map, message.key)
+        assert entry is not None, "a live value has an entry"
+        start, expires_at = decode_value(held), entry[3]
+    if not isinstance(start, int) or isinstance(start, bool):
+        raise WrongTypeError(f"incr needs a whole number, the key holds {type(start).__name__}")
+    total = start + message.number
+    if not INT64_MIN <= total <= INT64_MAX:
+        raise WrongTypeError("incr would leave the range of 64-bit integers; nothing was changed")
+    value = encode_value(total)
+    return stamper.live(value, expires_at), value

@@ -1,0 +1,293 @@
+"""Map operations on the member that owns the key: one handler per request, local calls and remote alike.
+
+A handler answers at once, or returns a future that resolves when enough copies confirmed the write. It never
+awaits between reading and writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from cache.cluster.partitions.table import Row
+from cache.cluster.replication.ownership import Ownership
+from cache.cluster.replication.service import ReplicationService
+from cache.cluster.structures.operations import Stamper, modify
+from cache.cluster.transport.failures import exception_to_failure
+from cache.cluster.transport.rpc import Peer
+from cache.cluster.wire.messages import (
+    MODIFY_DELETE,
+    NEVER,
+    ClearEntries,
+    Counted,
+    CountEntries,
+    DeleteMany,
+    Done,
+    Entries,
+    FetchEntries,
+    Get,
+    GetMany,
+    Many,
+    Modify,
+    OperationRecord,
+    Outcomes,
+    Remaining,
+    Reply,
+    Set,
+    SetMany,
+    TimeToLive,
+    Value,
+)
+from cache.errors import CacheError, NoQuorumError, NotOwnerError
+
+READ_TIMEOUT: Final = 2.0
+"""Seconds for the other copies asked by a quorum read."""
+
+CLEAR_BATCH: Final = 256
+"""Keys deleted by one write while a map is cleared."""
+
+Answer = Reply | Awaitable[Reply]
+
+
+class StructureService:
+    """Runs map operations on partitions this member owns."""
+
+    def __init__(self, *, replication: ReplicationService) -> None:
+        self._replication = replication
+        self._config = replication.config
+        self._clock = replication.clock
+        self._handlers: dict[type, Callable[[Any, Peer | None], Answer]] = {  # Any: by its key
+            Get: self._on_get,
+            GetMany: self._on_get_many,
+            Set: self._on_set,
+            Modify: self._on_modify,
+            SetMany: self._on_set_many,
+            DeleteMany: self._on_delete_many,
+            TimeToLive: self._on_time_to_live,
+            CountEntries: self._on_count,
+            ClearEntries: self._on_clear,
+        }
+        for message_type, handler in self._handlers.items():
+            replication.rpc.register(message_type, handler)
+
+    def dispatch(self, request: Any) -> Answer:  # Any: one of the requests registered above
+        """Run a request that was made on this member."""
+        return self._handlers[type(request)](request, None)
+
+    # -- reads -------------------------------------------------------------------------------
+
+    def _on_get(self, message: Get, peer: Peer | None) -> Answer:
+        if self._config.read_quorum > 1 and not message.backup:
+            return self._quorum_get(message)
+        return Value(value=self._read(message.map, message.partition, message.key, message.backup))
+
+    def _read(self, map_name: str, partition: int, key: bytes, backup: bool) -> bytes | None:
+        replication = self._replication
+        if backup and partition not in replication.owned and self._complete(partition):
+            return replication.copy_of(partition).get(map_name, key, self._clock.monotonic())
+        replica = replication.serve(partition).replica
+        return replica.get(map_name, key, self._clock.monotonic())
+
+    def _complete(self, partition: int) -> bool:
+        rows = self._replication.partitions.table.rows
+        return 0 <= partition < len(rows) and self._replication.member in rows[partition].replicas
+
+    async def _quorum_get(self, message: Get) -> Reply:
+        """Read `read_quorum` copies; the newest version wins."""
+        ownership = self._replication.serve(message.partition)
+        needed = self._config.read_quorum - 1
+        answers = await self._ask_copies(ownership.row, message)
+        if len(answers) < needed:
+            raise NoQuorumError(
+                f"{len(answers) + 1} of read_quorum={needed + 1} copies answered for partition "
+                f"{message.partition}"
+            )
+        records = [record for answer in answers for record in answer.entries]
+        ownership = self._replication.serve(message.partition)
+        held = ownership.replica.entry(message.map, message.key)
+        newer = [r for r in records if held is None or (r.hlc, r.origin) > held[1:3]]
+        if newer:
+            self._replication.apply_records(ownership.replica, newer)
+        now = self._clock.monotonic()
+        return Value(value=ownership.replica.get(message.map, message.key, now))
+
+    async def _ask_copies(self, row: Row, message: Get) -> list[Entries]:
+        request = FetchEntries(partition=message.partition, keys=[(message.map, message.key)])
+        calls = [
+            self._replication.rpc.call(address, request, timeout=READ_TIMEOUT)
+            for holder in row.replicas[1:]
+            if (address := self._replication.address_of(holder)) is not None
+        ]
+        replies = await asyncio.gather(*calls, return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException) and not isinstance(reply, CacheError):
+                raise reply
+        return [reply for reply in replies if isinstance(reply, Entries)]
+
+    def _on_get_many(self, message: GetMany, peer: Peer | None) -> Answer:
+        read, name, backup = self._read, message.map, message.backup
+        keys = zip(message.partitions, message.keys, strict=True)
+        return Many(values=[read(name, partition, key, backup) for partition, key in keys])
+
+    def _on_time_to_live(self, message: TimeToLive, peer: Peer | None) -> Answer:
+        replica = self._replication.serve(message.partition).replica
+        now = self._clock.monotonic()
+        if replica.get(message.map, message.key, now) is None:
+            return Remaining(exists=False, ttl=NEVER)
+        remaining = replica.remaining(message.map, message.key, now)
+        return Remaining(exists=True, ttl=NEVER if remaining is None else remaining)
+
+    def _on_count(self, message: CountEntries, peer: Peer | None) -> Answer:
+        count, refused, now = 0, [], self._clock.monotonic()
+        for partition in message.partitions:
+            try:
+                replica = self._replication.serve(partition).replica
+            except NotOwnerError:
+                refused.append(partition)
+            else:
+                count += replica.live_count(message.map, now)
+        return Counted(count=count, refused=refused)
+
+    # -- writes ------------------------------------------------------------------------------
+
+    def _stamper(self) -> Stamper:
+        return Stamper(
+            now=self._clock.monotonic(),
+            stamp=self._replication.stamp,
+            origin=self._replication.origin,
+            tombstone_lifetime=self._config.tombstone_lifetime,
+        )
+
+    def _writable(self, partition: int) -> Ownership:
+        ownership = self._replication.serve(partition)
+        self._replication.check_write_quorum(ownership)
+        return ownership
+
+    def _on_set(self, message: Set, peer: Peer | None) -> Answer:
+        ownership = self._writable(message.partition)
+        stamper = self._stamper()
+        entry = stamper.live(message.value, stamper.expires_at(message.ttl))
+        confirmed = self._replication.commit(ownership, [(message.map, message.key, entry)])
+        return Done() if confirmed is None else _after(confirmed, Done())
+
+    def _on_modify(self, message: Modify, peer: Peer | None) -> Answer:
+        ownership = self._writable(message.partition)
+        remembered = ownership.replica.operation(message.operation)
+        if remembered is not None:
+            return self._repeat(message, ownership, remembered)
+        entry, result = modify(message, ownership.replica, self._stamper())
+        if entry is None:
+            return Value(value=result)
+        record = OperationRecord(id=message.operation, result=_pack(result))
+        changes = [(message.map, message.key, entry)]
+        confirmed = self._replication.commit(ownership, changes, [record])
+        return Value(value=result) if confirmed is None else _after(confirmed, Value(value=result))
+
+    def _repeat(self, message: Modify, ownership: Ownership, remembered: bytes) -> Answer:
+        """Answer a retry: the effect stands, but the copies must have it before it is confirmed."""
+        reply = Value(value=_unpack(remembered))
+        held = ownership.replica.entry(message.map, message.key)
+        record = OperationRecord(id=message.operation, result=remembered)
+        changes = [] if held is None else [(message.map, message.key, held)]
+        confirmed = self._replication.commit(ownership, changes, [record])
+        return reply if confirmed is None else _after(confirmed, reply)
+
+    async def _on_set_many(self, message: SetMany, peer: Peer | None) -> Reply:
+        answers: list[Answer | CacheError] = []
+        columns = zip(message.partitions, message.keys, message.values, strict=True)
+        for partition, key, value in columns:
+            request = Set(message.map, partition, key, value, message.ttl, message.operation)
+            answers.append(self._try(self._on_set, request))
+        return Outcomes(codes=await _settle(answers))
+
+    async def _on_delete_many(self, message: DeleteMany, peer: Peer | None) -> Reply:
+        answers: list[Answer | CacheError] = []
+        columns = enumerate(zip(message.partitions, message.keys, strict=True))
+        for index, (partition, key) in columns:
+            operation = message.operation + index.to_bytes(4, "big")
+            request = Modify(
+                message.map, partition, key, operation, MODIFY_DELETE, b"", NEVER, 0
+            )
+            answers.append(self._try(self._on_modify, request))
+        return Outcomes(codes=await _settle(answers))
+
+    def _try(self, handler: Callable[[Any, None], Answer], request: Any) -> Answer | CacheError:
+        # Any: the request type that belongs to the handler.
+        try:
+            return handler(request, None)
+        except CacheError as error:
+            return error
+
+    async def _on_clear(self, message: ClearEntries, peer: Peer | None) -> Reply:
+        count, refused = 0, []
+        confirmations: list[asyncio.Future[None]] = []
+        for partition in message.partitions:
+            try:
+                ownership = self._writable(partition)
+            except NotOwnerError:
+                refused.append(partition)
+                continue
+            keys = ownership.replica.keys(message.map, self._clock.monotonic())
+            count += len(keys)
+            confirmations.extend(self._clear(ownership, message.map, keys))
+        await asyncio.gather(*confirmations)
+        return Counted(count=count, refused=refused)
+
+    def _clear(
+        self, ownership: Ownership, map_name: str, keys: Sequence[bytes]
+    ) -> list[asyncio.Future[None]]:
+        stamper = self._stamper()
+        confirmations = []
+        for start in range(0, len(keys), CLEAR_BATCH):
+            batch = keys[start : start + CLEAR_BATCH]
+            changes = [(map_name, key, stamper.tombstone()) for key in batch]
+            confirmed = self._replication.commit(ownership, changes)
+            if confirmed is not None:
+                confirmations.append(confirmed)
+        return confirmations
+
+
+def _after(confirmed: asyncio.Future[None], reply: Reply) -> asyncio.Future[Reply]:
+    """Return a future that gives `reply` once `confirmed` has resolved."""
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    def finish(_: asyncio.Future[None]) -> None:
+        if answer.done():
+            return
+        error = confirmed.exception()
+        if error is None:
+            answer.set_result(reply)
+        else:
+            answer.set_exception(error)
+
+    if confirmed.done():
+        finish(confirmed)
+    else:
+        confirmed.add_done_callback(finish)
+    return answer
+
+
+async def _settle(answers: Sequence[Answer | CacheError]) -> list[int]:
+    """Wait for each answer; 1 applied, 0 without effect, minus a code for a failure."""
+    codes = []
+    for answer in answers:
+        try:
+            if isinstance(answer, CacheError):
+                raise answer
+            reply = await answer if isinstance(answer, Awaitable) else answer
+            applied = not isinstance(reply, Value) or reply.value is not None
+            codes.append(1 if applied else 0)
+        except CacheError as error:
+            codes.append(-exception_to_failure(error).code)
+    return codes
+
+
+def _pack(result: bytes | None) -> bytes:
+    return b"" if result is None else b"\x00" + result
+
+
+def _unpack(packed: bytes) -> bytes | None:
+    return packed[1:] if packed else None
+
+

@@ -1,0 +1,247 @@
+"""The serving end of a stream: requests in, replies out.
+
+A handler runs inside `data_received`. When it returns a reply, that leaves with this tick's batch and no task
+or future is made; when it returns a future, a callback answers; only a coroutine costs a task.
+Replies that the peer does not read stop the reading of its requests, so a slow reader stops itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from cache.cluster.ids import Address, MemberId
+from cache.cluster.transport.connection import Connection, Ending, Surroundings
+from cache.cluster.transport.failures import exception_to_failure
+from cache.cluster.transport.handshake import Handshake
+from cache.cluster.wire import frames
+from cache.cluster.wire.encoding import decode_request, encode_message
+from cache.cluster.wire.messages import (
+    CODE_BAD_REQUEST,
+    CODE_CLOSED,
+    CODE_INTERNAL,
+    CODE_OVERLOADED,
+    Failure,
+    Hello,
+    Reply,
+)
+from cache.errors import CacheError, CodecError, RemoteProtocolError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is on the other end of an inbound connection."""
+
+    member: MemberId | None
+    """None: a client, not a member."""
+
+    address: Address | None
+    """Advertised address of the member."""
+
+
+Handler = Callable[[Any, Peer], Reply | Awaitable[Reply]]
+"""Any: each handler takes its own request type; `RpcEndpoint.register` ties the two together."""
+
+
+class InboundConnection(Connection):
+    """One accepted stream.
+
+    Args:
+        handlers: by request type; other requests are answered with a failure.
+        on_ended: called with this connection when it has ended.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        handshake: Handshake,
+        handlers: Mapping[type, Handler],
+        on_ended: Callable[[InboundConnection], None],
+    ) -> None:
+        self._reply_bytes_max = around.limits.send_buffer_bytes_max
+        super().__init__(around, handshake, high_water=self._reply_bytes_max)
+        self._handlers = handlers
+        self._on_ended = on_ended
+        self._peer = Peer(None, None)
+        self._waiting_count = 0
+        self._held: list[frames.Frame] = []
+        self._handshake_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the caller's hello, but not for ever."""
+        super().connection_made(transport)
+        if self.ended:
+            return
+        delay = self.around.limits.handshake_timeout
+        loop = asyncio.get_running_loop()
+        self._handshake_timer = loop.call_later(delay, self._handshake_timed_out)
+
+    def established(self, peer: Hello) -> None:
+        """Remember who calls."""
+        self._stop_timer()
+        self._peer = Peer(MemberId(peer.member) or None, Address(peer.address) or None)
+
+    def receive(self, kind: int, request_id: int, body: bytes) -> None:
+        """Serve a request or a heartbeat."""
+        if kind == frames.REQUEST:
+            self._serve(request_id, body)
+        elif kind == frames.PING:
+            self.send(frames.PONG, request_id, b"")
+        else:
+            raise RemoteProtocolError(f"frame of kind {kind} from the calling side")
+
+    def on_end(self, ending: Ending) -> None:
+        """Forget this connection; handlers that still run finish unheard."""
+        self._held.clear()
+        self._on_ended(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The stream is gone."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _handshake_timed_out(self) -> None:
+        """Also the limit for a refusal that the peer does not read."""
+        self._handshake_timer = None
+        self.around.handshake_timeouts.add()
+        self.end(Ending("no handshake in time"))
+        if self.stream is not None:
+            self.stream.abort()
+
+    def _stop_timer(self) -> None:
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+            self._handshake_timer = None
+
+    # -- back-pressure -----------------------------------------------------------------------------
+
+    def handle(self, received: list[frames.Frame]) -> None:
+        """Handle frames in order until the replies fill the buffer; the rest waits for it to drain."""
+        if self._held:
+            self._held += received
+            return
+        for index, (kind, request_id, body) in enumerate(received):
+            if self.ended:
+                return
+            self._dispatch(kind, request_id, body)
+            if self.batch_bytes > self._reply_bytes_max:
+                self.flush()
+            if self.congested:
+                self._held = received[index + 1 :]
+                return
+
+    def pause_writing(self) -> None:
+        """The peer does not read its replies: stop reading its requests."""
+        super().pause_writing()
+        if self.stream is not None and not self.stream.is_closing():
+            self.stream.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        super().resume_writing()
+        held, self._held = self._held, []
+        try:
+            self.handle(held)
+        except RemoteProtocolError as error:
+            self._break_off(error)
+        if self.stream is not None and not self.congested and not self.stream.is_closing():
+            self.stream.resume_reading()
+
+    # -- serving -----------------------------------------------------------------------------------
+
+    def _serve(self, request_id: int, body: bytes) -> None:
+        request = decode_request(body)
+        self.around.requests.value += 1
+        handler = self._handlers.get(type(request))
+        if handler is None:
+            text = f"{type(request).__name__} is not served here"
+            self._fail(request_id, Failure(CODE_BAD_REQUEST, text))
+            return
+        if self._waiting_count >= self.around.limits.in_flight_max:
+            self.around.overloads.add()
+            text = f"{self._waiting_count} requests of this peer wait here (limits.in_flight_max)"
+            self._fail(request_id, Failure(CODE_OVERLOADED, text))
+            return
+        try:
+            result = handler(request, self._peer)
+        except Exception as error:  # noqa: BLE001 - the root of a request: this is its answer
+            self._fail(request_id, self._describe(request, error))
+            return
+        if isinstance(result, msgspec.Struct):
+            self._reply(request_id, result)
+        else:
+            self._await(request_id, request, result)
+
+    def _await(self, request_id: int, request: object, result: Awaitable[Reply]) -> None:
+        self._waiting_count += 1
+        if asyncio.isfuture(result):
+            result.add_done_callback(partial(self._future_done, request_id, request))
+            return
+        try:
+            self.around.scope.spawn(
+                self._finish(request_id, request, result), name=f"rpc.{type(request).__name__}"
+            )
+        except RuntimeError:
+            self._waiting_count -= 1
+            if asyncio.iscoroutine(result):
+                result.close()
+            self._fail(request_id, Failure(CODE_CLOSED, "this member is closing"))
+
+    def _future_done(self, request_id: int, request: object, future: asyncio.Future[Reply]) -> None:
+        self._waiting_count -= 1
+        error: BaseException | None
+        if future.cancelled():
+            error = asyncio.CancelledError()
+        else:
+            error = future.exception()
+        if error is None:
+            self._reply(request_id, future.result())
+        else:
+            self._fail(request_id, self._describe(request, error))
+
+    async def _finish(self, request_id: int, request: object, result: Awaitable[Reply]) -> None:
+        try:
+            reply = await result
+        except asyncio.CancelledError as error:
+            self._fail(request_id, self._describe(request, error))
+            raise
+        except Exception as error:  # noqa: BLE001 - the root of a task
+            self._fail(request_id, self._describe(request, error))
+        else:
+            self._reply(request_id, reply)
+        finally:
+            self._waiting_count -= 1
+
+    def _describe(self, request: object, error: BaseException) -> Failure:
+        if not isinstance(error, (CacheError, asyncio.CancelledError)):
+            logger.error("rpc.handler_failed request=%s", type(request).__name__, exc_info=error)
+        return exception_to_failure(error)
+
+    def _reply(self, request_id: int, reply: Reply) -> None:
+        if self.ended:
+            return
+        try:
+            body = encode_message(reply)
+            limit = self.around.limits.frame_bytes_max - frames.ENVELOPE_BYTES
+            if len(body) > limit:
+                raise CodecError(
+                    f"reply of {len(body)} bytes is over limits.frame_bytes_max ({limit})"
+                )
+        except CodecError as error:
+            logger.exception("rpc.reply_failed reply=%s", type(reply).__name__)
+            self._fail(request_id, Failure(CODE_INTERNAL, str(error)[:200]))
+            return
+        self.send(frames.REPLY, request_id, body)
+
+    def _fail(self, request_id: int, failure: Failure) -> None:
+        self.around.failures.add()
+        if not self.ended:
+            self.send(frames.REPLY, request_id, encode_message(failure))

@@ -1,0 +1,256 @@
+"""The calling end of a stream: one link per peer address, shared by every call to it.
+
+A link lives once: connecting, then open, then ended; the next call makes a new one. Calls made while it is
+connecting wait for the handshake. Whether a call was *sent* decides what it raises at the end, because
+only a call that never left this process is known not to have been applied.
+
+A connection to a process that is stopped or unplugged looks alive to the kernel for minutes. So while calls
+wait, silence is answered with a PING, and silence after that ends the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Final
+
+from cache.cluster.ids import Address
+from cache.cluster.transport.base import Transport
+from cache.cluster.transport.connection import Connection, Ending, Surroundings
+from cache.cluster.transport.failures import failure_to_exception
+from cache.cluster.transport.handshake import Handshake
+from cache.cluster.wire import frames
+from cache.cluster.wire.encoding import decode_reply, encode_message
+from cache.cluster.wire.messages import Failure, Hello, Reply, Request
+from cache.errors import (
+    CacheError,
+    CodecError,
+    OperationTimeoutError,
+    OverloadedError,
+    RemoteProtocolError,
+    UnavailableError,
+)
+
+SILENCE_BEFORE_PING: Final = 0.5
+"""Seconds without a byte from the peer, while calls wait, after which it is asked for a sign of life."""
+
+SILENCE_AFTER_PING: Final = 3.0
+"""Seconds without a byte after that ping, after which the link is given up."""
+
+CONGESTION_BYTES: Final = 1024 * 1024
+"""Below this many bytes in the transport's buffer their exact number is not asked for."""
+
+
+class Link(Connection):
+    """One outgoing stream and the calls that wait on it.
+
+    Args:
+        on_ended: called with this link when it has ended.
+        on_refused: called with the address when the operating system there refuses the connection.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        handshake: Handshake,
+        address: Address,
+        on_ended: Callable[[Link], None],
+        on_refused: Callable[[Address], None],
+    ) -> None:
+        limits = around.limits
+        high_water = min(CONGESTION_BYTES, limits.send_buffer_bytes_max)
+        super().__init__(around, handshake, high_water)
+        self.address = address
+        self._on_ended = on_ended
+        self._on_refused = on_refused
+        self._open = False
+        self._opened: asyncio.Future[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._pending: dict[int, tuple[asyncio.Future[Reply], float]] = {}
+        self._unsent: dict[int, bytes] = {}
+        self._unsent_bytes = 0
+        self._last_id = 0
+        self._heard_at = 0.0
+        self._pinged_at: float | None = None
+        self._unwritten_bytes = 0
+
+    def start(self, transport: Transport) -> None:
+        """Begin to connect.
+
+        Raises:
+            RuntimeError: the scope was closed.
+        """
+        name = f"rpc.connect.{self.address}"
+        self._connecting = self.around.scope.spawn(self._connect(transport), name=name)
+
+    async def _connect(self, transport: Transport) -> None:
+        """Open the stream and complete the handshake, or end this link."""
+        self._opened = asyncio.get_running_loop().create_future()
+        ending = Ending("closed while connecting", unsent=UnavailableError)
+        try:
+            async with asyncio.timeout(self.around.limits.handshake_timeout):
+                await transport.connect(self.address, lambda: self)
+                await self._opened
+        except ConnectionRefusedError as error:
+            self.end(Ending(f"connection refused ({error})", unsent=UnavailableError))
+            self._on_refused(self.address)
+        except TimeoutError:
+            limit = self.around.limits.handshake_timeout
+            ending = Ending(f"no connection within {limit} s", unsent=UnavailableError)
+        except (OSError, ValueError) as error:
+            ending = Ending(f"cannot connect: {error}", unsent=UnavailableError)
+        finally:
+            if not self._open:
+                self.end(ending)
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any call is unanswered."""
+        return bool(self._pending)
+
+    def call(self, request: Request, deadline: float, now: float) -> asyncio.Future[Reply]:
+        """Send a request, or keep it until the handshake is complete.
+
+        Raises:
+            OverloadedError: too many calls, or bytes, wait already.
+            CodecError: the request cannot be encoded or is over the frame limit.
+        """
+        body = encode_message(request)
+        self._check_limits(len(body))
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        if not self._pending:
+            self._heard_at = now
+            self._pinged_at = None
+        self._last_id += 1
+        self._pending[self._last_id] = (future, deadline)
+        if self._open:
+            self.send(frames.REQUEST, self._last_id, body)
+        else:
+            self._unsent[self._last_id] = body
+            self._unsent_bytes += len(body)
+        return future
+
+    def _check_limits(self, size: int) -> None:
+        limits = self.around.limits
+        if size > limits.frame_bytes_max - frames.ENVELOPE_BYTES:
+            raise CodecError(
+                f"request of {size} bytes is over limits.frame_bytes_max ({limits.frame_bytes_max})"
+            )
+        waiting = len(self._pending)
+        if waiting >= limits.in_flight_max:
+            self.around.overloads.add()
+            raise OverloadedError(
+                f"{self.address}: {waiting} calls are unanswered (limits.in_flight_max)"
+            )
+        buffered = self.buffered_bytes() if self.congested else self.batch_bytes
+        if buffered + self._unsent_bytes + size > limits.send_buffer_bytes_max:
+            self.around.overloads.add()
+            raise OverloadedError(
+                f"{self.address}: {buffered + self._unsent_bytes} bytes wait to be written "
+                "(limits.send_buffer_bytes_max)"
+            )
+
+    def established(self, peer: Hello) -> None:
+        """Send the calls that waited for this."""
+        self._open = True
+        self.around.links_opened.add()
+        self._heard_at = self.around.clock.monotonic()
+        for request_id, body in self._unsent.items():
+            self.send(frames.REQUEST, request_id, body)
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        self._wake_connect()
+
+    def receive(self, kind: int, request_id: int, body: bytes) -> None:
+        """Settle the call that this reply answers."""
+        if kind == frames.REPLY:
+            self._settle(request_id, body)
+        elif kind != frames.PONG:
+            raise RemoteProtocolError(f"frame of kind {kind} from the serving side")
+
+    def _settle(self, request_id: int, body: bytes) -> None:
+        reply = decode_reply(body)
+        entry = self._pending.pop(request_id, None)
+        if entry is None or entry[0].done():
+            self.around.late_replies.add()
+        elif type(reply) is Failure:
+            entry[0].set_exception(failure_to_exception(reply))
+        else:
+            entry[0].set_result(reply)
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> float:
+        """Time out calls and watch for silence; return the next call deadline (inf when none)."""
+        soonest = math.inf
+        over: list[int] = []
+        for request_id, (future, deadline) in self._pending.items():
+            if deadline <= now or future.done():
+                over.append(request_id)
+            elif deadline < soonest:
+                soonest = deadline
+        for request_id in over:
+            self._time_out(request_id)
+        if self._open and self._pending:
+            self._watch_silence(now)
+        return soonest
+
+    def _time_out(self, request_id: int) -> None:
+        future, _ = self._pending.pop(request_id)
+        body = self._unsent.pop(request_id, None)
+        if body is not None:
+            self._unsent_bytes -= len(body)
+        if future.done():  # cancelled by its caller
+            return
+        self.around.timeouts.add()
+        if body is None:
+            future.set_exception(OperationTimeoutError(f"{self.address}: no answer in time"))
+        else:
+            future.set_exception(UnavailableError(f"{self.address}: not connected in time"))
+
+    def _watch_silence(self, now: float) -> None:
+        # A shrinking buffer is a sign of life too: on a slow line a large request takes long to
+        # leave, and the ping waits behind it.
+        unwritten = self.buffered_bytes() if self.congested else 0
+        if self.heard or unwritten < self._unwritten_bytes:
+            self.heard = False
+            self._heard_at = now
+            self._pinged_at = None
+        elif self._pinged_at is None:
+            if now - self._heard_at >= SILENCE_BEFORE_PING:
+                self._pinged_at = now
+                self.send(frames.PING, 0, b"")
+        elif now - self._pinged_at >= SILENCE_AFTER_PING:
+            self.around.links_silent.add()
+            self.end(Ending(f"silent for {now - self._heard_at:.1f} s"))
+        self._unwritten_bytes = unwritten
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def on_end(self, ending: Ending) -> None:
+        """Fail every call that waits."""
+        if self._open:
+            self.around.links_lost.add()
+        self._on_ended(self)
+        pending, self._pending = self._pending, {}
+        for request_id, (future, _) in pending.items():
+            if not future.done():
+                kind = ending.unsent if request_id in self._unsent else ending.sent
+                future.set_exception(self._error(kind, ending.text))
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        self._open = False
+        self._wake_connect()
+        task = self._connecting
+        if self.stream is None and task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    def _error(self, kind: type[CacheError], text: str) -> CacheError:
+        return kind(f"{self.address}: {text}")
+
+    def _wake_connect(self) -> None:
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_result(None)

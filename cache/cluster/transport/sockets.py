@@ -1,0 +1,268 @@
+"""Real sockets: UDP packets and TCP streams on one port number, on whatever event loop runs.
+
+Names of hosts are resolved by the loop. A packet to a name that is not resolved yet waits in a short
+queue; beyond that it is dropped, as packets may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, cast
+
+from cache.cluster.ids import Address, format_address, parse_address
+from cache.cluster.transport.base import PacketHandler, ProtocolFactory
+
+BIND_ATTEMPTS: Final = 32
+"""With port 0: how often another port is tried when its UDP twin is taken."""
+
+RESOLVED_SECONDS: Final = 30.0
+"""Seconds for which a host name's address is believed."""
+
+RESOLVED_MAX: Final = 4096
+"""Destinations remembered."""
+
+WAITING_PACKETS_MAX: Final = 8
+"""Packets kept per name while it is being resolved."""
+
+PACKET_BUFFER_BYTES_MAX: Final = 1024 * 1024
+"""Bytes of packets the operating system has not taken yet; further ones are dropped."""
+
+KEEPALIVE_SECONDS: Final = 60
+"""An idle stream is probed by the kernel, so that those of vanished hosts do not pile up."""
+
+SocketAddress = tuple[Any, ...]
+"""Any: what the socket module uses, (host, port) or (host, port, flow, scope)."""
+
+
+class SocketTransport:
+    """`base.Transport` over the operating system's sockets.
+
+    Args:
+        bind: where to listen, `host:port`; port 0 lets the system choose one that is free for both.
+    """
+
+    def __init__(self, bind: Address) -> None:
+        self._bind = bind
+        self._server: asyncio.Server | None = None
+        self._packets: _Packets | None = None
+        self._streams: dict[asyncio.Transport, None] = {}
+        self._prune_at = 64
+        self._closed = False
+
+    async def listen(self, on_packet: PacketHandler, on_stream: ProtocolFactory) -> Address:
+        """Bind packets and streams on one port and return the bound address.
+
+        Raises:
+            OSError: when the address cannot be bound.
+        """
+        host, port = parse_address(self._bind)
+        where = (await _resolve(host, port, socket.SOCK_STREAM, passive=True))[0]
+        for attempt in range(BIND_ATTEMPTS):
+            try:
+                return await self._bind_both(where[0], port, on_packet, on_stream)
+            except OSError as error:
+                clash = error.errno == errno.EADDRINUSE and port == 0
+                if not clash or attempt == BIND_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _bind_both(
+        self, host: str, port: int, on_packet: PacketHandler, on_stream: ProtocolFactory
+    ) -> Address:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(partial(_Tracker, self._track, on_stream), host, port)
+        bound: int = server.sockets[0].getsockname()[1]
+        try:
+            _, self._packets = await loop.create_datagram_endpoint(
+                partial(_Packets, on_packet), local_addr=(host, bound)
+            )
+        except BaseException:
+            server.close()
+            raise
+        self._server = server
+        return format_address(host, bound)
+
+    def send_packet(self, to: Address, payload: bytes) -> None:
+        """Send one packet, best effort: never blocks, never raises for an unreachable peer."""
+        if self._packets is not None:
+            self._packets.send(to, payload)
+
+    async def connect(self, to: Address, protocol_factory: ProtocolFactory) -> asyncio.Transport:
+        """Open a stream to `to`, trying each address of its host in turn.
+
+        Raises:
+            ConnectionRefusedError: nobody listens there, at any address of the host.
+            OSError: any other failure.
+        """
+        if self._closed:
+            raise ConnectionAbortedError("this transport is closed")
+        host, port = parse_address(to)
+        loop = asyncio.get_running_loop()
+        other_error: OSError | None = None
+        for where in await _resolve(host, port, socket.SOCK_STREAM):
+            factory = partial(_Tracker, self._track, protocol_factory)
+            try:
+                transport, _ = await loop.create_connection(factory, where[0], where[1])
+            except ConnectionRefusedError as error:
+                refused = error
+            except OSError as error:
+                other_error = error
+            else:
+                return transport
+        raise other_error or refused
+
+    async def close(self) -> None:
+        """Stop listening and abort every stream; idempotent."""
+        self._closed = True
+        server, self._server = self._server, None
+        packets, self._packets = self._packets, None
+        if server is not None:
+            server.close()
+        if packets is not None:
+            packets.close()
+        for stream in list(self._streams):
+            stream.abort()
+        self._streams.clear()
+        # One turn of the loop, in which the sockets are really closed.
+        turn = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(turn.set_result, None)
+        await turn
+
+    def _track(self, stream: asyncio.Transport) -> None:
+        if self._closed:
+            stream.abort()
+            return
+        self._streams[stream] = None
+        if len(self._streams) >= self._prune_at:
+            self._streams = {s: None for s in self._streams if not s.is_closing()}
+            self._prune_at = max(64, 2 * len(self._streams))
+
+
+class _Tracker(asyncio.Protocol):
+    """Sees a stream open, then steps aside, so that the data path costs nothing extra."""
+
+    def __init__(self, track: Callable[[asyncio.Transport], None], factory: ProtocolFactory) -> None:
+        self._track = track
+        self._factory = factory
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, because event loops need not derive their transports from asyncio's class.
+        stream = cast("asyncio.Transport", transport)
+        _tune(stream.get_extra_info("socket"))
+        protocol = self._factory()
+        stream.set_protocol(protocol)
+        self._track(stream)
+        protocol.connection_made(stream)
+
+
+def _tune(tcp: socket.socket) -> None:
+    """Send small frames at once, and notice in a few minutes that a host is gone."""
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS // 4)
+
+
+async def _resolve(
+    host: str, port: int, kind: socket.SocketKind, *, passive: bool = False
+) -> list[SocketAddress]:
+    """Return the host's socket addresses, IPv4 first: what "localhost" is expected to mean."""
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host, port, type=kind, flags=socket.AI_PASSIVE if passive else 0
+    )
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return [entry[4] for entry in found]
+
+
+class _Packets(asyncio.DatagramProtocol):
+    """The UDP side."""
+
+    def __init__(self, on_packet: PacketHandler) -> None:
+        self._on_packet = on_packet
+        self._transport: asyncio.DatagramTransport | None = None
+        self._sources: dict[SocketAddress, Address] = {}
+        self._resolved: dict[Address, tuple[SocketAddress, float]] = {}
+        self._waiting: dict[Address, list[bytes]] = {}
+        self._family = socket.AF_INET
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)  # as in `_Tracker`
+        self._family = transport.get_extra_info("socket").family
+
+    def datagram_received(self, data: bytes, addr: SocketAddress) -> None:
+        source = self._sources.get(addr)
+        if source is None:
+            if len(self._sources) >= RESOLVED_MAX:
+                self._sources.clear()
+            source = self._sources[addr] = format_address(addr[0], addr[1])
+        self._on_packet(source, data)
+
+    def error_received(self, exc: Exception) -> None:
+        """An earlier packet could not be delivered; packets may be lost."""
+
+    def send(self, to: Address, payload: bytes) -> None:
+        now = asyncio.get_running_loop().time()
+        known = self._resolved.get(to)
+        if known is not None and known[1] > now:
+            self._send_resolved(known[0], payload)
+            return
+        waiting = self._waiting.get(to)
+        if waiting is not None:
+            if len(waiting) < WAITING_PACKETS_MAX:
+                waiting.append(payload)
+            return
+        self._look_up(to, payload)
+
+    def _look_up(self, to: Address, payload: bytes) -> None:
+        host, port = parse_address(to)
+        loop = asyncio.get_running_loop()
+        numeric = socket.AI_NUMERICHOST
+        try:
+            found = socket.getaddrinfo(host, port, self._family, socket.SOCK_DGRAM, 0, numeric)
+        except OSError:
+            # Not a number: ask the system's resolver in a thread. A future, not a task.
+            self._waiting[to] = [payload]
+            ask = partial(socket.getaddrinfo, host, port, self._family, socket.SOCK_DGRAM)
+            loop.run_in_executor(None, ask).add_done_callback(partial(self._looked_up, to))
+            return
+        self._remember(to, found[0][4])
+        self._send_resolved(found[0][4], payload)
+
+    def _looked_up(self, to: Address, future: asyncio.Future[list[Any]]) -> None:  # Any: addrinfo
+        packets = self._waiting.pop(to, [])
+        if future.cancelled() or future.exception() is not None:
+            return
+        where = future.result()[0][4]
+        self._remember(to, where)
+        for payload in packets:
+            self._send_resolved(where, payload)
+
+    def _remember(self, to: Address, where: SocketAddress) -> None:
+        if len(self._resolved) >= RESOLVED_MAX:
+            self._resolved.clear()
+        until = asyncio.get_running_loop().time() + RESOLVED_SECONDS
+        self._resolved[to] = (where, until)
+
+    def _send_resolved(self, where: SocketAddress, payload: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        # asyncio and uvloop both have this method; only the type stubs lack it.
+        buffered: int = transport.get_write_buffer_size()  # type: ignore[attr-defined]
+        if buffered > PACKET_BUFFER_BYTES_MAX:
+            return
+        try:
+            transport.sendto(payload, where)
+        except (OSError, ValueError):
+            # No route, too large, another address family: lost, as packets may be.
+            return
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None

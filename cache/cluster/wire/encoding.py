@@ -1,0 +1,77 @@
+"""Messages to bytes and back: typed MessagePack, checked field by field while decoding.
+
+A decoder raises `RemoteProtocolError` for whatever bytes a peer may send, and nothing else. Encoders and
+decoders hold no state between calls, so one of each serves the whole process.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from cache.cluster.wire.messages import Greeting, Reply, Request
+from cache.errors import CodecError, RemoteProtocolError
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_REQUESTS: Final[msgspec.msgpack.Decoder[Request]] = msgspec.msgpack.Decoder(Request)
+_REPLIES: Final[msgspec.msgpack.Decoder[Reply]] = msgspec.msgpack.Decoder(Reply)
+_GREETINGS: Final[msgspec.msgpack.Decoder[Greeting]] = msgspec.msgpack.Decoder(Greeting)
+
+# msgspec's own errors, bad UTF-8 (a ValueError), numbers out of range, and nesting that exhausts the stack.
+_BAD_BYTES: Final = (
+    msgspec.MsgspecError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+
+
+def encode_message(message: Request | Reply | Greeting) -> bytes:
+    """Return the bytes of a message.
+
+    Raises:
+        CodecError: a field does not fit (an integer over 64 bits, text with lone surrogates).
+    """
+    try:
+        return _ENCODER.encode(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise CodecError(f"{type(message).__name__} cannot be encoded: {error}") from error
+
+
+def decode_request(body: bytes) -> Request:
+    """Return the request in `body`.
+
+    Raises:
+        RemoteProtocolError: these bytes are not exactly one request.
+    """
+    try:
+        return _REQUESTS.decode(body)
+    except _BAD_BYTES as error:
+        raise RemoteProtocolError(f"not a request: {error}") from error
+
+
+def decode_reply(body: bytes) -> Reply:
+    """Return the reply in `body`.
+
+    Raises:
+        RemoteProtocolError: these bytes are not exactly one reply.
+    """
+    try:
+        return _REPLIES.decode(body)
+    except _BAD_BYTES as error:
+        raise RemoteProtocolError(f"not a reply: {error}") from error
+
+
+def decode_greeting(body: bytes) -> Greeting:
+    """Return the greeting in `body`.
+
+    Raises:
+        RemoteProtocolError: these bytes are not exactly one greeting.
+    """
+    try:
+        return _GREETINGS.decode(body)
+    except _BAD_BYTES as error:
+        raise RemoteProtocolError(f"not a greeting: {error}") from error

@@ -1,0 +1,146 @@
+"""Handles on the members of a test cluster: the same calls whichever world the member lives in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from cache.cluster.ids import Address, MemberId
+from cache.codec import encode_key
+from cache.durations import DEFAULT
+
+Key = str | bytes | int
+
+
+class Backend(Protocol):
+    """One member, as its world runs it."""
+
+    async def call(self, map_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a map method on the member.  # Any: MessagePack values, as the map takes them."""
+        ...
+
+    async def inspect(self, what: str) -> Any:
+        """Ask the member about itself.  # Any: MessagePack values."""
+        ...
+
+    async def drain(self) -> Mapping[str, Any]:
+        """Let the member leave gracefully; return its receipt.  # Any: MessagePack values."""
+        ...
+
+
+class MapHandle:
+    """A map as seen from one member. The methods are those of `DistributedMap`."""
+
+    def __init__(self, backend: Backend, name: str) -> None:
+        self._backend = backend
+        self._name = name
+
+    async def _call(self, method: str, **arguments: Any) -> Any:  # Any: as the map's method
+        given = {name: value for name, value in arguments.items() if value is not DEFAULT}
+        return await self._backend.call(self._name, method, given)
+
+    async def get(self, key: Key, default: object = None) -> Any:  # Any: the stored value
+        """See `DistributedMap.get`."""
+        return await self._call("get", key=key, default=default)
+
+    async def set(self, key: Key, value: object, *, ttl: object = DEFAULT) -> None:
+        """See `DistributedMap.set`."""
+        await self._call("set", key=key, value=value, ttl=ttl)
+
+    async def add(self, key: Key, value: object, *, ttl: object = DEFAULT) -> bool:
+        """See `DistributedMap.add`."""
+        return bool(await self._call("add", key=key, value=value, ttl=ttl))
+
+    async def replace(self, key: Key, value: object, *, ttl: object = DEFAULT) -> bool:
+        """See `DistributedMap.replace`."""
+        return bool(await self._call("replace", key=key, value=value, ttl=ttl))
+
+    async def delete(self, key: Key) -> bool:
+        """See `DistributedMap.delete`."""
+        return bool(await self._call("delete", key=key))
+
+    async def exists(self, key: Key) -> bool:
+        """See `DistributedMap.exists`."""
+        return bool(await self._call("exists", key=key))
+
+    async def pop(self, key: Key, default: object = None) -> Any:  # Any: the stored value
+        """See `DistributedMap.pop`."""
+        return await self._call("pop", key=key, default=default)
+
+    async def touch(self, key: Key, ttl: object = DEFAULT) -> bool:
+        """See `DistributedMap.touch`."""
+        return bool(await self._call("touch", key=key, ttl=ttl))
+
+    async def ttl(self, key: Key) -> float | None:
+        """See `DistributedMap.ttl`."""
+        remaining: float | None = await self._call("ttl", key=key)
+        return remaining
+
+    async def persist(self, key: Key) -> bool:
+        """See `DistributedMap.persist`."""
+        return bool(await self._call("persist", key=key))
+
+    async def incr(self, key: Key, delta: int = 1) -> int:
+        """See `DistributedMap.incr`."""
+        return int(await self._call("incr", key=key, delta=delta))
+
+    async def decr(self, key: Key, delta: int = 1) -> int:
+        """See `DistributedMap.decr`."""
+        return int(await self._call("decr", key=key, delta=delta))
+
+    async def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:  # Any: the stored values
+        """See `DistributedMap.get_many`."""
+        return dict(await self._call("get_many", keys=list(keys)))
+
+    async def set_many(self, items: Mapping[Key, object], *, ttl: object = DEFAULT) -> None:
+        """See `DistributedMap.set_many`."""
+        await self._call("set_many", items=dict(items), ttl=ttl)
+
+    async def delete_many(self, keys: Iterable[Key]) -> int:
+        """See `DistributedMap.delete_many`."""
+        return int(await self._call("delete_many", keys=list(keys)))
+
+    async def clear(self) -> int:
+        """See `DistributedMap.clear`."""
+        return int(await self._call("clear"))
+
+    async def size(self) -> int:
+        """See `DistributedMap.size`."""
+        return int(await self._call("size"))
+
+
+class MemberHandle:
+    """One member of a test cluster."""
+
+    def __init__(
+        self, *, index: int, name: str, member: MemberId, address: Address, backend: Backend
+    ) -> None:
+        self.index = index
+        self.name = name
+        self.id = member
+        self.address = address
+        self._backend = backend
+
+    def __repr__(self) -> str:
+        return f"<member {self.index} {self.name} at {self.address}>"
+
+    def map(self, name: str) -> MapHandle:
+        """Return the map of that name as this member sees it."""
+        return MapHandle(self._backend, name)
+
+    async def inspect(self, what: str) -> Any:  # Any: MessagePack values
+        """Ask the member about itself; see `Node.inspect`."""
+        return await self._backend.inspect(what)
+
+    async def members(self) -> list[str]:
+        """Return the ids of the members this one sees, sorted."""
+        return sorted(member["id"] for member in await self.inspect("members"))
+
+    async def holds(self, map_name: str, key: Key) -> bool:
+        """Return whether this very member holds a live copy of `key`."""
+        answer = await self.inspect(f"copies:{map_name}:{encode_key(key).hex()}")
+        return bool(answer["held"])
+
+    async def drain(self) -> Mapping[str, Any]:  # Any: MessagePack values
+        """Let the member leave gracefully; return its receipt."""
+        return await self._backend.drain()

@@ -1,0 +1,32 @@
+"""What every test shares: Hypothesis settings, and the markers that follow from where a test is.
+
+Nothing here starts anything: nodes, clocks and networks are made by the tests that use them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+INTEGRATION = Path(__file__).parent / "integration"
+
+# No deadline: machines that share their cores with others would fail at random. In CI the examples
+# are the same each time; a failing one prints the decorator that replays it.
+settings.register_profile("default", deadline=None, print_blob=True)
+settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in tests/integration; skip what needs a redis-server where there is none."""
+    no_redis = pytest.mark.skip(reason="no redis-server on PATH")
+    redis_is_missing = shutil.which("redis-server") is None
+    for item in items:
+        if INTEGRATION in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+        if redis_is_missing and item.get_closest_marker("redis") is not None:
+            item.add_marker(no_redis)

@@ -1,0 +1,108 @@
+"""Frames: cutting bytes into frames, whatever the pieces, and refusing bad lengths early."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache.cluster.wire import frames
+from cache.cluster.wire.frames import FrameParser, encode_frame, encode_header
+from cache.errors import RemoteProtocolError
+
+FRAMES = st.lists(
+    st.tuples(st.integers(0, 255), st.integers(0, 2**64 - 1), st.binary(max_size=60)), max_size=8
+)
+
+
+def test_layout_is_length_kind_id_body() -> None:
+    """Four bytes length of what follows, one byte kind, eight bytes id, body: the wire format."""
+    frame = encode_frame(frames.REQUEST, 0x0102, b"ab")
+
+    assert frame == b"\x00\x00\x00\x0b" + b"\x02" + b"\x00\x00\x00\x00\x00\x00\x01\x02" + b"ab"
+
+
+def test_header_and_body_make_a_frame() -> None:
+    """A large body is written beside its header instead of being joined to it."""
+    assert encode_header(frames.REPLY, 7, 3) + b"abc" == encode_frame(frames.REPLY, 7, b"abc")
+
+
+@given(sent=FRAMES, cuts=st.lists(st.integers(1, 40), max_size=40))
+def test_frames_survive_any_cutting_of_the_stream(
+    sent: list[tuple[int, int, bytes]], cuts: list[int]
+) -> None:
+    """TCP keeps no boundaries: the same frames come out however the bytes arrive."""
+    stream = b"".join(encode_frame(*frame) for frame in sent)
+    parser = FrameParser(4096)
+    received: list[frames.Frame] = []
+
+    for cut in [*cuts, len(stream) + 1]:
+        received += parser.feed(stream[:cut])
+        stream = stream[cut:]
+
+    assert received == sent
+
+
+def test_one_byte_at_a_time() -> None:
+    """The slowest sender is parsed like any other."""
+    parser = FrameParser(4096)
+    received = []
+
+    for byte in encode_frame(3, 9, b"body") + encode_frame(4, 1, b""):
+        received += parser.feed(bytes([byte]))
+
+    assert received == [(3, 9, b"body"), (4, 1, b"")]
+
+
+@pytest.mark.parametrize("length", [0, 8, 101, 2**31, 2**32 - 1])
+def test_bad_length_is_refused_from_its_four_bytes(length: int) -> None:
+    """Nothing is set aside for a body before its length was judged (design.md, invariant 8)."""
+    parser = FrameParser(100)
+
+    with pytest.raises(RemoteProtocolError, match=str(length)):
+        parser.feed(struct.pack(">I", length))
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 12])
+def test_bad_length_is_refused_however_it_arrives(cut: int) -> None:
+    """Cutting the header does not smuggle a length past the check."""
+    data = struct.pack(">IBQ", 2**31, 2, 1)
+    parser = FrameParser(100)
+
+    with pytest.raises(RemoteProtocolError):
+        for piece in (data[:cut], data[cut:]):
+            parser.feed(piece)
+
+
+def test_length_at_the_limit_is_accepted() -> None:
+    """The limit is the largest length that is allowed, envelope included."""
+    parser = FrameParser(frames.ENVELOPE_BYTES + 10)
+
+    assert parser.feed(encode_frame(2, 1, b"x" * 10)) == [(2, 1, b"x" * 10)]
+    with pytest.raises(RemoteProtocolError):
+        parser.feed(encode_frame(2, 1, b"x" * 11))
+
+
+def test_raised_limit_holds_for_the_next_frame() -> None:
+    """After the handshake the limit rises from 4 KiB to the configured one."""
+    parser = FrameParser(frames.GREETING_BYTES_MAX)
+    big = b"x" * 100_000
+
+    parser.limit = 200_000
+
+    assert parser.feed(encode_frame(2, 1, big)) == [(2, 1, big)]
+
+
+def test_large_body_in_pieces_is_whole() -> None:
+    """A body of many pieces, followed by the start of the next frame in the same piece."""
+    body = bytes(range(256)) * 4096
+    stream = encode_frame(2, 1, body) + encode_frame(2, 2, b"next")
+    parser = FrameParser(4 << 20)
+    received = []
+
+    for offset in range(0, len(stream), 65_537):
+        received += parser.feed(stream[offset : offset + 65_537])
+
+    assert received == [(2, 1, body), (2, 2, b"next")]
