@@ -64,9 +64,7 @@ class DrainReceipt:
 
 def system_environment() -> Environment:
     """Return the real world: system clock, system entropy, real sockets."""
-    return Environment(
-        clock=SystemClock(), seed=lambda name: Random(), transport=SocketTransport
-    )
+    return Environment(clock=SystemClock(), seed=lambda name: Random(), transport=SocketTransport)
 
 
 class Node:

@@ -223,7 +223,9 @@ class PartitionService:
     def _announce(self, old: Table) -> None:
         new = self.table
         self._tables_adopted.add()
-        logger.debug("partitions.table version=%d coordinator=%s", new.id.version, new.id.coordinator)
+        logger.debug(
+            "partitions.table version=%d coordinator=%s", new.id.version, new.id.coordinator
+        )
         for listener in self._listeners:
             listener(old, new)
         self._adopted.set()

@@ -462,5 +462,3 @@ class ReplicationService:
 
     def _count_bytes(self) -> float:
         return sum(copy.size_bytes for copy in self.copies.values())
-
-

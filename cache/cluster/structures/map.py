@@ -188,9 +188,7 @@ class DistributedMap(Generic[V]):
         """Let `key` never expire; return whether it is present."""
         return await self._modify(MODIFY_PERSIST, key) is not None
 
-    async def incr(
-        self, key: Key, delta: int = 1, *, initial: int = 0, ttl: Ttl = DEFAULT
-    ) -> int:
+    async def incr(self, key: Key, delta: int = 1, *, initial: int = 0, ttl: Ttl = DEFAULT) -> int:
         """Add `delta` to a whole number and return the sum; an absent key starts at `initial`.
 
         The time to live is set when the key is made and kept afterwards. A retry after a failover takes
@@ -204,9 +202,7 @@ class DistributedMap(Generic[V]):
         assert raw is not None, "an increment always has a result"
         return cast(int, decode_value(raw))  # The owner stores only whole numbers here.
 
-    async def decr(
-        self, key: Key, delta: int = 1, *, initial: int = 0, ttl: Ttl = DEFAULT
-    ) -> int:
+    async def decr(self, key: Key, delta: int = 1, *, initial: int = 0, ttl: Ttl = DEFAULT) -> int:
         """Subtract `delta`; otherwise as `incr`."""
         return await self.incr(key, -delta, initial=initial, ttl=ttl)
 
@@ -369,4 +365,3 @@ def _seconds(ttl: Ttl, default: float) -> float:
         return default
     seconds = parse_ttl(ttl)
     return NEVER if seconds is None else seconds
-

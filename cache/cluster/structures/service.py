@@ -206,9 +206,7 @@ class StructureService:
         columns = enumerate(zip(message.partitions, message.keys, strict=True))
         for index, (partition, key) in columns:
             operation = message.operation + index.to_bytes(4, "big")
-            request = Modify(
-                message.map, partition, key, operation, MODIFY_DELETE, b"", NEVER, 0
-            )
+            request = Modify(message.map, partition, key, operation, MODIFY_DELETE, b"", NEVER, 0)
             answers.append(self._try(self._on_modify, request))
         return Outcomes(codes=await _settle(answers))
 
@@ -289,5 +287,3 @@ def _pack(result: bytes | None) -> bytes:
 
 def _unpack(packed: bytes) -> bytes | None:
     return packed[1:] if packed else None
-
-

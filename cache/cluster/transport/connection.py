@@ -19,7 +19,13 @@ from cache.cluster.scope import Scope
 from cache.cluster.transport.handshake import Handshake, HandshakeState, quote
 from cache.cluster.wire import frames
 from cache.cluster.wire.messages import Hello
-from cache.errors import CacheError, ConnectionLostError, JoinRefusedError, RemoteProtocolError
+from cache.errors import (
+    CacheError,
+    ConnectionLostError,
+    JoinRefusedError,
+    RemoteProtocolError,
+    UnavailableError,
+)
 from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -69,7 +75,7 @@ class Ending:
     text: str
     sent: type[CacheError] = ConnectionLostError
     """For calls that were written to the stream, wholly or in part."""
-    unsent: type[CacheError] = ConnectionLostError
+    unsent: type[CacheError] = UnavailableError
     """For calls that never left this process."""
 
 
@@ -169,11 +175,11 @@ class Connection(asyncio.Protocol):
     def send(self, kind: int, request_id: int, body: bytes) -> None:
         """Add one frame to the batch that is written once in this tick."""
         size = len(body)
-        if size > JOIN_BYTES_MAX:
+        if size <= JOIN_BYTES_MAX:
+            self._batch.append(frames.encode_frame(kind, request_id, body))
+        else:
             self._batch.append(frames.encode_header(kind, request_id, size))
             self._batch.append(body)
-        else:
-            self._batch.append(frames.encode_frame(kind, request_id, body))
         self.batch_bytes += size + frames.HEADER_BYTES
         if not self._flush_is_due:
             self._flush_is_due = True

@@ -68,6 +68,7 @@ class InboundConnection(Connection):
     ) -> None:
         self._reply_bytes_max = around.limits.send_buffer_bytes_max
         super().__init__(around, handshake, high_water=self._reply_bytes_max)
+        self._body_bytes_max = around.limits.frame_bytes_max - frames.ENVELOPE_BYTES
         self._handlers = handlers
         self._on_ended = on_ended
         self._peer = Peer(None, None)
@@ -230,11 +231,9 @@ class InboundConnection(Connection):
             return
         try:
             body = encode_message(reply)
-            limit = self.around.limits.frame_bytes_max - frames.ENVELOPE_BYTES
-            if len(body) > limit:
-                raise CodecError(
-                    f"reply of {len(body)} bytes is over limits.frame_bytes_max ({limit})"
-                )
+            if len(body) > self._body_bytes_max:
+                limit = self._body_bytes_max
+                raise CodecError(f"a reply is over limits.frame_bytes_max: {len(body)} > {limit}")
         except CodecError as error:
             logger.exception("rpc.reply_failed reply=%s", type(reply).__name__)
             self._fail(request_id, Failure(CODE_INTERNAL, str(error)[:200]))

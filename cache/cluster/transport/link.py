@@ -62,6 +62,9 @@ class Link(Connection):
         high_water = min(CONGESTION_BYTES, limits.send_buffer_bytes_max)
         super().__init__(around, handshake, high_water)
         self.address = address
+        self._body_bytes_max = limits.frame_bytes_max - frames.ENVELOPE_BYTES
+        self._in_flight_max = limits.in_flight_max
+        self._buffer_bytes_max = limits.send_buffer_bytes_max
         self._on_ended = on_ended
         self._on_refused = on_refused
         self._open = False
@@ -87,19 +90,19 @@ class Link(Connection):
     async def _connect(self, transport: Transport) -> None:
         """Open the stream and complete the handshake, or end this link."""
         self._opened = asyncio.get_running_loop().create_future()
-        ending = Ending("closed while connecting", unsent=UnavailableError)
+        ending = Ending("closed while connecting")
         try:
             async with asyncio.timeout(self.around.limits.handshake_timeout):
                 await transport.connect(self.address, lambda: self)
                 await self._opened
         except ConnectionRefusedError as error:
-            self.end(Ending(f"connection refused ({error})", unsent=UnavailableError))
+            self.end(Ending(f"connection refused ({error})"))
             self._on_refused(self.address)
         except TimeoutError:
             limit = self.around.limits.handshake_timeout
-            ending = Ending(f"no connection within {limit} s", unsent=UnavailableError)
+            ending = Ending(f"no connection within {limit} s")
         except (OSError, ValueError) as error:
-            ending = Ending(f"cannot connect: {error}", unsent=UnavailableError)
+            ending = Ending(f"cannot connect: {error}")
         finally:
             if not self._open:
                 self.end(ending)
@@ -134,22 +137,22 @@ class Link(Connection):
         return future
 
     def _check_limits(self, size: int) -> None:
-        limits = self.around.limits
-        if size > limits.frame_bytes_max - frames.ENVELOPE_BYTES:
+        if size > self._body_bytes_max:
             raise CodecError(
-                f"request of {size} bytes is over limits.frame_bytes_max ({limits.frame_bytes_max})"
+                f"request of {size} bytes is over limits.frame_bytes_max ({self._body_bytes_max})"
             )
         waiting = len(self._pending)
-        if waiting >= limits.in_flight_max:
+        if waiting >= self._in_flight_max:
             self.around.overloads.add()
             raise OverloadedError(
                 f"{self.address}: {waiting} calls are unanswered (limits.in_flight_max)"
             )
         buffered = self.buffered_bytes() if self.congested else self.batch_bytes
-        if buffered + self._unsent_bytes + size > limits.send_buffer_bytes_max:
+        buffered += self._unsent_bytes
+        if buffered + size > self._buffer_bytes_max:
             self.around.overloads.add()
             raise OverloadedError(
-                f"{self.address}: {buffered + self._unsent_bytes} bytes wait to be written "
+                f"{self.address}: {buffered} bytes wait to be written "
                 "(limits.send_buffer_bytes_max)"
             )
 

@@ -25,7 +25,7 @@ from cache.cluster.transport.handshake import NONCE_BYTES, Handshake, Role, deri
 from cache.cluster.transport.inbound import Handler, InboundConnection, Peer
 from cache.cluster.transport.link import Link
 from cache.cluster.wire.messages import Reply, Request
-from cache.errors import CacheError, ClosedError, UnavailableError
+from cache.errors import CacheError, ClosedError
 from cache.metrics import Metrics
 
 __all__ = ["Handler", "Peer", "RpcEndpoint"]
@@ -140,7 +140,7 @@ class RpcEndpoint:
         """End the link to a peer that is known to be dead; its calls fail at once."""
         link = self._links.get(to)
         if link is not None:
-            link.end(Ending("the member is dead", unsent=UnavailableError))
+            link.end(Ending("the member is dead"))
 
     async def close(self) -> None:
         """Fail every call with `ClosedError`, write out what was answered, end every stream; idempotent."""

@@ -145,7 +145,9 @@ class SocketTransport:
 class _Tracker(asyncio.Protocol):
     """Sees a stream open, then steps aside, so that the data path costs nothing extra."""
 
-    def __init__(self, track: Callable[[asyncio.Transport], None], factory: ProtocolFactory) -> None:
+    def __init__(
+        self, track: Callable[[asyncio.Transport], None], factory: ProtocolFactory
+    ) -> None:
         self._track = track
         self._factory = factory
 

@@ -26,7 +26,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_un
 # -- handshake -----------------------------------------------------------------------------------
 
 
-class Hello(_Message, tag=1):
+class Hello(_Message, frozen=True, tag=1):
     """First frame in each direction of a new connection: who is calling, and for which cluster."""
 
     protocol_version: int
@@ -40,13 +40,13 @@ class Hello(_Message, tag=1):
     """16 fresh bytes, to be proven over."""
 
 
-class Proof(_Message, tag=2):
+class Proof(_Message, frozen=True, tag=2):
     """Second frame: keyed hash over both hellos, or empty bytes when the cluster has no secret."""
 
     mac: bytes
 
 
-class Refusal(_Message, tag=3):
+class Refusal(_Message, frozen=True, tag=3):
     """Sent instead of a proof: why this connection is closed."""
 
     reason: str
@@ -55,7 +55,7 @@ class Refusal(_Message, tag=3):
 # -- errors, liveness ----------------------------------------------------------------------------
 
 
-class Failure(_Message, tag=10):
+class Failure(_Message, frozen=True, tag=10):
     """Reply: the request failed. `code` is one of the `CODE_…` constants."""
 
     code: int
@@ -76,11 +76,11 @@ CODE_UNAVAILABLE: Final = 9
 """Not applied: the deadline passed before it could start."""
 
 
-class Done(_Message, tag=11):
+class Done(_Message, frozen=True, tag=11):
     """Reply: the request was carried out and has nothing to return."""
 
 
-class StreamPing(_Message, tag=12):
+class StreamPing(_Message, frozen=True, tag=12):
     """Membership's fallback probe over the stream; answered by `Done` by exactly that life."""
 
     target: str
@@ -89,7 +89,7 @@ class StreamPing(_Message, tag=12):
 # -- membership ----------------------------------------------------------------------------------
 
 
-class MemberRecord(_Message):
+class MemberRecord(_Message, frozen=True):
     """What one member knows of another (see membership/members.py for the meaning)."""
 
     id: str
@@ -104,7 +104,7 @@ class MemberRecord(_Message):
     tags: dict[str, str]
 
 
-class PushPull(_Message, tag=20):
+class PushPull(_Message, frozen=True, tag=20):
     """Full exchange of membership state; the reply is a `PushPull` too."""
 
     join: bool
@@ -114,14 +114,14 @@ class PushPull(_Message, tag=20):
 # -- partition table -----------------------------------------------------------------------------
 
 
-class TableId(_Message):
+class TableId(_Message, frozen=True):
     """Identity of one table: no two tables share it."""
 
     version: int
     coordinator: str
 
 
-class RowRecord(_Message):
+class RowRecord(_Message, frozen=True):
     """Holders of one partition, as indexes into `TableRecord.members`."""
 
     epoch: int
@@ -129,7 +129,7 @@ class RowRecord(_Message):
     joining: list[int]
 
 
-class TableRecord(_Message):
+class TableRecord(_Message, frozen=True):
     """A whole partition table."""
 
     id: TableId
@@ -140,17 +140,17 @@ class TableRecord(_Message):
     rows: list[RowRecord]
 
 
-class PushTable(_Message, tag=30):
+class PushTable(_Message, frozen=True, tag=30):
     """Coordinator to member: adopt this table. Answered by `TableAnswer`."""
 
     table: TableRecord
 
 
-class FetchTable(_Message, tag=31):
+class FetchTable(_Message, frozen=True, tag=31):
     """Ask for the peer's current table; answered by `TableAnswer` with `table` set."""
 
 
-class TableAnswer(_Message, tag=32):
+class TableAnswer(_Message, frozen=True, tag=32):
     """What the peer holds now. `table` is set when it refused a push because of a fork."""
 
     accepted: bool
@@ -158,27 +158,27 @@ class TableAnswer(_Message, tag=32):
     table: TableRecord | None
 
 
-class CaughtUp(_Message, tag=33):
+class CaughtUp(_Message, frozen=True, tag=33):
     """Owner to coordinator: these (partition, joining member) pairs are complete copies now."""
 
     id: TableId
     pairs: list[tuple[int, str]]
 
 
-class Release(_Message, tag=34):
+class Release(_Message, frozen=True, tag=34):
     """Coordinator to owner: stop serving these partitions so that another may take over."""
 
     id: TableId
     partitions: list[int]
 
 
-class Released(_Message, tag=35):
+class Released(_Message, frozen=True, tag=35):
     """Owner to coordinator: stopped serving these, and every copy listed has all of their data."""
 
     partitions: list[int]
 
 
-class Unreachable(_Message, tag=36):
+class Unreachable(_Message, frozen=True, tag=36):
     """Owner to coordinator: strike this replica from these partitions, it does not answer me."""
 
     id: TableId
@@ -189,7 +189,7 @@ class Unreachable(_Message, tag=36):
 # -- copies --------------------------------------------------------------------------------------
 
 
-class EntryRecord(_Message):
+class EntryRecord(_Message, frozen=True):
     """One stored entry. `value` None is a tombstone."""
 
     map: str
@@ -201,7 +201,7 @@ class EntryRecord(_Message):
     """Seconds remaining, or `NEVER`; for a tombstone, seconds until it may be forgotten."""
 
 
-class OperationRecord(_Message):
+class OperationRecord(_Message, frozen=True):
     """Result of a finished operation, kept so that a retry takes effect once."""
 
     id: bytes
@@ -209,7 +209,7 @@ class OperationRecord(_Message):
     """Encoded reply to give again."""
 
 
-class Replicate(_Message, tag=40):
+class Replicate(_Message, frozen=True, tag=40):
     """Owner to holder: apply these entries by version. Answered by `Replicated`."""
 
     partition: int
@@ -218,37 +218,37 @@ class Replicate(_Message, tag=40):
     operations: list[OperationRecord]
 
 
-class Replicated(_Message, tag=41):
+class Replicated(_Message, frozen=True, tag=41):
     """Holder to owner: everything is applied, except `newer`: entries held here with a later version."""
 
     newer: list[EntryRecord]
 
 
-class FetchDigests(_Message, tag=42):
+class FetchDigests(_Message, frozen=True, tag=42):
     """Owner to holder: digests of these partitions. Answered by `Digests`."""
 
     partitions: list[int]
 
 
-class Digests(_Message, tag=43):
+class Digests(_Message, frozen=True, tag=43):
     """(partition, entry count with tombstones, digest) of what is held."""
 
     digests: list[tuple[int, int, int]]
 
 
-class FetchBuckets(_Message, tag=44):
+class FetchBuckets(_Message, frozen=True, tag=44):
     """Ask for the bucket digests of one partition. Answered by `Buckets`."""
 
     partition: int
 
 
-class Buckets(_Message, tag=45):
+class Buckets(_Message, frozen=True, tag=45):
     """One digest per bucket of the partition."""
 
     digests: list[int]
 
 
-class KeyVersion(_Message):
+class KeyVersion(_Message, frozen=True):
     """Which version of a key is held."""
 
     map: str
@@ -257,33 +257,33 @@ class KeyVersion(_Message):
     origin: int
 
 
-class FetchVersions(_Message, tag=46):
+class FetchVersions(_Message, frozen=True, tag=46):
     """Ask which versions are held in these buckets. Answered by `Versions`."""
 
     partition: int
     buckets: list[int]
 
 
-class Versions(_Message, tag=47):
+class Versions(_Message, frozen=True, tag=47):
     """Versions held, tombstones included."""
 
     versions: list[KeyVersion]
 
 
-class FetchEntries(_Message, tag=48):
+class FetchEntries(_Message, frozen=True, tag=48):
     """Ask for the entries of these keys, as (map, key). Answered by `Entries`."""
 
     partition: int
     keys: list[tuple[str, bytes]]
 
 
-class Entries(_Message, tag=49):
+class Entries(_Message, frozen=True, tag=49):
     """Entries held."""
 
     entries: list[EntryRecord]
 
 
-class Offer(_Message, tag=50):
+class Offer(_Message, frozen=True, tag=50):
     """A member that holds data it is not listed for, to the owner: merge this by version.
 
     Answered by `Offered` once every copy has it.
@@ -293,7 +293,7 @@ class Offer(_Message, tag=50):
     entries: list[EntryRecord]
 
 
-class Offered(_Message, tag=51):
+class Offered(_Message, frozen=True, tag=51):
     """What the merge did."""
 
     won: int
@@ -303,7 +303,7 @@ class Offered(_Message, tag=51):
 # -- map operations ------------------------------------------------------------------------------
 
 
-class Get(_Message, tag=60):
+class Get(_Message, frozen=True, tag=60):
     """Read one key. `backup` allows a complete copy that is not the owner to answer."""
 
     map: str
@@ -312,13 +312,13 @@ class Get(_Message, tag=60):
     backup: bool
 
 
-class Value(_Message, tag=61):
+class Value(_Message, frozen=True, tag=61):
     """Reply to `Get` and operations that return a value; None = no entry."""
 
     value: bytes | None
 
 
-class GetMany(_Message, tag=62):
+class GetMany(_Message, frozen=True, tag=62):
     """Read keys, given as parallel columns. Answered by `Many`."""
 
     map: str
@@ -327,13 +327,13 @@ class GetMany(_Message, tag=62):
     backup: bool
 
 
-class Many(_Message, tag=63):
+class Many(_Message, frozen=True, tag=63):
     """Values in the order of the keys asked."""
 
     values: list[bytes | None]
 
 
-class Set(_Message, tag=64):
+class Set(_Message, frozen=True, tag=64):
     """Write one key. Answered by `Done`."""
 
     map: str
@@ -344,7 +344,7 @@ class Set(_Message, tag=64):
     operation: bytes
 
 
-class Modify(_Message, tag=65):
+class Modify(_Message, frozen=True, tag=65):
     """Read-modify-write of one key on its owner; see structures/operations.py. Answered by `Value`."""
 
     map: str
@@ -367,7 +367,7 @@ MODIFY_PERSIST: Final = 6
 MODIFY_INCREMENT: Final = 7
 
 
-class SetMany(_Message, tag=66):
+class SetMany(_Message, frozen=True, tag=66):
     """Write keys, as parallel columns. Answered by `Outcomes`."""
 
     map: str
@@ -378,7 +378,7 @@ class SetMany(_Message, tag=66):
     operation: bytes
 
 
-class DeleteMany(_Message, tag=67):
+class DeleteMany(_Message, frozen=True, tag=67):
     """Delete keys, as parallel columns. Answered by `Outcomes`."""
 
     map: str
@@ -387,13 +387,13 @@ class DeleteMany(_Message, tag=67):
     operation: bytes
 
 
-class Outcomes(_Message, tag=68):
+class Outcomes(_Message, frozen=True, tag=68):
     """Per key of a batch: 1 applied, 0 applied without effect (absent), or minus a `CODE_…`."""
 
     codes: list[int]
 
 
-class TimeToLive(_Message, tag=69):
+class TimeToLive(_Message, frozen=True, tag=69):
     """Ask for the remaining seconds of a key. Answered by `Remaining`."""
 
     map: str
@@ -401,21 +401,21 @@ class TimeToLive(_Message, tag=69):
     key: bytes
 
 
-class Remaining(_Message, tag=70):
+class Remaining(_Message, frozen=True, tag=70):
     """`exists` False: no entry. Else seconds remaining, or `NEVER`."""
 
     exists: bool
     ttl: float
 
 
-class CountEntries(_Message, tag=71):
+class CountEntries(_Message, frozen=True, tag=71):
     """Count live entries of a map in these partitions. Answered by `Counted`."""
 
     map: str
     partitions: list[int]
 
 
-class ClearEntries(_Message, tag=72):
+class ClearEntries(_Message, frozen=True, tag=72):
     """Delete every entry of a map in these partitions. Answered by `Counted`."""
 
     map: str
@@ -423,7 +423,7 @@ class ClearEntries(_Message, tag=72):
     operation: bytes
 
 
-class Counted(_Message, tag=73):
+class Counted(_Message, frozen=True, tag=73):
     """A number of entries, and the partitions that this member did not serve."""
 
     count: int
@@ -433,7 +433,7 @@ class Counted(_Message, tag=73):
 # -- clients and inspection ----------------------------------------------------------------------
 
 
-class Call(_Message, tag=80):
+class Call(_Message, frozen=True, tag=80):
     """Any connection to any member: run a map operation as if called there. Answered by `Called`."""
 
     map: str
@@ -442,25 +442,25 @@ class Call(_Message, tag=80):
     """MessagePack map of keyword arguments."""
 
 
-class Called(_Message, tag=81):
+class Called(_Message, frozen=True, tag=81):
     """MessagePack of the result."""
 
     result: bytes
 
 
-class Inspect(_Message, tag=82):
+class Inspect(_Message, frozen=True, tag=82):
     """Ask a member about itself: "status", "members", "table", "stats" or "copies:<map>:<hex key>"."""
 
     what: str
 
 
-class Inspected(_Message, tag=83):
+class Inspected(_Message, frozen=True, tag=83):
     """MessagePack of the answer."""
 
     result: bytes
 
 
-class Drain(_Message, tag=84):
+class Drain(_Message, frozen=True, tag=84):
     """Ask a member to leave gracefully; answered by `Inspected` with the receipt."""
 
 

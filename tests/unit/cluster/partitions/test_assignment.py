@@ -21,7 +21,7 @@ Rows = Sequence[Sequence[MemberId]]
 WEIGHTS = st.sampled_from([0, 1, 1, 1, 2, 7])
 LABELS = st.sampled_from([None, "x", "y", "z"])
 CANDIDATES = st.lists(
-    st.tuples(st.integers(0, 30), WEIGHTS, LABELS, LABELS), max_size=9, unique_by=lambda t: t[0]
+    st.tuples(st.integers(0, 11), WEIGHTS, LABELS, LABELS), max_size=9, unique_by=lambda t: t[0]
 ).map(
     lambda rows: [
         Candidate(id=member(number), weight=weight, host=host, zone=zone)
@@ -101,7 +101,7 @@ def test_any_history_leads_to_a_sound_table_that_is_a_fixpoint(
     data: st.DataObject, candidates: list[Candidate], replica_count: int, partition_count: int
 ) -> None:
     """Sizes, places and caps hold; the order of candidates is nothing; a second run changes nothing."""
-    holders = st.lists(st.integers(0, 30).map(member), max_size=5)
+    holders = st.lists(st.integers(0, 11).map(member), max_size=5)
     previous = data.draw(
         st.lists(holders, min_size=partition_count, max_size=partition_count), label="previous"
     )
@@ -184,15 +184,15 @@ def test_a_join_and_a_leave_move_the_optimum(partition_count: int, count: int) -
     assert moved(joined, left) == copies(joined)[member(0)]
 
 
-@pytest.mark.parametrize("sizes", [(4, 3, 3), (5, 3, 2)])
+@pytest.mark.parametrize("sizes", [(3, 3, 3), (4, 3, 3), (5, 3, 2)])
 def test_a_leave_in_zones_moves_little_more_than_the_optimum(sizes: tuple[int, ...]) -> None:
-    """§4.3 measured 1.05 and 1.07 for two copies."""
+    """§4.3 measured 1.01 to 1.07 times the optimum."""
     candidates = in_zones(*sizes)
     before = assign(nothing(1024), candidates, 2)
 
     after = assign(before, candidates[1:], 2)
 
-    assert moved(before, after) <= 1.1 * copies(before)[member(0)]
+    assert moved(before, after) <= 1.008 * copies(before)[member(0)]
 
 
 @pytest.mark.parametrize("count", [3, 10, 100])
@@ -243,8 +243,8 @@ def test_300_joins_and_leaves_keep_every_property() -> None:
     assert promoted >= 0.95 * orphaned
 
 
-def test_seats_of_copies_in_the_making_are_not_given_the_lead() -> None:
-    """A joiner's copies are new; with room elsewhere the owners stay who they are."""
+def test_a_join_changes_few_owners() -> None:
+    """Each change is a hand-over; the joiner's share of owners is the least possible."""
     before = assign(nothing(128), equals(4), 3)
 
     after = assign(before, equals(5), 3)

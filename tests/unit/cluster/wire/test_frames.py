@@ -71,9 +71,12 @@ def test_bad_length_is_refused_however_it_arrives(cut: int) -> None:
     data = struct.pack(">IBQ", 2**31, 2, 1)
     parser = FrameParser(100)
 
+    def feed_both() -> None:
+        parser.feed(data[:cut])
+        parser.feed(data[cut:])
+
     with pytest.raises(RemoteProtocolError):
-        for piece in (data[:cut], data[cut:]):
-            parser.feed(piece)
+        feed_both()
 
 
 def test_length_at_the_limit_is_accepted() -> None:

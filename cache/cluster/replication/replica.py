@@ -1,0 +1,214 @@
+"""One member's copy of one partition: entries, deletes that are remembered, digests. Pure.
+
+An entry is a plain tuple of atoms `(value, hlc, origin, expires_at)`, so that the garbage collector need not look at
+it; `value` None is a tombstone. `(hlc, origin)` is the version: applying is "the later version wins", which makes
+repeats and reordering harmless. An entry that expires becomes a tombstone of the *same* version: an older copy
+somewhere else cannot bring it back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from cache.cluster.replication.digest import BUCKET_COUNT, Digest, bucket_of
+from cache.cluster.replication.expiry import ExpiryWheel
+from cache.cluster.wire.messages import NEVER, EntryRecord, KeyVersion, OperationRecord
+
+Entry = tuple[bytes | None, int, int, float]
+"""(value or None for a tombstone, hlc, origin, instant of expiry or of forgetting)."""
+
+
+def to_record(map_name: str, key: bytes, entry: Entry, now: float) -> EntryRecord:
+    """Return the wire form of an entry: seconds remaining instead of an instant."""
+    value, hlc, origin, expires_at = entry
+    ttl = NEVER if expires_at == math.inf else max(0.0, expires_at - now)
+    return EntryRecord(map_name, key, value, hlc, origin, ttl)
+
+
+def from_record(record: EntryRecord, now: float, *, tombstone_lifetime: float) -> Entry:
+    """Return the entry of its wire form; a live one without time left is a tombstone."""
+    if record.value is None:
+        remaining = min(max(record.ttl, 0.0), tombstone_lifetime)
+        return (None, record.hlc, record.origin, now + remaining)
+    if record.ttl == NEVER:
+        return (record.value, record.hlc, record.origin, math.inf)
+    if not record.ttl > 0:
+        return (None, record.hlc, record.origin, now + tombstone_lifetime)
+    return (record.value, record.hlc, record.origin, now + record.ttl)
+
+
+class PartitionReplica:
+    """All entries of one partition on one member."""
+
+    __slots__ = (
+        "_digest",
+        "_maps",
+        "_operation_memory",
+        "_operations",
+        "_tombstone_lifetime",
+        "_wheel",
+        "entry_count",
+        "size_bytes",
+    )
+
+    def __init__(self, *, operation_memory: int, tombstone_lifetime: float) -> None:
+        self._maps: dict[str, dict[bytes, Entry]] = {}
+        self._digest = Digest()
+        self._wheel = ExpiryWheel()
+        self._operations: dict[bytes, bytes] = {}
+        self._operation_memory = operation_memory
+        self._tombstone_lifetime = tombstone_lifetime
+        self.entry_count = 0
+        """Entries, tombstones included."""
+        self.size_bytes = 0
+        """Bytes of keys and values."""
+
+    # -- one key -----------------------------------------------------------------------------
+
+    def get(self, map_name: str, key: bytes, now: float) -> bytes | None:
+        """Return the live value of a key, or None."""
+        entries = self._maps.get(map_name)
+        if entries is None:
+            return None
+        entry = entries.get(key)
+        if entry is None or now >= entry[3]:
+            return None
+        return entry[0]
+
+    def entry(self, map_name: str, key: bytes) -> Entry | None:
+        """Return what is stored for a key, tombstones and expired entries included."""
+        entries = self._maps.get(map_name)
+        return None if entries is None else entries.get(key)
+
+    def remaining(self, map_name: str, key: bytes, now: float) -> float | None:
+        """Return the seconds a key has left, or None when it is absent or never expires."""
+        entry = self.entry(map_name, key)
+        if entry is None or entry[3] == math.inf:
+            return None
+        return max(0.0, entry[3] - now)
+
+    def apply(self, map_name: str, key: bytes, entry: Entry) -> bool:
+        """Store `entry` if its version is later; return whether it was.
+
+        An equal version changes nothing but an expiry that is earlier: repeats never extend a life.
+        """
+        entries = self._maps.get(map_name)
+        if entries is None:
+            entries = self._maps[map_name] = {}
+        held = entries.get(key)
+        if held is None:
+            self.entry_count += 1
+            self.size_bytes += len(key) + len(entry[0] or b"")
+        elif held[1:3] < entry[1:3]:
+            self._digest.toggle(map_name, key, held[1], held[2])
+            self.size_bytes += len(entry[0] or b"") - len(held[0] or b"")
+        else:
+            if held[1:3] == entry[1:3]:
+                self._merge_equal(entries, map_name, key, held, entry)
+            return False
+        entries[key] = entry
+        self._digest.toggle(map_name, key, entry[1], entry[2])
+        self._wheel.add(map_name, key, entry[3])
+        return True
+
+    def _merge_equal(
+        self, entries: dict[bytes, Entry], map_name: str, key: bytes, held: Entry, entry: Entry
+    ) -> None:
+        if held[0] is not None and (entry[0] is None or entry[3] < held[3]):
+            self.size_bytes += len(entry[0] or b"") - len(held[0])
+            entries[key] = entry
+            self._wheel.add(map_name, key, entry[3])
+
+    # -- operations --------------------------------------------------------------------------
+
+    def remember_operation(self, operation: bytes, result: bytes) -> None:
+        """Keep the result of an operation, forgetting the oldest ones over the limit."""
+        self._operations.pop(operation, None)
+        self._operations[operation] = result
+        while len(self._operations) > self._operation_memory:
+            del self._operations[next(iter(self._operations))]
+
+    def operation(self, operation: bytes) -> bytes | None:
+        """Return the result of an operation done before, or None."""
+        return self._operations.get(operation)
+
+    def operations(self) -> list[OperationRecord]:
+        """Return every remembered operation, oldest first."""
+        return [OperationRecord(name, result) for name, result in self._operations.items()]
+
+    # -- many keys ---------------------------------------------------------------------------
+
+    def map_names(self) -> list[str]:
+        """Return the names of maps with entries here, sorted."""
+        return sorted(name for name, entries in self._maps.items() if entries)
+
+    def keys(self, map_name: str, now: float) -> list[bytes]:
+        """Return the live keys of a map, sorted."""
+        entries = self._maps.get(map_name, {})
+        return sorted(k for k, e in entries.items() if e[0] is not None and now < e[3])
+
+    def live_count(self, map_name: str, now: float) -> int:
+        """Count the live keys of a map."""
+        entries = self._maps.get(map_name, {})
+        return sum(e[0] is not None and now < e[3] for e in entries.values())
+
+    def records_for(self, keys: Iterable[tuple[str, bytes]], now: float) -> list[EntryRecord]:
+        """Return the wire form of those of `keys` that are stored here."""
+        found = ((name, key, self.entry(name, key)) for name, key in keys)
+        return [to_record(name, key, e, now) for name, key, e in found if e is not None]
+
+    # -- digests -----------------------------------------------------------------------------
+
+    def digest(self) -> int:
+        """Return the digest of all entries."""
+        return self._digest.total
+
+    def bucket_digests(self) -> list[int]:
+        """Return the digest of each bucket."""
+        return self._digest.buckets()
+
+    def versions(self, buckets: Sequence[int]) -> list[KeyVersion]:
+        """Return the versions of all keys in `buckets`, tombstones included, in a stable order."""
+        wanted = [False] * BUCKET_COUNT
+        for bucket in buckets:
+            if 0 <= bucket < BUCKET_COUNT:
+                wanted[bucket] = True
+        return [
+            KeyVersion(name, key, entries[key][1], entries[key][2])
+            for name, entries in sorted(self._maps.items())
+            for key in sorted(entries)
+            if wanted[bucket_of(name, key)]
+        ]
+
+    # -- time --------------------------------------------------------------------------------
+
+    def sweep(self, now: float, limit: int) -> tuple[int, int]:
+        """Turn expired entries into tombstones and forget old tombstones, `limit` at most.
+
+        Returns:
+            (entries expired, tombstones forgotten).
+        """
+        expired = forgotten = 0
+        for map_name, key in self._wheel.due(now, limit):
+            entries = self._maps[map_name]
+            entry = entries.get(key)
+            if entry is None or now < entry[3]:
+                continue
+            value, hlc, origin, expires_at = entry
+            if value is not None and now < expires_at + self._tombstone_lifetime:
+                tombstone: Entry = (None, hlc, origin, expires_at + self._tombstone_lifetime)
+                entries[key] = tombstone
+                self.size_bytes -= len(value)
+                self._wheel.add(map_name, key, tombstone[3])
+                expired += 1
+            else:
+                self._forget(map_name, key, entry)
+                forgotten += 1
+        return expired, forgotten
+
+    def _forget(self, map_name: str, key: bytes, entry: Entry) -> None:
+        del self._maps[map_name][key]
+        self._digest.toggle(map_name, key, entry[1], entry[2])
+        self.entry_count -= 1
+        self.size_bytes -= len(key) + len(entry[0] or b"")

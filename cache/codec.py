@@ -1,0 +1,137 @@
+"""Keys and values to bytes and back. No pickle: decoding never runs code.
+
+A key is one tag byte (`s` text, `b` bytes, `i` whole number) and its canonical form. A value is one tag byte: 0 and
+the bytes themselves, untouched, or 1 and MessagePack.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgpack
+
+from cache.errors import CodecError
+
+RAW: Final = b"\x00"
+PACKED: Final = b"\x01"
+DEPTH_MAX: Final = 100
+"""Levels of lists and maps inside one value."""
+
+
+def encode_key(key: str | bytes | int) -> bytes:
+    """Return the canonical bytes of a key.
+
+    Raises:
+        CodecError: the key is of another type, or text that is not valid Unicode.
+    """
+    if type(key) is str:
+        try:
+            return b"s" + key.encode()
+        except UnicodeEncodeError as error:
+            raise CodecError(f"key {key!r} is not valid text: {error}") from error
+    if type(key) is bytes:
+        return b"b" + key
+    if isinstance(key, int) and not isinstance(key, bool):
+        return b"i%d" % key
+    if isinstance(key, str):
+        return encode_key(str(key))
+    if isinstance(key, bytes):
+        return b"b" + bytes(key)
+    raise CodecError(f"key {key!r} is {type(key).__name__}; keys are str, bytes or int")
+
+
+def decode_key(encoded: bytes) -> str | bytes | int:
+    """Return the key of its canonical bytes; the inverse of `encode_key`.
+
+    Raises:
+        CodecError: the bytes are no encoded key.
+    """
+    tag, body = encoded[:1], encoded[1:]
+    try:
+        match tag:
+            case b"s":
+                return body.decode()
+            case b"b":
+                return body
+            case b"i":
+                return int(body)
+    except ValueError as error:
+        raise CodecError(f"damaged key {encoded[:64]!r}: {error}") from error
+    raise CodecError(f"damaged key {encoded[:64]!r}: unknown tag")
+
+
+def encode_value(value: object) -> bytes:
+    """Return the bytes of a value.
+
+    Raises:
+        CodecError: the value (or something inside it, named by its path) cannot be stored.
+    """
+    if type(value) is bytes:
+        return RAW + value
+    try:
+        packed: bytes = msgpack.packb(value, use_bin_type=True)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise CodecError(_explain(value, "$", 0) or f"value cannot be stored: {error}") from error
+    return PACKED + packed
+
+
+def decode_value(encoded: bytes) -> object:
+    """Return the value of its bytes; the inverse of `encode_value` (tuples come back as lists).
+
+    Raises:
+        CodecError: the bytes are no encoded value.
+    """
+    if encoded[:1] == RAW:
+        return encoded[1:]
+    try:
+        if encoded[:1] == PACKED:
+            return msgpack.unpackb(encoded[1:], raw=False, strict_map_key=False)
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise CodecError(f"damaged value: {error}") from error
+    raise CodecError("damaged value: unknown tag")
+
+
+def check_key(encoded: bytes, limit: int) -> None:
+    """Raise `CodecError` when an encoded key is over its limit."""
+    if len(encoded) > limit:
+        raise CodecError(f"key of {len(encoded)} bytes is over limits.key_bytes_max={limit}")
+
+
+def check_value(encoded: bytes, limit: int) -> None:
+    """Raise `CodecError` when an encoded value is over its limit."""
+    if len(encoded) > limit:
+        raise CodecError(f"value of {len(encoded)} bytes is over limits.value_bytes_max={limit}")
+
+
+def _explain(value: object, path: str, depth: int) -> str | None:
+    """Return what is wrong with a value and where, or None when nothing is found."""
+    if depth > DEPTH_MAX:
+        return f"{path[:200]}: nested deeper than {DEPTH_MAX} levels, or inside itself"
+    if value is None or isinstance(value, (bool, float, bytes, bytearray, memoryview)):
+        return None
+    if isinstance(value, int):
+        fits = -(2**63) <= value < 2**64
+        return None if fits else f"{path}: {value} does not fit 64 bits"
+    if isinstance(value, str):
+        return None if _is_text(value) else f"{path}: text that is not valid Unicode"
+    if isinstance(value, (list, tuple)):
+        inner = ((f"{path}[{index}]", item) for index, item in enumerate(value))
+    elif isinstance(value, dict):
+        for key in value:
+            if problem := _explain(key, f"{path} key {key!r}", depth + 1):
+                return problem
+        inner = ((f"{path}.{key}", item) for key, item in value.items())
+    else:
+        return f"{path}: {type(value).__name__} is no MessagePack type"
+    for where, item in inner:
+        if problem := _explain(item, where, depth + 1):
+            return problem
+    return None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,259 @@
+"""`TestCluster`: grow a cluster in a test, break it, and look at who holds what.
+
+One helper, three worlds, the same calls: `simulated` (virtual time, seeded, every fault), `sockets`
+(several nodes in this process on real loopback sockets) and `processes` (each node its own process;
+SIGKILL, SIGSTOP). Every wait raises on time-out and says what each member saw. A fault that a world
+cannot inject skips the test.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from cache.cluster.config import ClusterConfig
+from cache.errors import CacheError
+from cache.testing.members import Key, MemberHandle
+from cache.testing.worlds.base import TestWorld, UnsupportedFaultError, eventually
+
+POLL_INTERVAL = 0.02
+
+
+class TestCluster:
+    """Members of one cluster, by index in order of start."""
+
+    __test__ = False
+
+    def __init__(self, size: int, *, world: TestWorld, config: ClusterConfig) -> None:
+        self._size = size
+        self._world = world
+        self._config = config
+        self._members: dict[int, MemberHandle] = {}
+        self._configs: dict[int, ClusterConfig] = {}
+        self._counter = itertools.count()
+        self._cuts: list[tuple[int, int]] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            for _ in range(self._size):
+                await self.add_member()
+            if self._size:
+                await self.wait_for_convergence()
+        except BaseException:
+            await self._world.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._world.close()
+
+    # -- members -----------------------------------------------------------------------------
+
+    @property
+    def members(self) -> list[MemberHandle]:
+        """The members that were started and neither removed nor killed."""
+        return list(self._members.values())
+
+    def member(self, index: int) -> MemberHandle:
+        """Return a running member by index."""
+        return self._members[index]
+
+    async def add_member(self, **overrides: Any) -> MemberHandle:  # Any: config fields
+        """Start one more member, with every running one as a peer, and return when it serves."""
+        peers = overrides.pop("peers", None)
+        if peers is None:
+            peers = tuple(member.address for member in self.members)
+        index = next(self._counter)
+        config = self._config.with_changes(name=f"m{index}", peers=peers, **overrides)
+        return await self._start(index, config)
+
+    async def _start(self, index: int, config: ClusterConfig) -> MemberHandle:
+        backend = await self._world.start(index, config)
+        self._configs[index] = config.with_changes(bind=backend.address)
+        member = self._members[index] = MemberHandle(
+            index=index,
+            name=config.name or "",
+            member=backend.id,
+            address=backend.address,
+            backend=backend,
+        )
+        return member
+
+    async def remove_member(self, index: int) -> Mapping[str, Any]:  # Any: receipt fields
+        """Let a member leave gracefully; return its receipt."""
+        receipt = await self._members[index].drain()
+        del self._members[index]
+        await self._world.forget(index)
+        return receipt
+
+    async def kill(self, index: int) -> None:
+        """Stop a member without a goodbye."""
+        del self._members[index]
+        await self._world.kill(index)
+
+    async def restart(self, index: int) -> MemberHandle:
+        """Start a stopped member again, on its address, with empty memory."""
+        assert index not in self._members, f"member {index} is running"
+        peers = tuple(member.address for member in self.members)
+        config = self._configs[index]
+        return await self._start(index, config.with_changes(peers=peers or config.peers))
+
+    # -- faults ------------------------------------------------------------------------------
+
+    async def pause(self, index: int) -> None:
+        """Freeze a member."""
+        await _supported(self._world.pause(index))
+
+    async def resume(self, index: int) -> None:
+        """Let a frozen member run on."""
+        await _supported(self._world.resume(index))
+
+    def cut(self, source: int, target: int) -> None:
+        """Drop what `source` sends to `target`; the other direction stays."""
+        _skip_if_unsupported(lambda: self._world.cut(source, target))
+        self._cuts.append((source, target))
+
+    def partition(self, *groups: Sequence[int]) -> None:
+        """Let members reach only their own group."""
+        for left, right in itertools.permutations(groups, 2):
+            for source, target in itertools.product(left, right):
+                self.cut(source, target)
+
+    def isolate(self, index: int) -> None:
+        """Cut a member off from all others."""
+        self.partition([index], [other for other in self._members if other != index])
+
+    def heal(self) -> int:
+        """Undo every cut.
+
+        Returns:
+            How many packets and stream segments the cuts had stopped.
+
+        Raises:
+            AssertionError: the cuts stopped nothing, so that the test shows nothing.
+        """
+        affected = self._world.heal()
+        assert not self._cuts or affected > 0, f"the cuts {self._cuts} stopped no traffic"
+        self._cuts.clear()
+        return affected
+
+    def link(self, source: int, target: int, **conditions: float) -> None:
+        """Set `latency`, `jitter`, `loss`, `duplicate`, `reorder` or `bandwidth` of one direction."""
+        _skip_if_unsupported(lambda: self._world.link(source, target, **conditions))
+
+    def clock(self, index: int, **shifts: float) -> None:
+        """Set `skew`, `drift` or `jump` of a member's clocks."""
+        _skip_if_unsupported(lambda: self._world.clock(index, **shifts))
+
+    # -- waiting and looking -----------------------------------------------------------------
+
+    def now(self) -> float:
+        """Seconds of the world's clock."""
+        return self._world.now()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let the world's time pass (virtual time in the simulated world)."""
+        await self._world.sleep(seconds)
+
+    async def eventually(
+        self,
+        probe: Callable[[], Awaitable[Any]],  # Any: only its truth counts
+        *,
+        within: float = 60.0,
+        what: str = "the condition",
+    ) -> None:
+        """Wait until `probe` is true; raises `AssertionError` saying what each member saw."""
+        await eventually(
+            self._world,
+            probe,
+            within=within,
+            interval=POLL_INTERVAL,
+            describe=self._describe,
+            what=what,
+        )
+
+    async def wait_for_convergence(self, count: int | None = None, timeout: float = 60.0) -> None:
+        """Wait until all members see the same members and table, with every copy complete.
+
+        `count` is how many members there must be, by default the running ones.
+        """
+        wanted = len(self._members) if count is None else count
+        await self.eventually(
+            lambda: self._converged(wanted), within=timeout, what=f"convergence of {wanted} members"
+        )
+
+    async def _converged(self, count: int) -> bool:
+        expected = sorted(member.id for member in self.members)
+        tables = []
+        for member in self.members:
+            status = await _ask(member, "status")
+            if status is None or status["members"] != count or not status["ready"]:
+                return False
+            if status["migrating"] or status["under_replicated"] or status["orphans"]:
+                return False
+            if count == len(expected) and await member.members() != expected:
+                return False
+            tables.append((status["table_version"], status["coordinator"]))
+        return len(set(tables)) == 1
+
+    async def copies(self, map_name: str, key: Key) -> list[int]:
+        """Return the indexes of the members that really hold a live copy of `key`."""
+        return [m.index for m in self.members if await m.holds(map_name, key)]
+
+    async def key_copies(self, map_name: str) -> dict[bytes, list[int]]:
+        """Return, for every encoded key of a map, the indexes of the members that hold it."""
+        holders: dict[bytes, list[int]] = {}
+        for member in self.members:
+            for keys in (await member.inspect(f"keys:{map_name}")).values():
+                for key in keys:
+                    holders.setdefault(bytes(key), []).append(member.index)
+        return holders
+
+    async def owner_of(self, partition: int) -> int:
+        """Return the index of the member that owns a partition by the first member's table."""
+        rows = (await self.members[0].inspect("table"))["rows"]
+        by_id = {member.id: member.index for member in self.members}
+        return by_id[rows[partition][1][0]]
+
+    async def _describe(self) -> list[str]:
+        lines = []
+        for member in self.members:
+            status = await _ask(member, "status")
+            seen = await _ask(member, "members") or []
+            names = [f"{m['name']}:{m['state']}{'(leaving)' * m['leaving']}" for m in seen]
+            lines.append(f"{member!r} sees {names}; {status}")
+        return lines
+
+
+async def _ask(member: MemberHandle, what: str) -> Any:  # Any: MessagePack values
+    try:
+        return await member.inspect(what)
+    except CacheError:
+        return None
+
+
+async def _supported(action: Awaitable[None]) -> None:
+    try:
+        await action
+    except UnsupportedFaultError as error:
+        _skip(error)
+
+
+def _skip_if_unsupported(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except UnsupportedFaultError as error:
+        _skip(error)
+
+
+def _skip(error: UnsupportedFaultError) -> None:
+    import pytest  # Imported here: the library itself does not need pytest.
+
+    pytest.skip(str(error))

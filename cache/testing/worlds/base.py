@@ -1,0 +1,97 @@
+"""What a world has to offer to the test cluster, and the faults it may decline."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from cache.cluster.config import ClusterConfig
+from cache.cluster.ids import Address, MemberId
+from cache.testing.members import Backend
+
+
+class UnsupportedFaultError(Exception):
+    """This world cannot inject the fault; the test cluster turns it into a skipped test."""
+
+
+class WorldMember(Backend, Protocol):
+    """A running member."""
+
+    id: MemberId
+    address: Address
+
+
+class TestWorld(Protocol):
+    """Runs members and injects faults. Members are named by their index in the cluster."""
+
+    __test__ = False
+
+    async def start(self, index: int, config: ClusterConfig) -> WorldMember:
+        """Start a member and return when it serves."""
+        ...
+
+    async def kill(self, index: int) -> None:
+        """Stop a member at once, as SIGKILL does."""
+        ...
+
+    async def forget(self, index: int) -> None:
+        """Clean up after a member that ended by itself."""
+        ...
+
+    async def pause(self, index: int) -> None:
+        """Stop a member's execution, as SIGSTOP does."""
+        ...
+
+    async def resume(self, index: int) -> None:
+        """Let a paused member run on."""
+        ...
+
+    def cut(self, source: int, target: int) -> None:
+        """Drop everything sent from one member to another."""
+        ...
+
+    def heal(self) -> int:
+        """Undo all cuts; return how many packets and segments they had affected."""
+        ...
+
+    def link(self, source: int, target: int, **conditions: float) -> None:
+        """Set latency, jitter, loss, duplicate, reorder or bandwidth of one direction."""
+        ...
+
+    def clock(self, index: int, **shifts: float) -> None:
+        """Set skew, drift or jump of a member's clocks."""
+        ...
+
+    def now(self) -> float:
+        """Seconds of this world's clock."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Let this world's time pass."""
+        ...
+
+    async def close(self) -> None:
+        """Stop everything that was started."""
+        ...
+
+
+async def eventually(
+    world: TestWorld,
+    probe: Callable[[], Awaitable[Any]],  # Any: only its truth counts
+    *,
+    within: float,
+    interval: float,
+    describe: Callable[[], Awaitable[Sequence[str]]],
+    what: str,
+) -> None:
+    """Wait until `probe` is true.
+
+    Raises:
+        AssertionError: it was not within `within` seconds of the world's clock; says what each member saw.
+    """
+    deadline = world.now() + within
+    while not await probe():
+        if world.now() >= deadline:
+            lines = "\n  ".join(await describe())
+            raise AssertionError(f"{what} did not happen within {within} s\n  {lines}")
+        await world.sleep(interval)

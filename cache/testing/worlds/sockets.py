@@ -1,0 +1,93 @@
+"""Several nodes in this process, on real loopback sockets. Network faults cannot be injected here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from cache.cluster.config import ClusterConfig
+from cache.cluster.node import Node
+from cache.testing.worlds.base import UnsupportedFaultError
+
+
+class NodeBackend:
+    """Calls a node that runs on this very event loop."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.id = node.id
+        self.address = node.address
+
+    async def call(self, map_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a map method.  # Any: as the map's method."""
+        return await getattr(self.node.map(map_name), method)(**arguments)
+
+    async def inspect(self, what: str) -> Any:
+        """Ask the node about itself.  # Any: MessagePack values."""
+        return self.node.inspect(what)
+
+    async def drain(self) -> Mapping[str, Any]:
+        """Let the node leave gracefully.  # Any: MessagePack values."""
+        return asdict(await self.node.drain())
+
+
+class SocketsWorld:
+    """Real sockets, real time, one event loop."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[int, Node] = {}
+
+    async def start(self, index: int, config: ClusterConfig) -> NodeBackend:
+        """Start a node on this loop."""
+        node = Node(config)
+        await node.start()
+        self._nodes[index] = node
+        return NodeBackend(node)
+
+    async def kill(self, index: int) -> None:
+        """Close the node's sockets without a goodbye."""
+        await self._nodes.pop(index).abort()
+
+    async def forget(self, index: int) -> None:
+        """Drop a node that closed by itself."""
+        await self._nodes.pop(index).abort()
+
+    async def pause(self, index: int) -> None:
+        """Not possible: the nodes share one event loop."""
+        raise UnsupportedFaultError("pause: nodes in one process share its event loop")
+
+    async def resume(self, index: int) -> None:
+        """Not possible, see `pause`."""
+        raise UnsupportedFaultError("resume: nodes in one process share its event loop")
+
+    def cut(self, source: int, target: int) -> None:
+        """Not possible: the kernel's loopback has no faults."""
+        raise UnsupportedFaultError("cut: real loopback sockets")
+
+    def heal(self) -> int:
+        """Not possible, see `cut`."""
+        raise UnsupportedFaultError("heal: real loopback sockets")
+
+    def link(self, source: int, target: int, **conditions: float) -> None:
+        """Not possible, see `cut`."""
+        raise UnsupportedFaultError("link: real loopback sockets")
+
+    def clock(self, index: int, **shifts: float) -> None:
+        """Not possible: nodes in one process share its clocks."""
+        raise UnsupportedFaultError("clock: real clocks")
+
+    def now(self) -> float:
+        """Seconds of the event loop."""
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let real time pass."""
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Stop every node."""
+        for index in sorted(self._nodes):
+            await self._nodes[index].abort()
+        self._nodes.clear()
