@@ -140,7 +140,6 @@ class Node:
         try:
             await self._listen()
             self._build()
-            self._membership.start()
             await self._membership.join()
             self._partitions.start()
             self._replication.start()
@@ -168,7 +167,7 @@ class Node:
         self._rpc.address = self._address
 
     def _on_packet(self, source: Address, payload: bytes) -> None:
-        if self._state in ("serving", "starting") and hasattr(self, "_membership"):
+        if hasattr(self, "_membership"):
             self._membership.receive_packet(source, payload)
 
     def _build(self) -> None:
@@ -258,6 +257,7 @@ class Node:
             return
         self._state = "closed"
         if hasattr(self, "_router"):
+            self._membership.close()
             self._router.close()
             self._replication.set_quorum(reached=False)
         await self._scope.close()

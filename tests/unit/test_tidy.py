@@ -66,6 +66,8 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.workflows": FEATURES,
     "cache.cluster.node": NODE,
     "cache.cli": EDGES,
+    "cache.client": EDGES,
+    "cache.demo": EDGES,
     "cache.__main__": EDGES,
     "cache.admin": EDGES,
     "cache.adapters": EDGES,

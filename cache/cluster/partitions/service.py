@@ -128,7 +128,7 @@ class PartitionService:
         """The member that makes tables: the oldest live one that is not leaving."""
         members = self._membership.members()
         staying = [member for member in members if not member.leaving]
-        return (staying or members)[0].id
+        return (staying or members)[0].id if members else self._me  # None once this one left.
 
     # -- reports from owners -----------------------------------------------------------------
 

@@ -1,0 +1,117 @@
+"""Options that several commands share, and the connection they describe."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from cache.cli.outcome import NO_CONNECTION, fail
+
+if TYPE_CHECKING:
+    from cache.client import ClusterClient
+
+DEFAULT_AT: Final = "127.0.0.1:7400"
+
+F = TypeVar("F", bound=Callable[..., Any])  # Any: click passes options as keyword arguments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The member a command talks to."""
+
+    at: str
+    cluster_name: str
+    secret: str | None
+    timeout: float
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[ClusterClient]:
+        """Connect, or exit with a clear line."""
+        from cache.client import ClusterClient
+        from cache.errors import IndeterminateError, JoinRefusedError, UnavailableError
+
+        async with ClusterClient(
+            self.at, cluster_name=self.cluster_name, secret=self.secret, timeout=self.timeout
+        ) as client:
+            try:
+                await client.connect()
+            except (UnavailableError, IndeterminateError, JoinRefusedError) as error:
+                fail(f"cannot connect to {self.at}: {error}", NO_CONNECTION)
+            yield client
+
+
+def target_options(command: F) -> Callable[..., Any]:  # Any: as click's own decorators
+    """Add --at, --cluster-name, --secret and --timeout; the command gets `target`."""
+
+    @click.option(
+        "--at",
+        envvar="CACHE_AT",
+        default=DEFAULT_AT,
+        show_default=True,
+        metavar="HOST:PORT",
+        help="A member of the cluster.  [env: CACHE_AT]",
+    )
+    @click.option("--cluster-name", default="cache", show_default=True, help="Its cluster's name.")
+    @click.option("--secret", envvar="CACHE_SECRET", help="Its secret.  [env: CACHE_SECRET]")
+    @click.option(
+        "--timeout",
+        default=10.0,
+        show_default=True,
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Limit for each request.",
+    )
+    @wraps(command)
+    def with_target(
+        *, at: str, cluster_name: str, secret: str | None, timeout: float, **options: object
+    ) -> object:
+        target = Target(at=at, cluster_name=cluster_name, secret=secret, timeout=timeout)
+        return command(target=target, **options)
+
+    return with_target
+
+
+map_option: Final = click.option(
+    "--map", "map_name", default="default", show_default=True, help="Name of the map."
+)
+ttl_option: Final = click.option(
+    "--ttl",
+    callback=lambda _, __, text: check_ttl(text),
+    help='Time to live: seconds, or text such as "1h30m"; "never" to keep it for ever.',
+)
+json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def check_ttl(text: str | None) -> str | None:
+    """Return `text` if it is a time to live; a usage error otherwise."""
+    if text is None or text == "never":
+        return text
+    ttl_value(text)
+    return text
+
+
+def ttl_value(text: str) -> float | str | None:
+    """Return the map's argument for a --ttl: seconds, text with units, or None for never."""
+    from cache.durations import parse_ttl
+
+    if text == "never":
+        return None
+    try:
+        value: float | str = float(text)
+    except ValueError:
+        value = text
+    try:
+        parse_ttl(value)
+    except (ValueError, TypeError) as error:
+        raise click.BadParameter(str(error), param_hint="--ttl") from error
+    return value
+
+
+def ttl_argument(text: str | None) -> dict[str, float | str | None]:
+    """Return the keyword argument for --ttl: none when it was not given."""
+    return {} if text is None else {"ttl": ttl_value(text)}

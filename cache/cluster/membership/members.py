@@ -1,0 +1,210 @@
+"""Members and what is believed of each: the precedence of rumours, and who is asked next. Pure.
+
+A rumour carries an incarnation, a counter that only the member itself raises. For equal lives the later incarnation
+wins; at the same one suspicion beats alive and death beats both. Leaving is final. Only the member itself can come back
+from suspicion or death, by raising its incarnation.
+
+Source: Das, Gupta, Motivala, SWIM, DSN 2002, §4.2.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Final
+
+from cache.cluster.ids import Address, MemberId, member_name
+from cache.cluster.wire.messages import MemberRecord
+
+INCARNATION_MAX: Final = 2**62
+"""A rumour beyond it is ignored, so that a hostile one cannot exhaust the counter."""
+
+
+class MemberState(enum.IntEnum):
+    """What is believed of a member."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One life of a member, as this one knows it."""
+
+    id: MemberId
+    address: Address
+    incarnation: int = 0
+    state: MemberState = MemberState.ALIVE
+    seniority: int = 1
+    """Order of joining: the first member has 1. The smallest live one coordinates."""
+    leaving: bool = False
+    """True once the member announced that it is going: it gets no new copies."""
+    weight: int = 1
+    host: str | None = None
+    zone: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the member."""
+        return member_name(self.id)
+
+    @property
+    def live(self) -> bool:
+        """Whether the member counts: alive, or only suspected not to be."""
+        return self.state in (MemberState.ALIVE, MemberState.SUSPECT)
+
+    def to_record(self) -> MemberRecord:
+        """Return the wire form."""
+        return MemberRecord(
+            id=self.id,
+            address=self.address,
+            incarnation=self.incarnation,
+            state=int(self.state),
+            seniority=self.seniority,
+            leaving=self.leaving,
+            weight=self.weight,
+            host=self.host or "",
+            zone=self.zone or "",
+            tags=dict(self.tags),
+        )
+
+
+def member_from_record(record: MemberRecord) -> Member | None:
+    """Return the member of its wire form, or None when the record makes no sense."""
+    plausible = (
+        0 < len(record.id) <= 256
+        and 0 < len(record.address) <= 256
+        and 0 <= record.incarnation <= INCARNATION_MAX
+        and 0 <= record.state <= MemberState.LEFT
+        and 0 <= record.weight <= 1000
+        and record.seniority >= 1
+        and len(record.host) + len(record.zone) <= 512
+        and sum(len(k) + len(v) for k, v in record.tags.items()) <= 1024
+    )
+    if not plausible:
+        return None
+    return Member(
+        id=MemberId(record.id),
+        address=Address(record.address),
+        incarnation=record.incarnation,
+        state=MemberState(record.state),
+        seniority=record.seniority,
+        leaving=record.leaving,
+        weight=record.weight,
+        host=record.host or None,
+        zone=record.zone or None,
+        tags=record.tags,
+    )
+
+
+def supersedes(news: Member, known: Member) -> bool:
+    """Return whether a rumour changes what is believed of the same life."""
+    if known.state is MemberState.LEFT:
+        return False
+    match news.state:
+        case MemberState.LEFT:
+            return True
+        case MemberState.ALIVE:
+            return news.incarnation > known.incarnation
+        case MemberState.SUSPECT:
+            if known.state is MemberState.ALIVE:
+                return news.incarnation >= known.incarnation
+            return known.state is MemberState.SUSPECT and news.incarnation > known.incarnation
+        case MemberState.DEAD:
+            return known.state is not MemberState.DEAD and news.incarnation >= known.incarnation
+
+
+class MemberList:
+    """Everybody known, this member included."""
+
+    def __init__(self, local: Member, rng: Random, *, members_max: int) -> None:
+        self.local = local
+        self._rng = rng
+        self._members_max = members_max
+        self._members: dict[MemberId, Member] = {local.id: local}
+        self._changed_at: dict[MemberId, float] = {}
+        self._probe_order: list[MemberId] = []
+
+    def get(self, member: MemberId) -> Member | None:
+        """Return what is known of a life."""
+        return self._members.get(member)
+
+    def all(self) -> list[Member]:
+        """Return everybody known, dead ones included, in a stable order."""
+        return list(self._members.values())
+
+    def live(self) -> list[Member]:
+        """Return the members that count, this one included, oldest first."""
+        live = [member for member in self._members.values() if member.live]
+        return sorted(live, key=lambda member: (member.seniority, member.id))
+
+    def others(self) -> list[Member]:
+        """Return the live members but this one."""
+        return [m for m in self._members.values() if m.live and m.id != self.local.id]
+
+    def count_live(self) -> int:
+        """Count the members that count, this one included."""
+        return sum(member.live for member in self._members.values())
+
+    def at(self, address: Address) -> Member | None:
+        """Return the live member that listens at `address`, if another one does."""
+        found = (m for m in self.others() if m.address == address)
+        return next(found, None)
+
+    def put(self, member: Member, now: float) -> bool:
+        """Store what is believed now; return False when there is no room for another member."""
+        known = self._members.get(member.id)
+        if known is None and len(self._members) >= self._members_max:
+            return False
+        if known is None or known.state is not member.state:
+            self._changed_at[member.id] = now
+        self._members[member.id] = member
+        if member.id == self.local.id:
+            self.local = member
+        return True
+
+    def changed_at(self, member: MemberId) -> float:
+        """Return when the state of a member changed last."""
+        return self._changed_at.get(member, 0.0)
+
+    def recently_dead(self, now: float, within: float) -> list[Member]:
+        """Return members that died at most `within` seconds ago."""
+        return [
+            member
+            for member in self._members.values()
+            if member.state is MemberState.DEAD and now - self.changed_at(member.id) <= within
+        ]
+
+    def reap(self, now: float, after: float) -> None:
+        """Forget members that have been gone for longer than `after` seconds."""
+        for member in self.all():
+            if not member.live and now - self.changed_at(member.id) > after:
+                del self._members[member.id]
+                self._changed_at.pop(member.id, None)
+
+    def next_probe(self) -> Member | None:
+        """Return whom to probe: everybody once in a shuffled order, then shuffled anew."""
+        for _ in range(2):
+            while self._probe_order:
+                member = self._members.get(self._probe_order.pop())
+                if member is not None and member.live:
+                    return member
+            self._probe_order = [member.id for member in self.others()]
+            self._rng.shuffle(self._probe_order)
+        return None
+
+    def sample(self, count: int, *excluded: MemberId) -> list[Member]:
+        """Return up to `count` random live members, neither this one nor an excluded one."""
+        eligible = [member for member in self.others() if member.id not in excluded]
+        return self._rng.sample(eligible, min(count, len(eligible)))
+
+    def set_local(self, **changes: object) -> Member:
+        """Change the record of this member and return it."""
+        self.local = replace(self.local, **changes)  # type: ignore[arg-type]  # field names by caller
+        self._members[self.local.id] = self.local
+        return self.local

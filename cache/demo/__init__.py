@@ -1,0 +1,1 @@
+"""`cache demo`: real processes, real input, a real crash, and a proof at the end."""
