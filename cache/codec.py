@@ -1,7 +1,7 @@
 """Keys and values to bytes and back. No pickle: decoding never runs code.
 
-A key is one tag byte (`s` text, `b` bytes, `i` whole number) and its canonical form. A value is one tag byte: 0 and
-the bytes themselves, untouched, or 1 and MessagePack.
+A key is one tag byte (`s` text, `b` bytes, `i` whole number) and its canonical form. A value is one
+tag byte: 0 and the bytes themselves, untouched, or 1 and MessagePack.
 """
 
 from __future__ import annotations
@@ -54,10 +54,18 @@ def decode_key(encoded: bytes) -> str | bytes | int:
             case b"b":
                 return body
             case b"i":
-                return int(body)
-    except ValueError as error:
+                return _whole_number(body)
+            case _:
+                raise CodecError(f"damaged key {encoded[:64]!r}: unknown tag")
+    except (UnicodeDecodeError, OverflowError) as error:
         raise CodecError(f"damaged key {encoded[:64]!r}: {error}") from error
-    raise CodecError(f"damaged key {encoded[:64]!r}: unknown tag")
+
+
+def _whole_number(body: bytes) -> int:
+    digits = body.removeprefix(b"-")
+    if not digits.isdigit():
+        raise CodecError(f"damaged key {body[:64]!r}: no whole number")
+    return int(body)
 
 
 def encode_value(value: object) -> bytes:

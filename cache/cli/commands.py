@@ -1,6 +1,6 @@
 """The group of commands. Each command imports what it needs when it runs, so that `--help` is quick.
 
-Exit codes: see `cache.cli.outcome`. The environment is read here and in `options.py`, nowhere else.
+Exit codes: see `cache.cli.outcome`. The environment is read in this package only (`envvar=`).
 """
 
 from __future__ import annotations

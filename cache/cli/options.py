@@ -41,7 +41,8 @@ class Target:
             try:
                 await client.connect()
             except (UnavailableError, IndeterminateError, JoinRefusedError) as error:
-                fail(f"cannot connect to {self.at}: {error}", NO_CONNECTION)
+                reason = str(error).removeprefix(f"{self.at}: ")
+                fail(f"cannot connect to {self.at}: {reason}", NO_CONNECTION)
             yield client
 
 

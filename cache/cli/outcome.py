@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -33,6 +34,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:  # Any: asyncio's own parameters
     """Run a command's coroutine; turn the library's errors into exit codes."""
     from cache.errors import CacheError
 
+    # What the library logs is said again by the error; one line is enough.
+    logging.getLogger("cache").addHandler(logging.NullHandler())
     try:
         return asyncio.run(work)
     except CacheError as error:
@@ -48,9 +51,9 @@ def exit_code(error: Exception) -> int:
     match error:
         case ConfigError() | CodecError():
             return USAGE
+        case IndeterminateError():  # Before OSError: a time-out is one, too.
+            return INDETERMINATE
         case JoinRefusedError() | OSError():
             return NO_CONNECTION
-        case IndeterminateError():
-            return INDETERMINATE
         case _:
             return REJECTED

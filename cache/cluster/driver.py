@@ -1,7 +1,7 @@
 """Runs any machine: empties the inbox first, then ticks, then carries out what the machine asks for.
 
-The order matters. A loop that was busy for a while finds both an acknowledgement in its inbox and an overdue timer; were
-the timer first, an answer already received would become a suspicion.
+The order matters. A loop that was busy for a while finds both an acknowledgement in its inbox and
+an overdue timer; were the timer first, an answer already received would become a suspicion.
 """
 
 from __future__ import annotations

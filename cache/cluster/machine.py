@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 EventT = TypeVar("EventT", contravariant=True)
-OutputT = TypeVar("OutputT", covariant=True)
+OutputT = TypeVar("OutputT")
 
 
 class Machine(Protocol[EventT, OutputT]):

@@ -97,7 +97,7 @@ async def crash(demo: Demo) -> None:
         demo.summary.require(
             code == SIGKILL_EXIT, f"{victim.name} ended with {code}, not by SIGKILL"
         )
-        await demo.cluster.forget(victim, "killed (SIGKILL)")
+        await demo.cluster.forget(victim, "killed")
         times = CrashTimes(victim.id, demo.ids())
         await demo.cluster.until("the copies are restored", times.take)
     finally:
@@ -195,7 +195,6 @@ async def drain(demo: Demo) -> None:
         f"its receipt: complete={receipt['complete']}, {receipt['partitions']} partitions and "
         f"{receipt['keys']:,} keys handed over in {receipt['seconds']:.2f} s"
     )
-    code = await leaver.process.wait_exit()
     await demo.cluster.forget(leaver, "drained")
     ids = demo.ids()
     known_at = await demo.cluster.until(
@@ -206,6 +205,7 @@ async def drain(demo: Demo) -> None:
         "the copies are complete without it",
         lambda sights: is_settled(sights, ids) and not any(s.mentions(leaver.id) for s in sights),
     )
+    code = await leaver.process.wait_exit()
     add = demo.summary.add
     add("drain", "keys handed over", receipt["keys"])
     add("drain", "handed over in", receipt["seconds"], "s")

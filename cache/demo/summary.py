@@ -21,13 +21,10 @@ class Finding:
 
     def text(self) -> str:
         """Return the value as it is printed."""
-        match self.value:
-            case float():
-                return f"{self.value:,.2f} {self.unit}".strip()
-            case int():
-                return f"{self.value:,} {self.unit}".strip()
-            case _:
-                return self.value
+        if isinstance(self.value, str):
+            return self.value
+        digits = 0 if isinstance(self.value, int) else 2
+        return f"{self.value:,.{digits}f} {self.unit}".strip()
 
 
 @dataclass(slots=True)
@@ -50,7 +47,7 @@ class Summary:
         """Note a measured value."""
         self.findings.append(Finding(step, what, value, unit))
 
-    def require(self, holds: bool, otherwise: str) -> None:  # noqa: FBT001  (like assert)
+    def require(self, holds: bool, otherwise: str) -> None:
         """Note a failure unless it holds."""
         if not holds:
             self.failures.append(otherwise)

@@ -86,12 +86,14 @@ class PlainView:
     def rest(self) -> None:
         """Print one line per node."""
         for row in self._rows:
-            numbers = (
-                f"sees {row.members} members, owns {row.owned:>4}, backs up {row.backups:>4}, "
-                f"holds {row.entries:,} entries"
+            if not row.members:
+                self._write(f"     {row.name}: {row.state}")
+                continue
+            role = ", coordinator" if row.coordinator else ""
+            self._write(
+                f"     {row.name}: {row.state}, sees {row.members} members, owns {row.owned} "
+                f"partitions, backs up {row.backups}, holds {row.entries:,} entries{role}"
             )
-            role = " (coordinator)" if row.coordinator else ""
-            self._write(f"     {row.name} {row.state}: " + (numbers if row.members else "") + role)
 
     @contextmanager
     def progress(self, text: str, total: int) -> Iterator[Advance]:
@@ -173,7 +175,7 @@ def _table(rows: Sequence[NodeRow]) -> Table:
     table = Table(title="Nodes", title_justify="left", expand=False)
     for heading in ("node", "address", "pid", "state"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("sees members", "owned", "backups", "entries"):
+    for heading in ("sees", "owned", "backups", "entries"):
         table.add_column(heading, justify="right")
     for row in rows:
         numbers: list[Any] = [row.members, row.owned, row.backups, f"{row.entries:,}"]

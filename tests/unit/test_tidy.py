@@ -64,6 +64,7 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.singletons": FEATURES,
     "cache.cluster.entities": FEATURES,
     "cache.cluster.workflows": FEATURES,
+    "cache.cluster.inspection": FEATURES,
     "cache.cluster.node": NODE,
     "cache.cli": EDGES,
     "cache.client": EDGES,

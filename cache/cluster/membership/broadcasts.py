@@ -1,4 +1,5 @@
-"""Rumours still to be told, each a limited number of times; the newest about a member replaces older ones. Pure."""
+"""Rumours still to be told, each a limited number of times; the newest about a member replaces
+older ones. Pure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Members and what is believed of each: the precedence of rumours, and who is asked next. Pure.
 
-A rumour carries an incarnation, a counter that only the member itself raises. For equal lives the later incarnation
-wins; at the same one suspicion beats alive and death beats both. Leaving is final. Only the member itself can come back
-from suspicion or death, by raising its incarnation.
+A rumour carries an incarnation, a counter that only the member itself raises. For equal lives the
+later incarnation wins; at the same one suspicion beats alive and death beats both. Leaving is
+final. Only the member itself can come back from suspicion or death, by raising its incarnation.
 
 Source: Das, Gupta, Motivala, SWIM, DSN 2002, §4.2.
 """

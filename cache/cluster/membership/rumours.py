@@ -1,8 +1,8 @@
 """What becomes of a rumour: the book of members, suspicions and what is passed on. Pure.
 
-The rules are SWIM's with Lifeguard's, and four of our own: a newer life at an address buries the older one; a buried
-member that still talks is told, so that it can refute; a remote death learnt by push-pull counts only as suspicion; and
-a rumour about this member itself is refuted at once.
+The rules are SWIM's with Lifeguard's, and four of our own: a newer life at an address buries the
+older one; a buried member that still talks is told, so that it can refute; a remote death learnt by
+push-pull counts only as suspicion; and a rumour about this member itself is refuted at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ FORGET_FACTOR: Final = 20
 class Book:
     """Believes, suspects, buries and passes on."""
 
-    def __init__(self, local: Member, config: ClusterConfig, codec: PacketCodec, rng: Random) -> None:
+    def __init__(
+        self, local: Member, config: ClusterConfig, codec: PacketCodec, rng: Random
+    ) -> None:
         self.config = config
         self.gossip = config.gossip
         self.rng = rng

@@ -1,6 +1,8 @@
-"""Lifeguard's two ideas: suspicion that shortens as others confirm it, and doubt of one's own health. Pure.
+"""Lifeguard's two ideas: suspicion that shortens as others confirm it, and doubt of one's own
+health. Pure.
 
-Source: Dadgar, Phillips, Currey, Lifeguard: Local Health Awareness for More Accurate Failure Detection, DSN 2018.
+Source: Dadgar, Phillips, Currey, Lifeguard: Local Health Awareness for More Accurate Failure
+Detection, DSN 2018.
 """
 
 from __future__ import annotations

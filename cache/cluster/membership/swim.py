@@ -1,8 +1,9 @@
 """SWIM with Lifeguard as a machine: probes, timers, and which rumour goes into which packet. Pure.
 
-Each probe interval one member is pinged. Is its answer late, relays are asked to ping it and it is asked over the
-stream, too; if nothing came by the end of the interval it is suspected. A member in doubt about itself (its own probes
-fail, it was accused, its loop stalled) is more patient by its awareness score.
+Each probe interval one member is pinged. Is its answer late, relays are asked to ping it and it is
+asked over the stream, too; if nothing came by the end of the interval it is suspected. A member in
+doubt about itself (its own probes fail, it was accused, its loop stalled) is more patient by its
+awareness score.
 
 Source: Das et al., SWIM, DSN 2002, §3-4; Dadgar et al., Lifeguard, DSN 2018, §3.
 """

@@ -1,7 +1,9 @@
-"""Digests of a partition: two copies are equal exactly when their digests are (but for a 2^-64 accident).
+"""Digests of a partition: two copies are equal exactly when their digests are (but for a 2^-64
+accident).
 
-The digest of a set of entries is the XOR of a 64-bit hash of each (map, key, version), kept up to date with every
-change. Values are not hashed: equal versions carry equal values. 64 buckets by key narrow a difference down.
+The digest of a set of entries is the XOR of a 64-bit hash of each (map, key, version), kept up to
+date with every change. Values are not hashed: equal versions carry equal values. 64 buckets by key
+narrow a difference down.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One member's copy of one partition: entries, deletes that are remembered, digests. Pure.
 
-An entry is a plain tuple of atoms `(value, hlc, origin, expires_at)`, so that the garbage collector need not look at
-it; `value` None is a tombstone. `(hlc, origin)` is the version: applying is "the later version wins", which makes
-repeats and reordering harmless. An entry that expires becomes a tombstone of the *same* version: an older copy
-somewhere else cannot bring it back.
+An entry is a plain tuple of atoms `(value, hlc, origin, expires_at)`, so that the garbage collector
+need not look at it; `value` None is a tombstone. `(hlc, origin)` is the version: applying is "the
+later version wins", which makes repeats and reordering harmless. An entry that expires becomes a
+tombstone of the *same* version: an older copy somewhere else cannot bring it back.
 """
 
 from __future__ import annotations

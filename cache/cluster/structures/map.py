@@ -242,7 +242,7 @@ class DistributedMap(Generic[V]):
         for key in located:
             if key not in found:
                 found[key] = await self._get(key)
-        return {k: decode_value(raw) for k, raw in found.items() if raw is not None}
+        return {k: cast(V, decode_value(raw)) for k, raw in found.items() if raw is not None}
 
     async def set_many(self, items: Mapping[Key, V], *, ttl: Ttl = DEFAULT) -> None:
         """Store all `items`: one request per member.

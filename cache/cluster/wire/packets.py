@@ -1,7 +1,8 @@
 """The packet protocol of membership: small, unordered, possibly lost or repeated.
 
-Layout: 2 magic bytes, 1 version byte, 4 bytes naming the cluster (hash of its name), with a secret 16 bytes of keyed
-BLAKE2b over everything else, then a MessagePack `Packet`. A packet is decoded whole, or dropped whole.
+Layout: 2 magic bytes, 1 version byte, 4 bytes naming the cluster (hash of its name), with a secret
+16 bytes of keyed BLAKE2b over everything else, then a MessagePack `Packet`. A packet is decoded
+whole, or dropped whole.
 """
 
 from __future__ import annotations

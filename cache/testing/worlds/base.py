@@ -24,7 +24,7 @@ class WorldMember(Backend, Protocol):
 class TestWorld(Protocol):
     """Runs members and injects faults. Members are named by their index in the cluster."""
 
-    __test__ = False
+    __test__: bool = False
 
     async def start(self, index: int, config: ClusterConfig) -> WorldMember:
         """Start a member and return when it serves."""

@@ -1,0 +1,176 @@
+"""Each member its own process on loopback: kills are SIGKILL, pauses are SIGSTOP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from cache.client import ClusterClient
+from cache.cluster.config import ClusterConfig
+from cache.cluster.ids import Address, MemberId
+from cache.testing.worlds.base import UnsupportedFaultError
+
+READY_TIMEOUT: Final = 60.0
+"""Seconds for a process to serve; generous, because test machines are shared."""
+
+EXIT_TIMEOUT: Final = 30.0
+LOG_TAIL_BYTES: Final = 4000
+
+
+class ProcessBackend:
+    """A member in a process, and the client that talks to it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.id = MemberId("")
+        self.address = Address("")
+        self._client: ClusterClient | None = None
+
+    async def connect(self, config: ClusterConfig) -> None:
+        """Wait for the ready line and open the client.
+
+        Raises:
+            AssertionError: the process ended or was not ready in time; says what it logged.
+        """
+        line = await asyncio.wait_for(self._read_line(), READY_TIMEOUT)
+        assert line, f"the member's process ended early:\n{self.log_tail()}"
+        ready = json.loads(line)
+        self.id, self.address = MemberId(ready["id"]), Address(ready["address"])
+        self._client = ClusterClient(
+            self.address, cluster_name=config.cluster_name, secret=config.secret
+        )
+
+    async def _read_line(self) -> bytes:
+        assert self.process.stdout is not None, "started with a pipe"
+        return await asyncio.to_thread(self.process.stdout.readline)
+
+    def log_tail(self) -> str:
+        """Return the end of what the process logged."""
+        return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+
+    @property
+    def client(self) -> ClusterClient:
+        """The client of this member."""
+        assert self._client is not None, "connected at start"
+        return self._client
+
+    async def call(self, map_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a map method on the member.  # Any: as the map's method."""
+        return await self.client.call(map_name, method, **arguments)
+
+    async def inspect(self, what: str) -> Any:
+        """Ask the member about itself.  # Any: MessagePack values."""
+        return await self.client.inspect(what)
+
+    async def drain(self) -> Mapping[str, Any]:
+        """Let the member leave gracefully.  # Any: MessagePack values."""
+        return await self.client.drain()
+
+    async def close(self) -> None:
+        """Kill the process if it still runs, and wait for its end."""
+        if self._client is not None:
+            await self._client.close()
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Wait until the process has ended."""
+        await asyncio.wait_for(asyncio.to_thread(self.process.wait), EXIT_TIMEOUT)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+
+class ProcessesWorld:
+    """Real processes, real time."""
+
+    def __init__(self) -> None:
+        self._members: dict[int, ProcessBackend] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="cache-test-")
+        self._count = 0
+
+    async def start(self, index: int, config: ClusterConfig) -> ProcessBackend:
+        """Start a process and return when its node serves."""
+        self._count += 1
+        log = Path(self._folder.name) / f"{self._count}-{config.name}.log"
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cache.testing.worlds.process_main"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        backend = ProcessBackend(process, log)
+        assert process.stdin is not None, "started with a pipe"
+        try:
+            process.stdin.write(json.dumps(asdict(config)).encode() + b"\n")
+            process.stdin.flush()
+            await backend.connect(config)
+        except BaseException:
+            await backend.close()
+            raise
+        self._members[index] = backend
+        return backend
+
+    async def kill(self, index: int) -> None:
+        """Send SIGKILL."""
+        await self._members.pop(index).close()
+
+    async def forget(self, index: int) -> None:
+        """Wait for a member that left; it ends by itself."""
+        backend = self._members.pop(index)
+        await backend.wait()
+        await backend.close()
+
+    async def pause(self, index: int) -> None:
+        """Send SIGSTOP."""
+        os.kill(self._members[index].process.pid, signal.SIGSTOP)
+
+    async def resume(self, index: int) -> None:
+        """Send SIGCONT."""
+        os.kill(self._members[index].process.pid, signal.SIGCONT)
+
+    def cut(self, source: int, target: int) -> None:
+        """Not possible on loopback without a proxy."""
+        raise UnsupportedFaultError("cut: real processes on loopback")
+
+    def heal(self) -> int:
+        """Not possible, see `cut`."""
+        raise UnsupportedFaultError("heal: real processes on loopback")
+
+    def link(self, source: int, target: int, **conditions: float) -> None:
+        """Not possible, see `cut`."""
+        raise UnsupportedFaultError("link: real processes on loopback")
+
+    def clock(self, index: int, **shifts: float) -> None:
+        """Not possible: processes share the machine's clocks."""
+        raise UnsupportedFaultError("clock: real clocks")
+
+    def now(self) -> float:
+        """Seconds of the event loop."""
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let real time pass."""
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Kill every process by its id."""
+        for index in sorted(self._members):
+            await self._members[index].close()
+        self._members.clear()
+        self._folder.cleanup()

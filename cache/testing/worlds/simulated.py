@@ -1,0 +1,115 @@
+"""Members in the simulator: virtual time, every fault, the same run for the same seed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from cache.cluster.config import ClusterConfig
+from cache.cluster.node import Node
+from cache.testing.sim.world import SimProcess, World
+
+
+class SimulatedBackend:
+    """Calls a node on its own simulated process."""
+
+    def __init__(self, process: SimProcess, node: Node) -> None:
+        self.process = process
+        self.node = node
+        self.id = node.id
+        self.address = node.address
+
+    async def call(self, map_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a map method on the node's loop.  # Any: as the map's method."""
+
+        async def call() -> Any:  # Any: as above
+            return await getattr(self.node.map(map_name), method)(**arguments)
+
+        return await self.process.run(call())
+
+    async def inspect(self, what: str) -> Any:
+        """Look into the node; takes no virtual time.  # Any: MessagePack values."""
+        return self.node.inspect(what)
+
+    async def drain(self) -> Mapping[str, Any]:
+        """Let the node leave gracefully.  # Any: MessagePack values."""
+        return asdict(await self.process.run(self.node.drain()))
+
+
+class SimulatedWorld:
+    """Nodes on simulated hosts, one each."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._members: dict[int, SimulatedBackend] = {}
+        self._hosts: dict[int, str] = {}
+        self._lives = 0
+        self._affected_before = 0
+
+    async def start(self, index: int, config: ClusterConfig) -> SimulatedBackend:
+        """Start a process with a node; a restarted member keeps its host."""
+        self._lives += 1
+        process = self.world.process(f"{config.name}.{self._lives}", self._hosts.get(index))
+        self._hosts[index] = process.host
+
+        async def build() -> Node:
+            return Node(config, environment=process.environment())
+
+        node = await process.run(build())
+        await process.run(node.start())
+        backend = self._members[index] = SimulatedBackend(process, node)
+        return backend
+
+    async def kill(self, index: int) -> None:
+        """Kill the process."""
+        self._members.pop(index).process.kill()
+
+    async def forget(self, index: int) -> None:
+        """End the process of a member that left."""
+        self._members.pop(index).process.kill()
+
+    async def pause(self, index: int) -> None:
+        """Stop the process."""
+        self._members[index].process.pause()
+
+    async def resume(self, index: int) -> None:
+        """Let the process run on."""
+        self._members[index].process.resume()
+
+    def cut(self, source: int, target: int) -> None:
+        """Cut one direction."""
+        self.world.network.cut(self._hosts[source], self._hosts[target])
+
+    def heal(self) -> int:
+        """Undo all cuts; return what they stopped."""
+        self.world.network.heal()
+        total = self.world.network.affected.get("cut", 0)
+        affected, self._affected_before = total - self._affected_before, total
+        return affected
+
+    def link(self, source: int, target: int, **conditions: float) -> None:
+        """Change the conditions of one direction."""
+        self.world.network.set_link(self._hosts[source], self._hosts[target], **conditions)
+
+    def clock(self, index: int, **shifts: float) -> None:
+        """Change a member's clocks: `skew` or `jump` (wall, seconds), `drift` (part)."""
+        process = self._members[index].process
+        process.clock.skew = shifts.get("skew", process.clock.skew) + shifts.get("jump", 0.0)
+        if "drift" in shifts:
+            process.loop.set_drift(shifts["drift"])
+
+    def now(self) -> float:
+        """Virtual seconds."""
+        return self.world.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """End every process; ports are free again."""
+        for index in sorted(self._members):
+            self._members[index].process.kill()
+        self._members.clear()
