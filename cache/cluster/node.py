@@ -217,6 +217,7 @@ class Node:
         )
         Gateway(rpc=self._rpc, map_of=self.map, inspect=self.inspect, drain=self._drain_remotely)
         self._rpc.on_refused = self._membership.report_refused
+        self._rpc.on_lost = self._membership.report_lost
         self._known: dict[MemberId, Address] = {}
         self._membership.subscribe(self._on_members)
         self._on_members()

@@ -35,7 +35,7 @@ class Exchanged:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The operating system refused a stream to this address."""
+    """A stream to this address was refused or broke: look once more whether anybody listens."""
 
     address: Address
 

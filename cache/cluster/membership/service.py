@@ -130,6 +130,11 @@ class MembershipService:
         if self._joined:
             self._driver.post(Refused(address))
 
+    def report_lost(self, address: Address) -> None:
+        """A link to `address` broke: look at once whether the member is still there."""
+        if self._joined:
+            self._driver.post(Refused(address))
+
     # -- life --------------------------------------------------------------------------------
 
     async def join(self) -> None:

@@ -231,6 +231,11 @@ class Link(Connection):
             self.end(Ending(f"silent for {now - self._heard_at:.1f} s"))
         self._unwritten_bytes = unwritten
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the handshake was completed and the link has not ended."""
+        return self._open
+
     # -- the end -----------------------------------------------------------------------------------
 
     def on_end(self, ending: Ending) -> None:

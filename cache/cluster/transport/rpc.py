@@ -65,6 +65,8 @@ class RpcEndpoint:
         self.address: Address | None = None
         """Advertised address, set by the node once it is bound."""
         self.on_refused: Callable[[Address], None] | None = None
+        self.on_lost: Callable[[Address], None] | None = None
+        """Called with the address when an open link to it broke: a hint, not a proof."""
         """Called with an address when a connection to it is refused by the operating system."""
         self._transport = transport
         self._config = config
@@ -184,6 +186,8 @@ class RpcEndpoint:
     def _forget_link(self, link: Link) -> None:
         if self._links.get(link.address) is link:
             del self._links[link.address]
+        if link.is_open and self.on_lost is not None and not self._closed:
+            self.on_lost(link.address)
 
     def _refused(self, address: Address) -> None:
         if self.on_refused is not None and not self._closed:
