@@ -3,6 +3,7 @@
 import pytest
 
 from cache.testing import TestCluster, cluster_test
+from cache.testing.campaign import crash_under_load
 
 KEYS = {f"key-{number}": number for number in range(1000)}
 

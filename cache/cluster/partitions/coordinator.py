@@ -144,6 +144,8 @@ class Coordinator:
                 lost.append(partition)
             partial = [member for member in row.joining if member in live]
             replicas = partial[:1] or list(target)
+        if self._merged:  # After a fork a copy may have gone the other way: it catches up anew.
+            del replicas[1:]
         missing = tuple(member for member in target if member not in replicas)
         if target and not missing:
             owner, serving = replicas[0], row.owner

@@ -24,6 +24,7 @@ from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import (
     CaughtUp,
+    CheckTable,
     Done,
     FetchTable,
     PushTable,
@@ -47,6 +48,9 @@ RETRY_INTERVAL: Final = 0.1
 
 BATCH_INTERVAL: Final = 0.005
 """Seconds in which reports are gathered before the next table is computed."""
+
+COMPARE_INTERVAL: Final = 1.0
+"""Seconds between two comparisons of a member's table with the coordinator's."""
 
 RELEASE_BATCH: Final = 64
 """Partitions handed over at once by one owner; bounds how many are briefly unserved."""
@@ -94,6 +98,7 @@ class PartitionService:
         rpc.register(CaughtUp, self._on_caught_up)
         rpc.register(Unreachable, self._on_unreachable)
         rpc.register(Release, self._on_release)
+        rpc.register(CheckTable, self._on_check)
 
     @property
     def table(self) -> Table:
@@ -113,6 +118,7 @@ class PartitionService:
         self._membership.subscribe(self._wake.set)
         self._wake.set()
         self._scope.spawn(self._coordinate(), name="coordinate")
+        self._scope.spawn(self._compare_with_coordinator(), name="compare_tables")
 
     async def wait_ready(self) -> None:
         """Return once this member has a table that knows it."""
@@ -202,6 +208,16 @@ class PartitionService:
         self._note_unreachable(MemberId(message.replica), partitions)
         return Done()
 
+    def _on_check(self, message: CheckTable, peer: Peer) -> Reply:
+        theirs = TableVersion(message.id.version, MemberId(message.id.coordinator))
+        if theirs != self.table.id and peer.member is not None:
+            self._confirmed.pop(peer.member, None)
+            if not self.table.descends_from(theirs):
+                self._seen.pop(peer.member, None)  # Fetch it: it may be another branch.
+            self._wake.set()
+        accepted = theirs == self.table.id
+        return TableAnswer(accepted=accepted, id=self._table_id(), table=None)
+
     async def _on_release(self, message: Release, peer: Peer) -> Reply:
         if message.id != self._table_id() or self._releaser is None:
             return Released(partitions=[])
@@ -261,6 +277,34 @@ class PartitionService:
         except CacheError as error:
             logger.debug("partitions.fetch_failed member=%s error=%s", member.id, error)
             return None
+
+    async def revalidate(self) -> None:
+        """Ask every member whether there is a newer table; used after this member was stalled."""
+        others = [member for member in self._membership.members() if member.id != self._me]
+        for table in await asyncio.gather(*(self._fetch(member) for member in others)):
+            if table is None or self.table.descends_from(table.id):
+                continue
+            if table.descends_from(self.table.id):
+                self._adopt(table)
+            else:
+                self._absorb(table)
+                self._wake.set()
+
+    async def _compare_with_coordinator(self) -> None:
+        """Tell the coordinator from time to time which table this member goes by.
+
+        A coordinator that was stalled or cut off does not know that others made tables without it.
+        """
+        while True:
+            await asyncio.sleep(COMPARE_INTERVAL)
+            member = self._membership.member(self.coordinator_id())
+            if member is None or member.id == self._me:
+                continue
+            try:
+                question = CheckTable(id=self._table_id())
+                await self._rpc.call(member.address, question, timeout=CALL_TIMEOUT)
+            except CacheError as error:
+                logger.debug("partitions.check_failed coordinator=%s error=%s", member.id, error)
 
     # -- coordinating ------------------------------------------------------------------------
 

@@ -26,7 +26,16 @@ Change = tuple[str, bytes, Entry]
 class PendingWrite:
     """A write that was applied here and waits for other copies."""
 
-    __slots__ = ("changes", "deadline", "epoch", "future", "needed", "operations", "waiting")
+    __slots__ = (
+        "before",
+        "changes",
+        "deadline",
+        "epoch",
+        "future",
+        "needed",
+        "operations",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -40,6 +49,8 @@ class PendingWrite:
         future: asyncio.Future[None],
     ) -> None:
         self.changes = changes
+        self.before: list[Entry | None] = []
+        """What the owner held for each change, to be put back if the write may not stand."""
         self.epoch = epoch
         self.operations = operations
         self.waiting: dict[MemberId, None] = dict.fromkeys(holders)
@@ -80,6 +91,7 @@ class Ownership:
 
     __slots__ = (
         "epoch",
+        "fence",
         "frozen",
         "holders",
         "joined",
@@ -96,6 +108,8 @@ class Ownership:
         self.replica = replica
         self.row = row
         self.epoch = row.epoch
+        self.fence = 0
+        """Latest epoch in which somebody else wrote to this copy; above `epoch` this one is deposed."""
         self.frozen = False
         """True while the partition is being handed over: nothing is served."""
         self.settled = True
@@ -111,7 +125,7 @@ class Ownership:
     @property
     def serving(self) -> bool:
         """Whether operations may run here now."""
-        return self.settled and not self.frozen
+        return self.settled and not self.frozen and self.fence <= self.epoch
 
     def update(self, row: Row) -> None:
         """Follow a newer table in which this member still owns the partition."""
@@ -146,6 +160,19 @@ class Ownership:
 
     def abandon(self, error: CacheError) -> None:
         """This member does not own the partition any more: unconfirmed writes fail."""
-        for pending in list(self.pending):
+        for pending in reversed(list(self.pending)):
+            if not pending.future.done():
+                self._undo(pending)
             pending.fail(error)
         self.pending.clear()
+
+    def _undo(self, pending: PendingWrite) -> None:
+        """Put back what a write replaced here.
+
+        The write was never acknowledged, and the new owner may have acknowledged another one since. This
+        copy's stamp could be the later of the two, and would then win when the copies are compared.
+        """
+        pairs = zip(pending.changes, pending.before, strict=False)
+        for (map_name, key, entry), before in pairs:
+            if self.replica.entry(map_name, key) == entry:
+                self.replica.restore(map_name, key, before)

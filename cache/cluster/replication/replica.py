@@ -112,6 +112,14 @@ class PartitionReplica:
         self._wheel.add(map_name, key, entry[3])
         return True
 
+    def restore(self, map_name: str, key: bytes, entry: Entry | None) -> None:
+        """Put back what was stored for a key before, whatever its version."""
+        held = self.entry(map_name, key)
+        if held is not None:
+            self._forget(map_name, key, held)
+        if entry is not None:
+            self.apply(map_name, key, entry)
+
     def _merge_equal(
         self, entries: dict[bytes, Entry], map_name: str, key: bytes, held: Entry, entry: Entry
     ) -> None:

@@ -60,6 +60,12 @@ DRAIN_TIMEOUT: Final = 1.0
 THAW_TIMEOUT: Final = 3.0
 """Seconds a partition stays unserved when the coordinator that asked for the hand-over fell silent."""
 
+STALL_LIMIT: Final = 1.0
+"""Seconds without a turn of the event loop after which ownership is checked before serving again.
+Below the shortest time in which others can declare this member dead and take over."""
+
+VALID_INTERVAL: Final = 0.25
+
 SWEEP_INTERVAL: Final = 0.5
 SWEEP_LIMIT: Final = 512
 """Entries expired per partition in one sweep; the rest follows in the next."""
@@ -91,6 +97,8 @@ class ReplicationService:
         self.owned: dict[int, Ownership] = {}
         self.serving: list[PartitionReplica | None] = [None] * config.partition_count
         """Per partition: the copy to read when this member serves it now, else None. The hot path."""
+        self.valid_until = self.clock.monotonic() + STALL_LIMIT
+        """Until when this member may believe its table; put off as long as its event loop runs."""
         self._has_quorum = True
         self._fences: dict[int, int] = {}
         """Per partition: the latest epoch a write was accepted in; older owners are refused."""
@@ -99,6 +107,7 @@ class ReplicationService:
         self._writes = metrics.counter("replication.writes")
         self._restamped = metrics.counter("replication.restamped")
         self._resent = metrics.counter("replication.resent")
+        self._stalls = metrics.counter("replication.stalls")
         self._fenced = metrics.counter("replication.fenced")
         self._expired = metrics.counter("replication.expired")
         metrics.gauge("replication.partitions_owned", lambda: len(self.owned))
@@ -115,6 +124,7 @@ class ReplicationService:
     def start(self) -> None:
         """Begin to expire entries."""
         self.scope.spawn(self._sweep(), name="sweep")
+        self.scope.spawn(self._stay_valid(), name="stay_valid")
 
     def on_table(self, hook: Callable[[Table, Table], None]) -> None:
         """Call `hook(old, new)` after this service followed a new table."""
@@ -162,6 +172,8 @@ class ReplicationService:
             NotOwnerError: another member owns it, or it is being handed over.
         """
         self.check_member_quorum()
+        if self.clock.monotonic() > self.valid_until:
+            raise NotOwnerError(f"{self.member} was stalled and checks what it still owns")
         ownership = self.owned.get(partition)
         if ownership is None or not ownership.serving:
             raise NotOwnerError(f"partition {partition} is not served by {self.member}")
@@ -190,6 +202,7 @@ class ReplicationService:
         """
         self._writes.add(len(changes))
         replica = ownership.replica
+        before = [replica.entry(map_name, key) for map_name, key, _ in changes]
         for map_name, key, entry in changes:
             replica.apply(map_name, key, entry)
         for operation in operations:
@@ -206,6 +219,7 @@ class ReplicationService:
             epoch=ownership.epoch,
             future=asyncio.get_running_loop().create_future(),
         )
+        pending.before = before
         ownership.pending[pending] = None
         message = self._message(ownership, pending)
         for holder in list(pending.waiting):
@@ -262,8 +276,10 @@ class ReplicationService:
         if self.owned.get(ownership.partition) is ownership and pending.epoch < ownership.epoch:
             self._resend(ownership, holder, pending)  # The newer epoch is this member's own.
             return
-        ownership.pending.pop(pending, None)
-        pending.fail(IndeterminateError("another member took the partition over during the write"))
+        self._fenced.add()
+        ownership.fence = max(ownership.fence, ownership.epoch + 1)
+        self.refresh_serving(ownership.partition)
+        ownership.abandon(IndeterminateError("another member took the partition over meanwhile"))
         self.scope.spawn(self.partitions.refresh(), name="refresh")
 
     def _missed(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
@@ -402,12 +418,22 @@ class ReplicationService:
                 f"epoch {message.epoch} of partition {message.partition} is over: "
                 f"{row.owner} owns it in epoch {row.epoch}"
             )
-        self._fences[message.partition] = message.epoch
+        self._raise_fence(message.partition, message.epoch)
         replica = self.copy_of(message.partition)
         newer = self.apply_records(replica, message.entries)
         for operation in message.operations:
             replica.remember_operation(operation.id, operation.result)
         return Replicated(newer=newer)
+
+    def _raise_fence(self, partition: int, epoch: int) -> None:
+        """A write of this epoch was accepted: older owners are over, this member maybe included."""
+        self._fences[partition] = epoch
+        ownership = self.owned.get(partition)
+        if ownership is not None and ownership.epoch < epoch:
+            ownership.fence = epoch
+            self.refresh_serving(partition)
+            ownership.abandon(IndeterminateError("another member took the partition over meanwhile"))
+            self.scope.spawn(self.partitions.refresh(), name="refresh")
 
     def apply_records(
         self, replica: PartitionReplica, records: Sequence[EntryRecord]
@@ -446,6 +472,17 @@ class ReplicationService:
         self._check_partition(message.partition)
         replica = self.copy_of(message.partition)
         return Entries(entries=replica.records_for(message.keys, self.clock.monotonic()))
+
+    # -- stalls ------------------------------------------------------------------------------
+
+    async def _stay_valid(self) -> None:
+        """Serve only while the event loop runs; after a stall, ask first whether others took over."""
+        while True:
+            if self.clock.monotonic() > self.valid_until:
+                self._stalls.add()
+                await self.partitions.revalidate()
+            self.valid_until = self.clock.monotonic() + STALL_LIMIT
+            await asyncio.sleep(VALID_INTERVAL)
 
     # -- housekeeping ------------------------------------------------------------------------
 

@@ -131,7 +131,9 @@ class DistributedMap(Generic[V]):
         encoded, partition = self._locate(key)
         replica = self._serving[partition]
         if replica is not None and self._reads_here:
-            return replica.get(self._name, encoded, self._router.clock.monotonic())
+            now = self._router.clock.monotonic()
+            if now <= self._router.replication.valid_until:
+                return replica.get(self._name, encoded, now)
         reply = await self._router.read(
             partition,
             Get(self._name, partition, encoded, False),

@@ -186,6 +186,12 @@ class Unreachable(_Message, frozen=True, tag=36):
     partitions: list[int]
 
 
+class CheckTable(_Message, frozen=True, tag=37):
+    """Is this the table you go by? Answered by `TableAnswer` without a table."""
+
+    id: TableId
+
+
 # -- copies --------------------------------------------------------------------------------------
 
 
@@ -472,6 +478,7 @@ Request = (
     | CaughtUp
     | Release
     | Unreachable
+    | CheckTable
     | Replicate
     | FetchDigests
     | FetchBuckets
