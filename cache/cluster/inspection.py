@@ -36,6 +36,8 @@ class NodeStats:
     """Partitions of the whole table with fewer complete copies than they could have."""
     migrating: int
     """Partitions of the whole table with a copy being made."""
+    unsettled: int
+    """Partitions this member, if it coordinates, still has to move."""
     orphans: int
     """Partitions held here that are still to be handed to their owner."""
     entries: int
@@ -83,6 +85,7 @@ class Inspection:
             backups=sum(me in row.replicas[1:] for row in rows),
             under_replicated=self.under_replicated(),
             migrating=sum(bool(row.joining) for row in rows),
+            unsettled=self._partitions.unsettled(),
             orphans=len(self._repair.orphans()),
             entries=sum(copy.entry_count for copy in copies),
             bytes=sum(copy.size_bytes for copy in copies),

@@ -294,7 +294,8 @@ class Node:
         keys = sum(copy.entry_count for copy in held)
         self._membership.announce_leaving()
         deadline = started_at + self.config.leave_timeout
-        while self._remaining() and self._has_successor() and clock.monotonic() < deadline:
+        # Three unrelated things can end the wait, so that it looks from time to time.
+        while self._remaining() and self._has_successor() and clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_POLL_INTERVAL)
         remaining = self._remaining_with_data()
         await self._membership.leave()

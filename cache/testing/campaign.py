@@ -1,6 +1,7 @@
 """Many seeds of the same scenarios: `python -m cache.testing.campaign --seeds 300`.
 
-Each seed draws its own cluster size, load and faults. A failing seed is printed with the command that replays it.
+Each seed draws its own cluster size, load and faults. A failing seed is printed with the command
+that replays it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Load:
                 self._note_unknown(key, value)
             except RejectedError:
                 self.rejected_count += 1
-            except Exception as error:  # noqa: BLE001  (the member under us was killed)
+            except Exception as error:
                 if type(error).__name__ not in ("ProcessKilledError", "ClosedError", "KeyError"):
                     raise
                 self._note_unknown(key, value)

@@ -11,14 +11,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from cache.cluster.config import ClusterConfig
 from cache.errors import CacheError
 from cache.testing.members import Key, MemberHandle
-from cache.testing.worlds.base import TestWorld, UnsupportedFaultError, eventually
+from cache.testing.worlds.base import ClusterWorld, UnsupportedFaultError, eventually
 
-POLL_INTERVAL = 0.02
+POLL_INTERVAL: Final = 0.02
+
+UNFINISHED: Final = ("migrating", "under_replicated", "orphans", "unsettled")
+"""Readings of a member's status that are 0 once a cluster has settled."""
 
 
 class TestCluster:
@@ -26,7 +29,7 @@ class TestCluster:
 
     __test__ = False
 
-    def __init__(self, size: int, *, world: TestWorld, config: ClusterConfig) -> None:
+    def __init__(self, size: int, *, world: ClusterWorld, config: ClusterConfig) -> None:
         self._size = size
         self._world = world
         self._config = config
@@ -196,7 +199,7 @@ class TestCluster:
             status = await _ask(member, "status")
             if status is None or status["members"] != count or not status["ready"]:
                 return False
-            if status["migrating"] or status["under_replicated"] or status["orphans"]:
+            if any(status[work] for work in UNFINISHED):
                 return False
             if count == len(expected) and await member.members() != expected:
                 return False

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cache.cluster.ids import Address, MemberId
 from cache.codec import encode_key
 from cache.durations import DEFAULT
 
 Key = str | bytes | int
+K = TypeVar("K", bound=Key)
 
 
 class Backend(Protocol):
@@ -88,11 +89,11 @@ class MapHandle:
         """See `DistributedMap.decr`."""
         return int(await self._call("decr", key=key, delta=delta))
 
-    async def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:  # Any: the stored values
+    async def get_many(self, keys: Iterable[K]) -> dict[K, Any]:  # Any: the stored values
         """See `DistributedMap.get_many`."""
         return dict(await self._call("get_many", keys=list(keys)))
 
-    async def set_many(self, items: Mapping[Key, object], *, ttl: object = DEFAULT) -> None:
+    async def set_many(self, items: Mapping[K, object], *, ttl: object = DEFAULT) -> None:
         """See `DistributedMap.set_many`."""
         await self._call("set_many", items=dict(items), ttl=ttl)
 

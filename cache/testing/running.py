@@ -6,7 +6,8 @@ async def test_every_key_has_two_copies(cluster: TestCluster) -> None:
     ...
 ```
 
-The test runs once per world. A failure in the simulated world prints its seed; set `CACHE_SEED` to run that seed again.
+The test runs once per world. A failure in the simulated world prints its seed; set `CACHE_SEED` to
+run that seed again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final, Literal
 from cache.cluster.config import ClusterConfig
 from cache.testing.cluster import TestCluster
 from cache.testing.sim.world import World
-from cache.testing.worlds.base import TestWorld
+from cache.testing.worlds.base import ClusterWorld
 from cache.testing.worlds.processes import ProcessesWorld
 from cache.testing.worlds.simulated import SimulatedWorld
 from cache.testing.worlds.sockets import SocketsWorld
@@ -52,8 +53,10 @@ def run_cluster(
         The trace hash of a simulated run, else None.
     """
     if world == "simulated":
-        return _run_simulated(scenario, size, default_seed() if seed is None else seed, limit, config)
-    chosen: TestWorld = SocketsWorld() if world == "sockets" else ProcessesWorld()
+        return _run_simulated(
+            scenario, size, default_seed() if seed is None else seed, limit, config
+        )
+    chosen: ClusterWorld = SocketsWorld() if world == "sockets" else ProcessesWorld()
     asyncio.run(_run(scenario, chosen, size, ClusterConfig.local(**config)))
     return None
 
@@ -72,7 +75,7 @@ def _run_simulated(
     return world.trace_hash()
 
 
-async def _run(scenario: Scenario, world: TestWorld, size: int, config: ClusterConfig) -> None:
+async def _run(scenario: Scenario, world: ClusterWorld, size: int, config: ClusterConfig) -> None:
     async with TestCluster(size, world=world, config=config) as cluster:
         await scenario(cluster)
 
@@ -94,7 +97,9 @@ def cluster_test(
         test.__name__ = getattr(scenario, "__name__", "test")
         test.__doc__ = scenario.__doc__
         test.__module__ = scenario.__module__
-        chosen = [pytest.param(w, marks=getattr(pytest.mark, _mark(w))) for w in worlds or ALL_WORLDS]
+        chosen = [
+            pytest.param(w, marks=getattr(pytest.mark, _mark(w))) for w in worlds or ALL_WORLDS
+        ]
         decorated: Callable[[WorldName], None] = pytest.mark.parametrize("world", chosen)(test)
         return decorated
 

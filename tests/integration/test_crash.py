@@ -14,7 +14,7 @@ async def _lose_one_of_two(cluster: TestCluster, victim: int) -> None:
 
     await cluster.kill(victim)
 
-    assert KEYS == await survivor.map("users").get_many(list(KEYS))
+    assert await survivor.map("users").get_many(list(KEYS)) == KEYS
     await cluster.wait_for_convergence(1)
     assert await survivor.map("users").size() == 1000
 
@@ -44,7 +44,7 @@ async def test_a_second_crash_after_copies_are_restored_loses_nothing(
     await cluster.kill(1)
     await cluster.wait_for_convergence(1)
 
-    assert KEYS == await cluster.member(2).map("users").get_many(list(KEYS))
+    assert await cluster.member(2).map("users").get_many(list(KEYS)) == KEYS
 
 
 @cluster_test(size=3, replica_count=2)
@@ -57,7 +57,7 @@ async def test_a_restarted_member_comes_back_empty_and_is_filled(cluster: TestCl
     await cluster.wait_for_convergence(3)
 
     assert {2} == {len(at) for at in (await cluster.key_copies("users")).values()}
-    assert KEYS == await cluster.member(2).map("users").get_many(list(KEYS))
+    assert await cluster.member(2).map("users").get_many(list(KEYS)) == KEYS
 
 
 @cluster_test(size=3, replica_count=2)
@@ -86,11 +86,11 @@ async def test_a_frozen_member_is_replaced_and_comes_back(cluster: TestCluster) 
         return all([len(await m.members()) == 2 for m in survivors])
 
     await cluster.eventually(buried, what="the frozen member's death")
-    assert KEYS == await cluster.member(1).map("users").get_many(list(KEYS))
+    assert await cluster.member(1).map("users").get_many(list(KEYS)) == KEYS
     await cluster.resume(2)
     await cluster.wait_for_convergence(3)
 
-    assert KEYS == await cluster.member(2).map("users").get_many(list(KEYS))
+    assert await cluster.member(2).map("users").get_many(list(KEYS)) == KEYS
 
 
 @pytest.mark.parametrize("seed", range(10))

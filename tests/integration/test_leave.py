@@ -21,7 +21,7 @@ async def test_a_leave_with_one_copy_loses_nothing(cluster: TestCluster) -> None
     assert receipt["complete"]
     assert receipt["remaining"] == 0
     for member in cluster.members:
-        assert KEYS == await member.map("users").get_many(list(KEYS))
+        assert await member.map("users").get_many(list(KEYS)) == KEYS
 
 
 @cluster_test(size=3, replica_count=2)
@@ -47,7 +47,7 @@ async def test_the_coordinator_can_leave(cluster: TestCluster) -> None:
     await cluster.wait_for_convergence(2)
 
     assert receipt["complete"]
-    assert KEYS == await cluster.member(2).map("users").get_many(list(KEYS))
+    assert await cluster.member(2).map("users").get_many(list(KEYS)) == KEYS
     assert {2} == {len(at) for at in (await cluster.key_copies("users")).values()}
 
 
@@ -81,5 +81,5 @@ async def test_a_rolling_restart_under_load_loses_nothing(cluster: TestCluster) 
 
     assert len(acknowledged) > 10, "there must have been load"
     for member in cluster.members:
-        assert KEYS == await member.map("users").get_many(list(KEYS))
+        assert await member.map("users").get_many(list(KEYS)) == KEYS
         assert acknowledged == await member.map("users").get_many(list(acknowledged))

@@ -19,7 +19,7 @@ async def test_exactly_two_members_hold_each_of_1000_keys(cluster: TestCluster) 
 @cluster_test("simulated", "sockets", size=2, replica_count=3)
 async def test_missing_copies_are_made_when_a_member_joins(cluster: TestCluster) -> None:
     """With fewer members than copies the cluster works with what it has, then heals."""
-    await cluster.member(0).map("users").set_many({key: 1 for key in KEYS})
+    await cluster.member(0).map("users").set_many(dict.fromkeys(KEYS, 1))
     assert {2} == {len(held) for held in (await cluster.key_copies("users")).values()}
 
     await cluster.add_member()
@@ -60,7 +60,7 @@ async def test_6000_increments_through_three_members_are_6000(cluster: TestClust
         for member in cluster.members:
             await member.map("counters").incr("hits")
 
-    assert [6000] * 3 == [await member.map("counters").get("hits") for member in cluster.members]
+    assert [await member.map("counters").get("hits") for member in cluster.members] == [6000] * 3
 
 
 @cluster_test(size=3, replica_count=2)

@@ -55,6 +55,7 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.partitions.migration": SERVICES,
     "cache.cluster.partitions.service": SERVICES,
     "cache.cluster.replication.repair": SERVICES,
+    "cache.cluster.replication.upkeep": SERVICES,
     "cache.cluster.replication.service": SERVICES,
     "cache.cluster.raft.service": SERVICES,
     "cache.cluster.structures": FEATURES,
@@ -89,16 +90,20 @@ PURE: Final = (
     "cache.cluster.hlc",
     "cache.cluster.ids",
     "cache.cluster.machine",
-    "cache.cluster.membership.awareness",
     "cache.cluster.membership.broadcasts",
     "cache.cluster.membership.members",
+    "cache.cluster.membership.outputs",
+    "cache.cluster.membership.rumours",
     "cache.cluster.membership.suspicion",
     "cache.cluster.membership.swim",
     "cache.cluster.partitions.assignment",
+    "cache.cluster.partitions.balance",
     "cache.cluster.partitions.coordinator",
+    "cache.cluster.partitions.shares",
     "cache.cluster.partitions.table",
     "cache.cluster.quorum",
     "cache.cluster.replication.digest",
+    "cache.cluster.replication.expiry",
     "cache.cluster.replication.replica",
     "cache.cluster.transport.handshake",
     "cache.cluster.wire",
@@ -113,6 +118,7 @@ IMPURE_IMPORTS: Final = frozenset(
 
 TASK_MAKERS: Final[Mapping[str, str]] = {
     "cache.cluster.scope": "every other task is made by Scope.spawn",
+    "cache.testing.sim.world": "tasks of simulated processes are ended by the world",
 }
 """Modules that may create tasks outside a TaskGroup, each with its reason."""
 

@@ -1,5 +1,4 @@
-"""Rumours still to be told, each a limited number of times; the newest about a member replaces
-older ones. Pure."""
+"""Rumours still to be told, each a limited number of times; newer ones replace older ones. Pure."""
 
 from __future__ import annotations
 

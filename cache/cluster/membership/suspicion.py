@@ -1,5 +1,4 @@
-"""Lifeguard's two ideas: suspicion that shortens as others confirm it, and doubt of one's own
-health. Pure.
+"""Lifeguard: suspicion that shortens as others confirm it, doubt of one's own health. Pure.
 
 Source: Dadgar, Phillips, Currey, Lifeguard: Local Health Awareness for More Accurate Failure
 Detection, DSN 2018.

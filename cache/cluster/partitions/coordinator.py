@@ -113,6 +113,13 @@ class Coordinator:
         table = self._publish(rows, addresses, version + 1)
         return Plan(table=table, releases=releases, lost=tuple(lost))
 
+    def unsettled(self) -> int:
+        """Count the partitions whose holders are not yet those this coordinator aims at."""
+        return sum(
+            bool(target) and (row.replicas != target or bool(row.joining))
+            for target, row in zip(self._targets, self.table.rows, strict=False)
+        )
+
     def _retarget(self, members: Sequence[Member]) -> None:
         candidates = tuple(
             Candidate(id=member.id, weight=member.weight, host=member.host, zone=member.zone)

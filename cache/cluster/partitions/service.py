@@ -136,6 +136,10 @@ class PartitionService:
         staying = [member for member in members if not member.leaving]
         return (staying or members)[0].id if members else self._me  # None once this one left.
 
+    def unsettled(self) -> int:
+        """Count the partitions still to be moved, as far as this member coordinates; else 0."""
+        return self._coordinator.unsettled() if self.coordinator_id() == self._me else 0
+
     # -- reports from owners -----------------------------------------------------------------
 
     async def report_caught_up(self, pairs: list[tuple[int, MemberId]]) -> None:
@@ -235,6 +239,7 @@ class PartitionService:
         old = self.table
         self._coordinator.adopt(table)
         self._announce(old)
+        self._wake.set()  # If it falls to this member to coordinate, it goes on from here.
 
     def _announce(self, old: Table) -> None:
         new = self.table

@@ -1,9 +1,8 @@
-"""Digests of a partition: two copies are equal exactly when their digests are (but for a 2^-64
-accident).
+"""Digests of a partition: copies are equal when their digests are.
 
-The digest of a set of entries is the XOR of a 64-bit hash of each (map, key, version), kept up to
-date with every change. Values are not hashed: equal versions carry equal values. 64 buckets by key
-narrow a difference down.
+Unequal copies have equal digests by accident once in 2^64. The digest of a set of entries is the
+XOR of a 64-bit hash of each (map, key, version), kept up to date with every change. Values are not
+hashed: equal versions carry equal values. 64 buckets by key narrow a difference down.
 """
 
 from __future__ import annotations

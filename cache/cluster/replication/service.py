@@ -22,6 +22,7 @@ from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite
 from cache.cluster.replication.replica import Entry, PartitionReplica, from_record, to_record
+from cache.cluster.replication.upkeep import STALL_LIMIT, stay_valid, sweep
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import (
@@ -60,16 +61,6 @@ DRAIN_TIMEOUT: Final = 1.0
 THAW_TIMEOUT: Final = 3.0
 """Seconds a partition stays unserved when the coordinator that asked for the hand-over fell silent."""
 
-STALL_LIMIT: Final = 1.0
-"""Seconds without a turn of the event loop after which ownership is checked before serving again.
-Below the shortest time in which others can declare this member dead and take over."""
-
-VALID_INTERVAL: Final = 0.25
-
-SWEEP_INTERVAL: Final = 0.5
-SWEEP_LIMIT: Final = 512
-"""Entries expired per partition in one sweep; the rest follows in the next."""
-
 
 class ReplicationService:
     """Holds this member's copies; commits writes of the partitions it owns."""
@@ -107,9 +98,9 @@ class ReplicationService:
         self._writes = metrics.counter("replication.writes")
         self._restamped = metrics.counter("replication.restamped")
         self._resent = metrics.counter("replication.resent")
-        self._stalls = metrics.counter("replication.stalls")
+        self.stalls = metrics.counter("replication.stalls")
         self._fenced = metrics.counter("replication.fenced")
-        self._expired = metrics.counter("replication.expired")
+        self.expired = metrics.counter("replication.expired")
         metrics.gauge("replication.partitions_owned", lambda: len(self.owned))
         metrics.gauge("replication.entries", self._count_entries)
         metrics.gauge("replication.bytes", self._count_bytes)
@@ -122,9 +113,9 @@ class ReplicationService:
         rpc.register(FetchEntries, self._on_fetch_entries)
 
     def start(self) -> None:
-        """Begin to expire entries."""
-        self.scope.spawn(self._sweep(), name="sweep")
-        self.scope.spawn(self._stay_valid(), name="stay_valid")
+        """Begin to expire entries and to watch for stalls."""
+        self.scope.spawn(sweep(self), name="sweep")
+        self.scope.spawn(stay_valid(self), name="stay_valid")
 
     def on_table(self, hook: Callable[[Table, Table], None]) -> None:
         """Call `hook(old, new)` after this service followed a new table."""
@@ -432,7 +423,9 @@ class ReplicationService:
         if ownership is not None and ownership.epoch < epoch:
             ownership.fence = epoch
             self.refresh_serving(partition)
-            ownership.abandon(IndeterminateError("another member took the partition over meanwhile"))
+            ownership.abandon(
+                IndeterminateError("another member took the partition over meanwhile")
+            )
             self.scope.spawn(self.partitions.refresh(), name="refresh")
 
     def apply_records(
@@ -473,26 +466,7 @@ class ReplicationService:
         replica = self.copy_of(message.partition)
         return Entries(entries=replica.records_for(message.keys, self.clock.monotonic()))
 
-    # -- stalls ------------------------------------------------------------------------------
-
-    async def _stay_valid(self) -> None:
-        """Serve only while the event loop runs; after a stall, ask first whether others took over."""
-        while True:
-            if self.clock.monotonic() > self.valid_until:
-                self._stalls.add()
-                await self.partitions.revalidate()
-            self.valid_until = self.clock.monotonic() + STALL_LIMIT
-            await asyncio.sleep(VALID_INTERVAL)
-
-    # -- housekeeping ------------------------------------------------------------------------
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_INTERVAL)
-            now = self.clock.monotonic()
-            for replica in list(self.copies.values()):
-                expired, _ = replica.sweep(now, SWEEP_LIMIT)
-                self._expired.add(expired)
+    # -- readings ----------------------------------------------------------------------------
 
     def _count_entries(self) -> float:
         return sum(copy.entry_count for copy in self.copies.values())

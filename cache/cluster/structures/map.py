@@ -46,6 +46,7 @@ V = TypeVar("V")
 D = TypeVar("D")
 
 Key = str | bytes | int
+K = TypeVar("K", bound=Key)
 Ttl = float | timedelta | str | None | Default
 """Seconds, `timedelta`, text such as "1h30m", None for never, or `DEFAULT` for the map's own."""
 
@@ -228,10 +229,10 @@ class DistributedMap(Generic[V]):
 
     # -- many keys ---------------------------------------------------------------------------
 
-    async def get_many(self, keys: Iterable[Key]) -> dict[Key, V]:
+    async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values of those `keys` that are present: one request per member."""
         located = {key: self._locate(key) for key in keys}
-        found: dict[Key, bytes | None] = {}
+        found: dict[K, bytes | None] = {}
         for member, batch in self._by_owner(located).items():
             partitions = [located[key][1] for key in batch]
             request = GetMany(self._name, partitions, [located[key][0] for key in batch], False)
@@ -246,7 +247,7 @@ class DistributedMap(Generic[V]):
                 found[key] = await self._get(key)
         return {k: cast(V, decode_value(raw)) for k, raw in found.items() if raw is not None}
 
-    async def set_many(self, items: Mapping[Key, V], *, ttl: Ttl = DEFAULT) -> None:
+    async def set_many(self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT) -> None:
         """Store all `items`: one request per member.
 
         Raises:
@@ -255,7 +256,7 @@ class DistributedMap(Generic[V]):
         located = {key: self._locate(key) for key in items}
         encoded = {key: self._encode(value) for key, value in items.items()}
         seconds = _seconds(ttl, self._ttl)
-        done: dict[Key, None] = {}
+        done: dict[K, None] = {}
         for member, batch in self._by_owner(located).items():
             request = SetMany(
                 self._name,
@@ -270,10 +271,10 @@ class DistributedMap(Generic[V]):
             if key not in done:
                 await self.set(key, value, ttl=ttl)
 
-    async def delete_many(self, keys: Iterable[Key]) -> int:
+    async def delete_many(self, keys: Iterable[K]) -> int:
         """Remove `keys`; return how many were present."""
         located = {key: self._locate(key) for key in keys}
-        codes: dict[Key, int] = {}
+        codes: dict[K, int] = {}
         for member, batch in self._by_owner(located).items():
             request = DeleteMany(
                 self._name,
@@ -288,8 +289,8 @@ class DistributedMap(Generic[V]):
         return sum(codes.values())
 
     async def _batch(
-        self, member: MemberId | None, request: SetMany | DeleteMany, batch: list[Key]
-    ) -> list[tuple[Key, int]]:
+        self, member: MemberId | None, request: SetMany | DeleteMany, batch: list[K]
+    ) -> list[tuple[K, int]]:
         """Send one batch; return the keys that were dealt with. The rest goes one by one."""
         try:
             reply = await self._router.to_member(member, request)
@@ -298,11 +299,9 @@ class DistributedMap(Generic[V]):
         assert isinstance(reply, Outcomes)
         return [(k, code) for k, code in zip(batch, reply.codes, strict=True) if code >= 0]
 
-    def _by_owner(
-        self, located: Mapping[Key, tuple[bytes, int]]
-    ) -> dict[MemberId | None, list[Key]]:
+    def _by_owner(self, located: Mapping[K, tuple[bytes, int]]) -> dict[MemberId | None, list[K]]:
         limit = self._router.config.limits.batch_keys_max
-        batches: dict[MemberId | None, list[Key]] = {}
+        batches: dict[MemberId | None, list[K]] = {}
         for key, (_, partition) in located.items():
             batch = batches.setdefault(self._router.owner(partition), [])
             if len(batch) < limit:  # Keys above the limit go one by one.

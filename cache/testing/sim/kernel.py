@@ -1,7 +1,8 @@
 """Virtual time: one queue of timers, one queue of ready work per process, one seeded order.
 
-Work of one process runs first in, first out, as asyncio promises. Which process goes next among those that are ready is
-drawn from the seed. Time jumps to the next timer when nothing is ready. The same seed gives the same trace.
+Work of one process runs first in, first out, as asyncio promises. Which process goes next among
+those that are ready is drawn from the seed. Time jumps to the next timer when nothing is ready. The
+same seed gives the same trace.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ class Runnable(Protocol):
     """A piece of work; asyncio's `Handle` is one."""
 
     def _run(self) -> None: ...
-    def cancelled(self) -> bool: ...
+
+    def cancelled(self) -> bool:
+        """Return whether it is not to run."""
+        ...
 
 
 class Lane:
@@ -127,7 +131,7 @@ class Kernel:
         self.step_count += 1
         self._trace.update(f"{self.now:.9f} {lane.name} {_label(work)}".encode())
         lane.on_enter()
-        work._run()  # noqa: SLF001  (asyncio's own name for it)
+        work._run()
         self._rest(lane, lane.slowness)
 
     def _withdraw(self, index: int) -> None:

@@ -1,7 +1,7 @@
 """An asyncio event loop on virtual time, one per simulated process.
 
-It does what ordinary asyncio code needs: callbacks, timers, futures, tasks, executors (run inline). Sockets are not
-here: simulated processes reach each other through `SimTransport`.
+It does what ordinary asyncio code needs: callbacks, timers, futures, tasks, executors (run inline).
+Sockets are not here: simulated processes reach each other through `SimTransport`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._anchor = (kernel.now, self._origin)
 
     def _enter(self) -> None:
-        if events._get_running_loop() is not self:  # noqa: SLF001  (the documented pair is slower)
-            events._set_running_loop(self)  # noqa: SLF001
+        if events._get_running_loop() is not self:
+            events._set_running_loop(self)
 
     # -- time --------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     # -- callbacks ---------------------------------------------------------------------------
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]  # typeshed binds *args to the callback
         self,
         callback: Callable[..., object],
         *args: Any,  # Any: as asyncio has it
@@ -70,10 +70,10 @@ class SimLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Handle:
         """Run a callback after those queued before."""
         handle = asyncio.Handle(callback, args, self, context)
-        self.lane.add(handle)  # type: ignore[arg-type]  # Handle has _run, typeshed hides it
+        self.lane.add(handle)
         return handle
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]  # typeshed binds *args to the callback
         self,
         callback: Callable[..., object],
         *args: Any,  # Any: as asyncio has it
@@ -82,7 +82,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Same as `call_soon`: there are no threads here."""
         return self.call_soon(callback, *args, context=context)
 
-    def call_later(
+    def call_later(  # type: ignore[override]  # typeshed binds *args to the callback
         self,
         delay: float,
         callback: Callable[..., object],
@@ -92,7 +92,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Run a callback after `delay` seconds of this process's clock."""
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # typeshed binds *args to the callback
         self,
         when: float,
         callback: Callable[..., object],
@@ -102,7 +102,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Run a callback at an instant of this process's clock."""
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         delay = (when - self.time()) / (1 + self.drift)
-        self._kernel.at(self._kernel.now + delay, self.lane, handle)  # type: ignore[arg-type]  # as above
+        self._kernel.at(self._kernel.now + delay, self.lane, handle)
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -114,7 +114,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Return a future of this loop."""
         return asyncio.Future(loop=self)
 
-    def create_task(  # type: ignore[override]  # typeshed's overloads per version
+    def create_task(
         self,
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
         *,
@@ -125,13 +125,14 @@ class SimLoop(asyncio.AbstractEventLoop):
         text = None if name is None else str(name)
         task: SimTask[T] = SimTask(coro, loop=self, name=text, context=context)
         self._task_count += 1
-        task._number = self._task_count  # noqa: SLF001  (our own subclass)
+        task._number = self._task_count
         self.tasks[task] = None
         task.add_done_callback(self._task_done)
         return task
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.pop(task, None)  # type: ignore[call-overload]  # only SimTasks are made here
+        assert isinstance(task, SimTask), "only this loop's tasks have this callback"
+        self.tasks.pop(task, None)
 
     async def run_in_executor(  # type: ignore[override]  # a coroutine is awaitable as a future is
         self, executor: object, func: Callable[..., T], *args: Any

@@ -62,7 +62,7 @@ class SimNetwork:
 
     def set_link(self, source: str, target: str, **conditions: float) -> None:
         """Change some conditions of one direction."""
-        changed = replace(self.link(source, target), **conditions)  # type: ignore[arg-type]  # floats
+        changed = replace(self.link(source, target), **conditions)
         self._links[source, target] = changed
 
     def cut(self, source: str, target: str) -> None:

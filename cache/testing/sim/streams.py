@@ -1,8 +1,8 @@
 """Simulated streams: ordered and reliable like TCP, and as slow to notice that the other end is gone.
 
-A segment that meets a cut is sent again after 0.2 s, then 0.4 s, 0.8 s … like a kernel's, so that data flows again only
-at the next retransmission after a heal. A connection to a stopped process succeeds. A killed process resets its
-connections; a host that is cut off does nothing at all.
+A segment that meets a cut is sent again after 0.2 s, then 0.4 s, 0.8 s … like a kernel's, so that
+data flows again only at the next retransmission after a heal. A connection to a stopped process
+succeeds. A killed process resets its connections; a host that is cut off does nothing at all.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ RESET: Final = "reset"
 class SimStream(asyncio.Transport):
     """One end of a simulated connection."""
 
-    def __init__(
-        self, network: SimNetwork, loop: SimLoop, local: Address, remote: Address
-    ) -> None:
+    def __init__(self, network: SimNetwork, loop: SimLoop, local: Address, remote: Address) -> None:
         super().__init__()
         self._network = network
         self._loop = loop
@@ -140,7 +138,8 @@ class SimStream(asyncio.Transport):
                 return parse_address(self._remote)
             case "sockname":
                 return parse_address(self._local)
-        return default
+            case _:
+                return default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Change the protocol."""

@@ -67,7 +67,7 @@ class SimProcess:
         self._world = world
         self.name = name
         self.host = host
-        self.loop = SimLoop(world.kernel, name)
+        self.loop = SimLoop(world.kernel, name)  # type: ignore[abstract]  # the rest is not needed
         self.clock = SimClock(world.kernel, self.loop)
         self._transports: list[SimTransport] = []
         self._waiting: dict[asyncio.Future[Any], None] = {}  # Any: results of `run`
@@ -195,14 +195,14 @@ class World:
             SimulationTimeout: `limit` virtual seconds passed.
             AssertionError: a process had an exception that nobody caught.
         """
-        before = events._get_running_loop()  # noqa: SLF001  (none, or a loop that runs this test)
+        before = events._get_running_loop()
         try:
             task = self._main.loop.create_task(main, name="main")
             self.kernel.run(task.done, limit=limit)
             errors = [(p, e) for p in self._processes for e in p.loop.errors]
         finally:
             self._end()
-            events._set_running_loop(before)  # noqa: SLF001
+            events._set_running_loop(before)
         result = task.result()
         if errors:
             process, context = errors[0]
@@ -216,9 +216,9 @@ class World:
             process.loop.bury()
         for process in self._processes:
             for task in list(process.loop.tasks):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
                 with suppress(BaseException):
-                    task.get_coro().close()  # type: ignore[union-attr]  # a coroutine: it was made of one
+                    task.get_coro().close()
 
 
 def run_simulation(

@@ -21,10 +21,8 @@ class WorldMember(Backend, Protocol):
     address: Address
 
 
-class TestWorld(Protocol):
+class ClusterWorld(Protocol):
     """Runs members and injects faults. Members are named by their index in the cluster."""
-
-    __test__: bool = False
 
     async def start(self, index: int, config: ClusterConfig) -> WorldMember:
         """Start a member and return when it serves."""
@@ -76,7 +74,7 @@ class TestWorld(Protocol):
 
 
 async def eventually(
-    world: TestWorld,
+    world: ClusterWorld,
     probe: Callable[[], Awaitable[Any]],  # Any: only its truth counts
     *,
     within: float,
