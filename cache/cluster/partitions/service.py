@@ -328,7 +328,7 @@ class PartitionService:
         members = self._membership.members()
         await self._collect(members)
         members = self._membership.members()
-        if len(members) < self._config.member_quorum:
+        if self._is_minority(members):
             return
         old = self.table
         plan = self._coordinator.advance(members)
@@ -344,6 +344,12 @@ class PartitionService:
                 self._scope.spawn(
                     self._release(owner, partitions[:RELEASE_BATCH]), name=f"release.{owner}"
                 )
+
+    def _is_minority(self, members: list[Member]) -> bool:
+        """Below the quorum nothing is moved, unless the cluster is only growing towards it."""
+        live = {member.id: None for member in members}
+        complete = all(member in live for member in self.table.addresses)
+        return len(members) < self._config.member_quorum and not complete
 
     async def _collect(self, members: list[Member]) -> None:
         """Learn the tables of members not heard from since this member began to coordinate."""
