@@ -99,7 +99,7 @@ async def test_counters(cluster: TestCluster) -> None:
 @cluster_test("simulated", "sockets", size=3)
 async def test_clear_and_size_reach_every_member(cluster: TestCluster) -> None:
     """Both cover all partitions; other maps are left alone."""
-    await cluster.member(0).map("users").set_many({number: 1 for number in range(200)})
+    await cluster.member(0).map("users").set_many(dict.fromkeys(range(200), 1))
     await cluster.member(0).map("other").set("kept", 1)
 
     assert await cluster.member(1).map("users").size() == 200

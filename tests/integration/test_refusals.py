@@ -10,7 +10,7 @@ from cache.cluster import ClusterConfig, Node
 from cache.errors import JoinRefusedError
 from cache.testing import TestCluster, cluster_test
 
-SECRET = "correct horse battery"  # noqa: S105  (made up)
+SECRET = "correct horse battery"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ async def _sees(cluster: TestCluster, sizes: list[int]) -> None:
 async def test_the_newest_write_wins_and_deletes_stay_deleted(cluster: TestCluster) -> None:
     """Both sides write; after the heal all members hold the later version of each key."""
     users = [cluster.member(index).map("users") for index in range(3)]
-    await users[0].set_many({key: "before" for key in ("a", "b", "gone", "gone-too")})
+    await users[0].set_many(dict.fromkeys(("a", "b", "gone", "gone-too"), "before"))
     cluster.partition([0], [1, 2])
     await _sees(cluster, [1, 2, 2])
 
