@@ -177,7 +177,34 @@ def lossy_links(seed: int) -> str | None:
     return run_cluster(scenario, size=rng.randint(3, 5), seed=seed, partition_count=32)
 
 
-SCENARIOS: Final = (crash_under_load, churn_under_load, lossy_links)
+def split_under_load(seed: int) -> str | None:
+    """Splits in two, isolations and one-way cuts of random length under load, then a heal."""
+    rng = Random(f"split/{seed}")
+
+    async def scenario(cluster: TestCluster) -> None:
+        async def faults() -> None:
+            for _ in range(rng.randint(1, 3)):
+                await cluster.sleep(rng.uniform(0.1, 1.0))
+                indexes = [member.index for member in cluster.members]
+                rng.shuffle(indexes)
+                match rng.choice(("split", "isolate", "one way")):
+                    case "split":
+                        middle = rng.randint(1, len(indexes) - 1)
+                        cluster.partition(indexes[:middle], indexes[middle:])
+                    case "isolate":
+                        cluster.isolate(indexes[0])
+                    case _:
+                        cluster.cut(indexes[0], indexes[1])
+                await cluster.sleep(rng.uniform(1.0, 20.0))
+                cluster.heal()
+                await cluster.wait_for_convergence()
+
+        await _with_load(cluster, rng, faults)
+
+    return run_cluster(scenario, size=rng.randint(3, 5), seed=seed, partition_count=32)
+
+
+SCENARIOS: Final = (crash_under_load, churn_under_load, lossy_links, split_under_load)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
