@@ -7,7 +7,7 @@ see `router.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -230,43 +230,57 @@ class DistributedMap(Generic[V]):
     # -- many keys ---------------------------------------------------------------------------
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return the values of those `keys` that are present: one request per member."""
+        """Return the values of those `keys` that are present: one request per member, in parallel."""
         located = {key: self._locate(key) for key in keys}
+        batches = self._by_owner(located)
+        replies = await self._router.to_members(
+            [
+                (
+                    member,
+                    GetMany(
+                        self._name,
+                        [located[key][1] for key in batch],
+                        [located[key][0] for key in batch],
+                        False,
+                    ),
+                )
+                for member, batch in batches
+            ]
+        )
         found: dict[K, bytes | None] = {}
-        for member, batch in self._by_owner(located).items():
-            partitions = [located[key][1] for key in batch]
-            request = GetMany(self._name, partitions, [located[key][0] for key in batch], False)
-            try:
-                reply = await self._router.to_member(member, request)
-            except CacheError:
-                continue  # One by one below, with retries and backups.
-            assert isinstance(reply, Many)
-            found.update(zip(batch, reply.values, strict=True))
+        for (_, batch), reply in zip(batches, replies, strict=True):
+            if not isinstance(reply, CacheError):
+                assert isinstance(reply, Many)
+                found.update(zip(batch, reply.values, strict=True))
         for key in located:
-            if key not in found:
+            if key not in found:  # One by one, with retries and backups.
                 found[key] = await self._get(key)
         return {k: cast(V, decode_value(raw)) for k, raw in found.items() if raw is not None}
 
     async def set_many(self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT) -> None:
-        """Store all `items`: one request per member.
+        """Store all `items`: one request per member, in parallel.
 
         Raises:
-            CacheError: some keys could not be stored; the others are. The message counts them.
+            CacheError: a key could not be stored; some of the others are.
         """
         located = {key: self._locate(key) for key in items}
         encoded = {key: self._encode(value) for key, value in items.items()}
         seconds = _seconds(ttl, self._ttl)
-        done: dict[K, None] = {}
-        for member, batch in self._by_owner(located).items():
-            request = SetMany(
-                self._name,
-                [located[key][1] for key in batch],
-                [located[key][0] for key in batch],
-                [encoded[key] for key in batch],
-                seconds,
-                b"",
-            )
-            done.update(dict.fromkeys(k for k, code in await self._batch(member, request, batch)))
+        batches = self._by_owner(located)
+        done = await self._batches(
+            batches,
+            [
+                SetMany(
+                    self._name,
+                    [located[key][1] for key in batch],
+                    [located[key][0] for key in batch],
+                    [encoded[key] for key in batch],
+                    seconds,
+                    b"",
+                )
+                for _, batch in batches
+            ],
+        )
         for key, value in items.items():
             if key not in done:
                 await self.set(key, value, ttl=ttl)
@@ -274,38 +288,54 @@ class DistributedMap(Generic[V]):
     async def delete_many(self, keys: Iterable[K]) -> int:
         """Remove `keys`; return how many were present."""
         located = {key: self._locate(key) for key in keys}
-        codes: dict[K, int] = {}
-        for member, batch in self._by_owner(located).items():
-            request = DeleteMany(
-                self._name,
-                [located[key][1] for key in batch],
-                [located[key][0] for key in batch],
-                self._operation_ids.next(),
-            )
-            codes.update(await self._batch(member, request, batch))
+        batches = self._by_owner(located)
+        codes = await self._batches(
+            batches,
+            [
+                DeleteMany(
+                    self._name,
+                    [located[key][1] for key in batch],
+                    [located[key][0] for key in batch],
+                    self._operation_ids.next(),
+                )
+                for _, batch in batches
+            ],
+        )
         for key in located:
             if key not in codes:
                 codes[key] = int(await self.delete(key))
         return sum(codes.values())
 
-    async def _batch(
-        self, member: MemberId | None, request: SetMany | DeleteMany, batch: list[K]
-    ) -> list[tuple[K, int]]:
-        """Send one batch; return the keys that were dealt with. The rest goes one by one."""
-        try:
-            reply = await self._router.to_member(member, request)
-        except CacheError:
-            return []
-        assert isinstance(reply, Outcomes)
-        return [(k, code) for k, code in zip(batch, reply.codes, strict=True) if code >= 0]
+    async def _batches(
+        self,
+        batches: Sequence[tuple[MemberId | None, list[K]]],
+        requests: Sequence[SetMany | DeleteMany],
+    ) -> dict[K, int]:
+        """Send the batches; return the codes of the keys dealt with. The rest goes one by one."""
+        members = (member for member, _ in batches)
+        replies = await self._router.to_members(list(zip(members, requests, strict=True)))
+        codes: dict[K, int] = {}
+        for (_, batch), reply in zip(batches, replies, strict=True):
+            if not isinstance(reply, CacheError):
+                assert isinstance(reply, Outcomes)
+                pairs = zip(batch, reply.codes, strict=True)
+                codes.update((key, code) for key, code in pairs if code >= 0)
+        return codes
 
-    def _by_owner(self, located: Mapping[K, tuple[bytes, int]]) -> dict[MemberId | None, list[K]]:
+    def _by_owner(
+        self, located: Mapping[K, tuple[bytes, int]]
+    ) -> list[tuple[MemberId | None, list[K]]]:
+        """Return the keys of each owner, in batches of at most `limits.batch_keys_max`."""
         limit = self._router.config.limits.batch_keys_max
-        batches: dict[MemberId | None, list[K]] = {}
+        batches: list[tuple[MemberId | None, list[K]]] = []
+        filling: dict[MemberId | None, list[K]] = {}
         for key, (_, partition) in located.items():
-            batch = batches.setdefault(self._router.owner(partition), [])
-            if len(batch) < limit:  # Keys above the limit go one by one.
-                batch.append(key)
+            member = self._router.owner(partition)
+            batch = filling.get(member)
+            if batch is None or len(batch) >= limit:
+                batch = filling[member] = []
+                batches.append((member, batch))
+            batch.append(key)
         return batches
 
     # -- the whole map -----------------------------------------------------------------------
@@ -332,10 +362,10 @@ class DistributedMap(Generic[V]):
             for partition in todo:
                 by_owner.setdefault(self._router.owner(partition), []).append(partition)
             todo = []
-            for member, partitions in by_owner.items():
-                try:
-                    reply = await self._router.to_member(member, make(partitions))
-                except CacheError:
+            members = list(by_owner.items())
+            replies = await self._router.to_members([(m, make(owned)) for m, owned in members])
+            for (_, partitions), reply in zip(members, replies, strict=True):
+                if isinstance(reply, CacheError):
                     self._router.replication.check_member_quorum()
                     todo.extend(partitions)
                     continue

@@ -7,7 +7,7 @@ was sent and its fate is not known). Every attempt of one operation carries the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from cache.clock import Clock
@@ -15,7 +15,7 @@ from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.replication.service import ReplicationService
-from cache.cluster.structures.service import StructureService
+from cache.cluster.structures.service import Answer, StructureService
 from cache.cluster.wire.messages import Reply
 from cache.errors import (
     CacheError,
@@ -97,23 +97,36 @@ class Router:
 
         return await self._until_answered(ask, idempotent=True)
 
-    async def to_member(self, member: MemberId | None, request: Any) -> Reply:
-        """Send one request to one member, once."""  # Any: a map request
-        return await self._ask(member, request, self.config.operation_timeout)
+    async def to_members(
+        self, requests: Sequence[tuple[MemberId | None, Any]]
+    ) -> list[Reply | CacheError]:
+        """Send each request to its member, once and all at the same time; return what came of each."""
+        # Any: a map request.
+        timeout = self.config.operation_timeout
+        answers = [self._start(member, request, timeout) for member, request in requests]
+        try:
+            return [await _outcome(answer, timeout) for answer in answers]
+        finally:
+            for answer in answers:
+                if isinstance(answer, asyncio.Future) and not answer.done():
+                    answer.cancel()  # The caller was cancelled: nobody waits for the rest.
+
+    def _start(self, member: MemberId | None, request: Any, timeout: float) -> Answer | CacheError:
+        # Any: a map request.
+        if member == self.replication.member:
+            try:
+                return self._structures.dispatch(request)
+            except CacheError as error:
+                return error
+        address = None if member is None else self.replication.address_of(member)
+        if address is None:
+            return UnavailableError("the partition has no owner yet")
+        return self.replication.rpc.call(address, request, timeout=timeout)
 
     async def _ask(self, member: MemberId | None, request: Any, remaining: float) -> Reply:
         # Any: a map request.
         if member == self.replication.member:
-            answer = self._structures.dispatch(request)
-            if not isinstance(answer, Awaitable):
-                return answer
-            try:
-                async with asyncio.timeout(remaining):
-                    return await answer
-            except TimeoutError as error:
-                raise OperationTimeoutError(
-                    f"not confirmed by enough copies within {remaining:.3f} s"
-                ) from error
+            return await _confirmed(self._structures.dispatch(request), remaining)
         address = None if member is None else self.replication.address_of(member)
         if address is None:
             raise UnavailableError("the partition has no owner yet")
@@ -168,3 +181,25 @@ class Router:
         if isinstance(last, IndeterminateError):  # A read: nothing can have been applied.
             return UnavailableError(f"no answer within operation_timeout={seconds} s: {last}")
         return type(last)(f"gave up after operation_timeout={seconds} s: {last}")
+
+
+async def _confirmed(answer: Answer, remaining: float) -> Reply:
+    """Return what this member's own handler answers, at once or within `remaining` seconds."""
+    if not isinstance(answer, Awaitable):
+        return answer
+    try:
+        async with asyncio.timeout(remaining):
+            return await answer
+    except TimeoutError as error:
+        raise OperationTimeoutError(
+            f"not confirmed by enough copies within {remaining:.3f} s"
+        ) from error
+
+
+async def _outcome(answer: Answer | CacheError, timeout: float) -> Reply | CacheError:
+    if isinstance(answer, CacheError):
+        return answer
+    try:
+        return await _confirmed(answer, timeout)
+    except CacheError as error:
+        return error
