@@ -27,7 +27,10 @@ class NodeStats:
     """Seconds since start."""
     members: int
     table_version: int
+    table_id: str
+    """Which table: its version and who made it; two sides of a split never share one."""
     coordinator: MemberId
+    """The member that makes tables now."""
     owned: int
     """Partitions owned here."""
     backups: int
@@ -80,6 +83,7 @@ class Inspection:
             uptime=self._replication.clock.monotonic() - self._started_at,
             members=len(self._membership.members()),
             table_version=self._partitions.table.id.version,
+            table_id=str(self._partitions.table.id),
             coordinator=self._partitions.coordinator_id(),
             owned=sum(row.owner == me for row in rows),
             backups=sum(me in row.replicas[1:] for row in rows),
@@ -115,6 +119,10 @@ class Inspection:
                 return self._table()
             case "stats":
                 return self._metrics.snapshot()
+            case "digests":
+                return self._digests()
+            case "lost":
+                return sorted(self._partitions.lost)
             case "copies":
                 map_name, _, key = rest.rpartition(":")
                 return self._copy(map_name, _key(key))
@@ -159,6 +167,15 @@ class Inspection:
         table = self._partitions.table
         rows = [[row.epoch, list(row.replicas), list(row.joining)] for row in table.rows]
         return {"version": table.id.version, "coordinator": table.id.coordinator, "rows": rows}
+
+    def _digests(self) -> dict[int, list[int]]:
+        """Return entry count and digest of every complete copy here, by partition."""
+        rows, me = self._partitions.table.rows, self._replication.member
+        return {
+            partition: [copy.entry_count, copy.digest()]
+            for partition, copy in sorted(self._replication.copies.items())
+            if me in rows[partition].replicas
+        }
 
     def _copy(self, map_name: str, key: bytes) -> dict[str, Any]:  # Any: MessagePack values
         partition = partition_of(key, map_seed(map_name), self._config.partition_count)

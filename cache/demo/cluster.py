@@ -52,7 +52,7 @@ class Sight:
         names = ", ".join(f"{m['name']}={m['state']}" for m in self.members)
         numbers = ", ".join(
             f"{name}={self.status[name]}"
-            for name in ("table_version", "owned", "under_replicated", "migrating", "orphans")
+            for name in ("table_id", "owned", "under_replicated", "migrating", "orphans")
         )
         return f"{self.name} sees {names}; {numbers}"
 
@@ -140,7 +140,7 @@ class DemoCluster:
 def is_settled(sights: Sequence[Sight], ids: Sequence[str]) -> bool:
     """Return whether all agree on exactly these members and nothing is left to copy or move."""
     return (
-        len({sight.status["table_version"]: None for sight in sights}) == 1
+        len({sight.status["table_id"]: None for sight in sights}) == 1
         and all(sight.member_ids() == sorted(ids) for sight in sights)
         and all(
             sight.status[name] == 0

@@ -1,244 +1,255 @@
-"""Many seeds of the same scenarios: `python -m cache.testing.campaign --seeds 300`.
+"""Random faults over many seeds: `python -m cache.testing.campaign --seeds 300 --jobs 2`.
 
-Each seed draws its own cluster size, load and faults. A failing seed is printed with the command
-that replays it.
+Each seed is one run: a schedule of faults is drawn (`schedule.py`), happens to a simulated cluster under load
+(`nemesis.py`, `load.py`), then everything is undone (*safety phase* over), the cluster has to become one
+again within `LIVENESS_BOUND` (*liveness phase*), and the history is checked (`checkers.py`).
+
+A failing seed is shrunk to the fewest faults that still fail, and written to a file that
+`--replay FILE` runs again.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from random import Random
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
-from cache.errors import IndeterminateError, RejectedError
+from cache.errors import CacheError
+from cache.testing.checkers import check_digests, check_history
 from cache.testing.cluster import TestCluster
+from cache.testing.history import History
+from cache.testing.load import Load
+from cache.testing.nemesis import Nemesis
 from cache.testing.running import run_cluster
+from cache.testing.schedule import Schedule, draw, parse
 
-KEY_COUNT: Final = 40
+LIVENESS_BOUND: Final = 60.0
+"""Virtual seconds after the last fault within which all members agree and all copies are complete."""
 
+EQUAL_BOUND: Final = 10.0
+"""Virtual seconds after that within which all copies are equal."""
 
-class Load:
-    """Writers with unique values per key, and what they were told."""
+RUN_LIMIT: Final = 3600.0
+"""Virtual seconds a run may take at all."""
 
-    def __init__(self, cluster: TestCluster, rng: Random) -> None:
-        self._cluster = cluster
-        self._rng = rng
-        self._stop = False
-        self.acknowledged: dict[str, int] = {}
-        """Latest acknowledged value of each key; each key has one writer, values rise."""
-        self.attempted: dict[str, int] = {}
-        self.unknown: dict[str, dict[int, None]] = {}
-        """Values whose write ended unknown: such a write may still take effect later."""
-        self.acknowledged_count = 0
-        self.unknown_count = 0
-        self.rejected_count = 0
+SAMPLE_INTERVAL: Final = 0.1
+CALM_BEFORE_END: Final = 0.3
+LOAD_PACE: Final = 0.06
+"""Seconds between two writes of one client, at most."""
 
-    def stop(self) -> None:
-        """Let writers end after their present write."""
-        self._stop = True
+REPEATED_PART: Final = 100
+"""One seed in so many runs twice, to compare the traces."""
 
-    async def write(self, keys: Sequence[str]) -> None:
-        """Write rising values to `keys` through random members."""
-        value = 0
-        while not self._stop:
-            key = self._rng.choice(keys)
-            value += 1
-            self.attempted[key] = value
-            member = self._rng.choice(self._cluster.members)
-            try:
-                await member.map("load").set(key, value)
-            except IndeterminateError:
-                self._note_unknown(key, value)
-            except RejectedError:
-                self.rejected_count += 1
-            except Exception as error:
-                if type(error).__name__ not in ("ProcessKilledError", "ClosedError", "KeyError"):
-                    raise
-                self._note_unknown(key, value)
-            else:
-                self.acknowledged[key] = value
-                self.acknowledged_count += 1
-            await self._cluster.sleep(self._rng.uniform(0, 0.01))
-
-    def _note_unknown(self, key: str, value: int) -> None:
-        self.unknown_count += 1
-        self.unknown.setdefault(key, {})[value] = None
-
-    async def check(self) -> None:
-        """Every acknowledged value, or a later attempted one, is read through every member."""
-        for member in self._cluster.members:
-            for key, value in self.acknowledged.items():
-                found = await member.map("load").get(key)
-                assert found is not None, f"{key}={value} was acknowledged and is lost"
-                assert found == value or found in self.unknown.get(key, {}), (
-                    f"{key}: acknowledged {value}, attempted {self.attempted[key]}, found {found}"
-                )
+SHRINK_RUNS_MAX: Final = 120
 
 
-def _keys(writer: int) -> list[str]:
-    return [f"w{writer}-{number}" for number in range(KEY_COUNT)]
+@dataclass(slots=True)
+class Result:
+    """What came of one schedule."""
+
+    schedule: Schedule
+    violations: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    trace: str = ""
 
 
-async def _with_load(cluster: TestCluster, rng: Random, faults: Callable[[], Any]) -> None:
-    # Any: an awaitable of the scenario.
-    load = Load(cluster, rng)
+def run_schedule(schedule: Schedule) -> Result:
+    """Run one schedule in the simulator and check its history."""
+    result = Result(schedule)
+
+    async def scenario(cluster: TestCluster) -> None:
+        await _run(cluster, schedule, result)
+
+    try:
+        trace = run_cluster(
+            scenario,
+            world="simulated",
+            size=schedule.size,
+            seed=schedule.seed,
+            limit=RUN_LIMIT,
+            **dict(schedule.config),
+        )
+    except Exception as error:  # noqa: BLE001  (whatever stops a run is a violation)
+        result.violations.append(_describe(error))
+    else:
+        result.trace = trace or ""
+    return result
+
+
+def _describe(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+async def _run(cluster: TestCluster, schedule: Schedule, result: Result) -> None:
+    history = History()
+    load = Load(cluster, history, schedule.seed, pace=LOAD_PACE)
+    nemesis = Nemesis(cluster, schedule, history, load)
+    sampling = True
+
+    async def sample() -> None:
+        while sampling:
+            await _sample(cluster, history)
+            await cluster.sleep(SAMPLE_INTERVAL)
+
     async with asyncio.TaskGroup() as group:
-        for writer in range(3):
-            group.create_task(load.write(_keys(writer)))
-        await faults()
+        group.create_task(load.run(), name="load")
+        group.create_task(sample(), name="sample")
+        await nemesis.run()
+        await cluster.sleep(CALM_BEFORE_END)
         load.stop()
-    await cluster.wait_for_convergence()
-    await load.check()
-    assert load.acknowledged_count > 20, "there must have been load"
+        sampling = False
+    await cluster.wait_for_convergence(timeout=LIVENESS_BOUND)
+    nemesis.close_division()
+    await cluster.eventually(
+        lambda: _copies_are_equal(cluster), within=EQUAL_BOUND, what="equal copies"
+    )
+    await load.read_everything()
+    result.violations += check_history(history)
+    result.violations += await _compare_copies(cluster)
+    result.violations += await _check_losses(cluster, nemesis)
+    result.counts, result.faults, result.skipped = history.counts(), nemesis.done, nemesis.skipped
 
 
-def crash_under_load(seed: int) -> str | None:
-    """Kill one member at a random moment of a busy cluster, then another after repair."""
-    rng = Random(f"crash/{seed}")
-
-    async def scenario(cluster: TestCluster) -> None:
-        async def faults() -> None:
-            for _ in range(2):
-                await cluster.sleep(rng.uniform(0.05, 1.0))
-                await cluster.kill(rng.choice(cluster.members).index)
-                await cluster.wait_for_convergence()
-
-        await _with_load(cluster, rng, faults)
-
-    return run_cluster(scenario, size=rng.randint(3, 5), seed=seed, partition_count=32)
+async def _copies_are_equal(cluster: TestCluster) -> bool:
+    return not await _compare_copies(cluster)
 
 
-def churn_under_load(seed: int) -> str | None:
-    """Joins, leaves, kills and restarts in random order under load."""
-    rng = Random(f"churn/{seed}")
-
-    async def scenario(cluster: TestCluster) -> None:
-        async def faults() -> None:
-            for _ in range(rng.randint(3, 7)):
-                await _churn(cluster, rng)
-
-        await _with_load(cluster, rng, faults)
-
-    return run_cluster(scenario, size=rng.randint(3, 4), seed=seed, partition_count=32)
+async def _compare_copies(cluster: TestCluster) -> list[str]:
+    for_all = [await member.inspect("digests") for member in cluster.members]
+    return check_digests(
+        {p: (count, digest) for p, (count, digest) in one.items()} for one in for_all
+    )
 
 
-async def _churn(cluster: TestCluster, rng: Random) -> None:
-    await cluster.sleep(rng.uniform(0.0, 0.5))
-    index = rng.choice(cluster.members).index
-    match rng.choice(("join", "leave", "kill", "restart", "pause")):
-        case "join" if len(cluster.members) < 6:
-            await cluster.add_member()
-        case "leave" if len(cluster.members) > 2:
-            receipt = await cluster.remove_member(index)
-            assert receipt["complete"], receipt
-        case "kill" if len(cluster.members) > 2:
-            await cluster.kill(index)
-            await cluster.wait_for_convergence()
-        case "restart":
-            await cluster.kill(index)
-            await cluster.restart(index)
-            await cluster.wait_for_convergence()
-        case "pause":
-            await cluster.pause(index)
-            await cluster.sleep(rng.uniform(0.1, 8.0))
-            await cluster.resume(index)
-            await cluster.wait_for_convergence()
-        case _:
-            pass
+async def _sample(cluster: TestCluster, history: History) -> None:
+    for member in cluster.members:
+        try:
+            rows = (await member.inspect("table"))["rows"]
+        except CacheError:
+            continue
+        for partition, (epoch, replicas, _) in enumerate(rows):
+            if replicas:
+                history.ownership.setdefault((partition, epoch), {})[replicas[0]] = None
 
 
-def lossy_links(seed: int) -> str | None:
-    """Loss, duplication, reordering and latency on every link, with one crash."""
-    rng = Random(f"lossy/{seed}")
-
-    async def scenario(cluster: TestCluster) -> None:
-        for source in cluster.members:
-            for target in cluster.members:
-                cluster.link(
-                    source.index,
-                    target.index,
-                    loss=rng.uniform(0, 0.05),
-                    duplicate=rng.uniform(0, 0.05),
-                    reorder=rng.uniform(0, 0.1),
-                    latency=rng.uniform(0.0002, 0.005),
-                )
-
-        async def faults() -> None:
-            await cluster.sleep(rng.uniform(0.5, 2.0))
-            await cluster.kill(rng.choice(cluster.members).index)
-            await cluster.wait_for_convergence()
-
-        await _with_load(cluster, rng, faults)
-
-    return run_cluster(scenario, size=rng.randint(3, 5), seed=seed, partition_count=32)
+async def _check_losses(cluster: TestCluster, nemesis: Nemesis) -> list[str]:
+    """What was destroyed is reported by every member; nothing else is, unless sides took over."""
+    if any(kind in nemesis.done for kind in ("join", "restart", "drain", "pause")):
+        return []  # Who joined later cannot know; who stalled may have missed a table.
+    expected = sorted(nemesis.expected_lost)
+    violations = []
+    for member in cluster.members:
+        reported = sorted(await member.inspect("lost"))
+        wrong = reported != expected if not nemesis.history.divided else False
+        if wrong or not set(expected) <= set(reported):
+            violations.append(f"{member} reports {reported} as lost, destroyed were {expected}")
+    return violations
 
 
-def split_under_load(seed: int) -> str | None:
-    """Splits in two, isolations and one-way cuts of random length under load, then a heal."""
-    rng = Random(f"split/{seed}")
+def shrink(schedule: Schedule) -> Schedule:
+    """Return a schedule with as few of the faults as still fail.
 
-    async def scenario(cluster: TestCluster) -> None:
-        async def faults() -> None:
-            for _ in range(rng.randint(1, 3)):
-                await cluster.sleep(rng.uniform(0.1, 1.0))
-                indexes = [member.index for member in cluster.members]
-                rng.shuffle(indexes)
-                match rng.choice(("split", "isolate", "one way")):
-                    case "split":
-                        middle = rng.randint(1, len(indexes) - 1)
-                        cluster.partition(indexes[:middle], indexes[middle:])
-                    case "isolate":
-                        cluster.isolate(indexes[0])
-                    case _:
-                        cluster.cut(indexes[0], indexes[1])
-                await cluster.sleep(rng.uniform(1.0, 20.0))
-                cluster.heal()
-                await cluster.wait_for_convergence()
-
-        await _with_load(cluster, rng, faults)
-
-    return run_cluster(scenario, size=rng.randint(3, 5), seed=seed, partition_count=32)
-
-
-SCENARIOS: Final = (crash_under_load, churn_under_load, lossy_links, split_under_load)
+    Source: delta debugging, Zeller & Hildebrandt 2002, without its complements.
+    """
+    runs, size = 0, max(1, len(schedule.faults) // 2)
+    while size:
+        start, removed = 0, False
+        while start < len(schedule.faults) and runs < SHRINK_RUNS_MAX:
+            smaller = schedule.without(start, size)
+            runs += 1
+            if run_schedule(smaller).violations:
+                schedule, removed = smaller, True
+            else:
+                start += size
+        if not removed or size > len(schedule.faults):
+            size //= 2
+    return schedule
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="seeds per scenario")
-    parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--scenario", choices=[s.__name__ for s in SCENARIOS])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--replay", type=Path, help="run this schedule instead")
+    parser.add_argument("--trace", action="store_true", help="print the hash of each trace")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for failing schedules")
     options = parser.parse_args(arguments)
-    failed = 0
-    for scenario in SCENARIOS:
-        if options.scenario not in (None, scenario.__name__):
-            continue
-        started = time.monotonic()
-        for seed in range(options.first, options.first + options.seeds):
-            failed += not _run_seed(scenario, seed)
-        seconds = time.monotonic() - started
-        print(f"{scenario.__name__}: {options.seeds} seeds in {seconds:.1f} s")
-    print(f"{failed} failed")
+    logging.disable(logging.CRITICAL)  # What members say of dead peers is expected here.
+    if options.replay is not None:
+        schedules = [parse(options.replay.read_text())]
+    else:
+        schedules = [draw(seed) for seed in range(options.first, options.first + options.seeds)]
+    started = time.monotonic()
+    results = _run_all(schedules, options.jobs)
+    failed = [result for result in results if result.violations]
+    for result in failed:
+        _report_failure(result, options.out, replayed=options.replay)
+    if options.trace:
+        for result in results:
+            print(f"{result.schedule.seed} {result.trace}")
+    _summarize(results, time.monotonic() - started)
+    print(f"{len(failed)} failed")
     return 1 if failed else 0
 
 
-def _run_seed(scenario: Callable[[int], str | None], seed: int) -> bool:
-    try:
-        trace = scenario(seed)
-        if seed % 100 == 0:
-            again = scenario(seed)
-            assert trace == again, f"seed {seed} gave the traces {trace} and {again}"
-    except Exception as error:  # noqa: BLE001  (reported with the command that replays it)
-        print(f"FAILED {scenario.__name__} seed {seed}: {error!r}", file=sys.stderr)
-        command = f"--scenario {scenario.__name__} --first {seed} --seeds 1"
-        print(f"replay: python -m cache.testing.campaign {command}", file=sys.stderr)
-        return False
-    return True
+def _run_all(schedules: list[Schedule], jobs: int) -> list[Result]:
+    if jobs == 1:
+        return [run_twice(schedule) for schedule in schedules]
+    with ProcessPoolExecutor(jobs) as pool:
+        return list(pool.map(run_twice, schedules, chunksize=4))
+
+
+def run_twice(schedule: Schedule) -> Result:
+    """Run a schedule, one in `REPEATED_PART` twice: the trace has to be the same."""
+    logging.disable(logging.CRITICAL)
+    result = run_schedule(schedule)
+    if schedule.seed % REPEATED_PART == 0:
+        again = run_schedule(schedule)
+        if again.trace != result.trace:
+            result.violations.append(f"the traces differ: {result.trace} and {again.trace}")
+    return result
+
+
+def _report_failure(result: Result, folder: Path, *, replayed: Path | None) -> None:
+    seed = result.schedule.seed
+    print(f"FAILED seed {seed}:", file=sys.stderr)
+    for violation in result.violations[:5]:
+        print(f"  {violation}", file=sys.stderr)
+    if replayed is None:
+        path = folder / f"seed-{seed}.faults"
+        path.write_text(str(shrink(result.schedule)))
+        print(f"replay: python -m cache.testing.campaign --replay {path}", file=sys.stderr)
+
+
+def _summarize(results: Sequence[Result], seconds: float) -> None:
+    totals: dict[str, Counter[str]] = {name: Counter() for name in ("counts", "faults", "skipped")}
+    for result in results:
+        for name, counter in totals.items():
+            counter.update(getattr(result, name))
+    print(f"{len(results)} schedules in {seconds:.1f} s")
+    for name, title in (
+        ("counts", "operations"),
+        ("faults", "faults"),
+        ("skipped", "not possible"),
+    ):
+        figures = ", ".join(f"{key} {count:,}" for key, count in sorted(totals[name].items()))
+        print(f"{title}: {figures}")
 
 
 if __name__ == "__main__":

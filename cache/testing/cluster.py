@@ -147,6 +147,21 @@ class TestCluster:
         self._cuts.clear()
         return affected
 
+    def set_cuts(self, cuts: Sequence[tuple[int, int]]) -> None:
+        """Replace all cuts by these directions."""
+        _skip_if_unsupported(self._world.heal)
+        self._cuts.clear()
+        for source, target in cuts:
+            self.cut(source, target)
+
+    def slow(self, index: int, seconds: float) -> None:
+        """Let each piece of work on a member's event loop take so long; 0 ends it."""
+        _skip_if_unsupported(lambda: self._world.slow(index, seconds))
+
+    def mend(self, source: int, target: int) -> None:
+        """Let one direction fare as it did before `link`."""
+        _skip_if_unsupported(lambda: self._world.mend(source, target))
+
     def link(self, source: int, target: int, **conditions: float) -> None:
         """Set `latency`, `jitter`, `loss`, `duplicate`, `reorder` or `bandwidth` of one direction."""
         _skip_if_unsupported(lambda: self._world.link(source, target, **conditions))
@@ -203,7 +218,7 @@ class TestCluster:
                 return False
             if count == len(expected) and await member.members() != expected:
                 return False
-            tables.append((status["table_version"], status["coordinator"]))
+            tables.append(status["table_id"])
         return len(set(tables)) == 1
 
     async def copies(self, map_name: str, key: Key) -> list[int]:
@@ -249,7 +264,7 @@ async def _supported(action: Awaitable[None]) -> None:
         _skip(error)
 
 
-def _skip_if_unsupported(action: Callable[[], None]) -> None:
+def _skip_if_unsupported(action: Callable[[], object]) -> None:
     try:
         action()
     except UnsupportedFaultError as error:

@@ -1,9 +1,6 @@
 """A member dies without a goodbye."""
 
-import pytest
-
 from cache.testing import TestCluster, cluster_test
-from cache.testing.campaign import crash_under_load
 
 KEYS = {f"key-{number}": number for number in range(1000)}
 
@@ -91,9 +88,3 @@ async def test_a_frozen_member_is_replaced_and_comes_back(cluster: TestCluster) 
     await cluster.wait_for_convergence(3)
 
     assert await cluster.member(2).map("users").get_many(list(KEYS)) == KEYS
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_every_acknowledged_write_survives_a_crash_at_a_random_moment(seed: int) -> None:
-    """Invariant 1, with owners killed in the middle of writes."""
-    crash_under_load(seed)

@@ -24,6 +24,7 @@ from cache.cluster.partitions.table import (
     Table,
     TableVersion,
     empty_table,
+    epoch_of,
 )
 
 
@@ -146,9 +147,11 @@ class Coordinator:
     ) -> Row:
         target = self._targets[partition]
         replicas = self._complete_copies(partition, row, live)
+        lost_at = row.lost
         if not replicas:
             if row.replicas:
                 lost.append(partition)
+                lost_at = version
             partial = [member for member in row.joining if member in live]
             replicas = partial[:1] or list(target)
         if self._merged:  # After a fork a copy may have gone the other way: it catches up anew.
@@ -161,11 +164,11 @@ class Coordinator:
             else:
                 releases.setdefault(owner, []).append(partition)
         if not replicas:
-            return row if row.joining == () and row.replicas == () else Row(row.epoch, (), ())
+            return Row(row.epoch, (), (), lost_at)
         # After a fork both branches used the same epoch numbers: all start anew above both.
         same = replicas[0] == row.owner and not self._merged
-        epoch = row.epoch if same else version
-        return Row(epoch, tuple(replicas), missing)
+        epoch = row.epoch if same else epoch_of(TableVersion(version, self._me))
+        return Row(epoch, tuple(replicas), missing, lost_at)
 
     def _complete_copies(
         self, partition: int, row: Row, live: dict[MemberId, Member]

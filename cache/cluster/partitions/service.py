@@ -81,6 +81,8 @@ class PartitionService:
             partition_count=config.partition_count,
             replica_count=config.replica_count,
         )
+        self.lost: dict[int, int] = {}
+        """Partitions whose loss this member witnessed: every copy died; by the table's version."""
         self._listeners: list[TableListener] = []
         self._releaser: Releaser | None = None
         self._wake = asyncio.Event()
@@ -244,12 +246,26 @@ class PartitionService:
     def _announce(self, old: Table) -> None:
         new = self.table
         self._tables_adopted.add()
+        if old.id.version:  # A member that just joined did not witness what was lost before.
+            self._note_losses(old, new)
         logger.debug(
             "partitions.table version=%d coordinator=%s", new.id.version, new.id.coordinator
         )
         for listener in self._listeners:
             listener(old, new)
         self._adopted.set()
+
+    def _note_losses(self, old: Table, new: Table) -> None:
+        """Report, on every member, partitions of which every copy died."""
+        lost = [
+            partition
+            for partition, (before, after) in enumerate(zip(old.rows, new.rows, strict=True))
+            if after.lost > before.lost
+        ]
+        if lost:
+            self.lost.update((partition, new.rows[partition].lost) for partition in lost)
+            self._partitions_lost.add(len(lost))
+            logger.warning("partitions.lost count=%d partitions=%s", len(lost), lost[:16])
 
     async def refresh(self) -> None:
         """Fetch the coordinator's table, together with everybody else who wants it now."""
@@ -332,9 +348,6 @@ class PartitionService:
             return
         old = self.table
         plan = self._coordinator.advance(members)
-        if plan.lost:
-            self._partitions_lost.add(len(plan.lost))
-            logger.warning("partitions.lost count=%d partitions=%s", len(plan.lost), plan.lost[:16])
         if plan.table is not None:
             self._announce(old)
         self._push_to_all(members)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
 from cache.cluster.ids import Address, MemberId, parse_address
 from cache.cluster.wire.messages import RowRecord, TableId, TableRecord
@@ -21,7 +21,11 @@ from cache.errors import RemoteProtocolError
 ANCESTORS_MAX: Final = 64
 """Ancestors a table lists; one entry vouches for all earlier tables of the same coordinator."""
 
-VERSION_MAX: Final = 2**62
+EPOCH_BITS: Final = 20
+"""Low bits of an epoch: a hash of the coordinator that began it."""
+
+EPOCH_MAX: Final = 2**62
+VERSION_MAX: Final = EPOCH_MAX >> EPOCH_BITS
 """No honest cluster gets here; it keeps a hostile version from overflowing the wire's integers."""
 
 
@@ -32,16 +36,24 @@ class TableVersion:
     version: int
     coordinator: MemberId
 
+    def __str__(self) -> str:
+        return f"{self.version}@{self.coordinator}"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The holders of one partition. `epoch` rises whenever the owner changes."""
+    """The holders of one partition.
+
+    `epoch` rises whenever the owner changes and is never used by two owners, see `epoch_of`.
+    """
 
     epoch: int
     replicas: tuple[MemberId, ...]
     """Complete copies; the first is the owner."""
     joining: tuple[MemberId, ...]
     """Copies that are being made: they receive every write, but cannot be relied on yet."""
+    lost: int = 0
+    """Version of the table that found every complete copy dead, the last time; 0 for never."""
 
     @property
     def owner(self) -> MemberId | None:
@@ -122,6 +134,7 @@ class Table:
                     epoch=row.epoch,
                     replicas=[index[member] for member in row.replicas],
                     joining=[index[member] for member in row.joining],
+                    lost=row.lost,
                 )
                 for row in self.rows
             ],
@@ -162,6 +175,15 @@ def empty_table(partition_count: int) -> Table:
     )
 
 
+def epoch_of(table: TableVersion) -> int:
+    """Return the epoch of the owners that a table names for the first time.
+
+    It rises with the version. Two coordinators that make the same version on two sides of a split
+    begin different epochs, so that an epoch names one owner and can serve as a fencing token.
+    """
+    return table.version << EPOCH_BITS | xxh32_intdigest(table.coordinator.encode()) >> 12
+
+
 def map_seed(name: str) -> int:
     """Return the hash seed of the map called `name`, so that maps spread equal keys differently."""
     return xxh3_64_intdigest(name.encode())
@@ -182,7 +204,8 @@ def _version_from_record(record: TableId) -> TableVersion:
 
 
 def _row_from_record(record: RowRecord, members: list[MemberId]) -> Row:
-    _require(0 <= record.epoch <= VERSION_MAX, f"has a row of epoch {record.epoch}")
+    _require(0 <= record.epoch <= EPOCH_MAX, f"has a row of epoch {record.epoch}")
+    _require(0 <= record.lost <= VERSION_MAX, f"has a row lost in version {record.lost}")
     holders = record.replicas + record.joining
     _require(len(dict.fromkeys(holders)) == len(holders), "lists a holder twice in a row")
     _require(
@@ -192,6 +215,7 @@ def _row_from_record(record: RowRecord, members: list[MemberId]) -> Row:
         epoch=record.epoch,
         replicas=tuple(members[holder] for holder in record.replicas),
         joining=tuple(members[holder] for holder in record.joining),
+        lost=record.lost,
     )
 
 

@@ -54,6 +54,12 @@ RETRY_INTERVAL: Final = 0.1
 REPORT_INTERVAL: Final = 0.3
 """Seconds after which a complete copy is reported again while the table does not list it."""
 
+OFFER_INTERVAL: Final = 1.0
+"""Seconds between two looks for data held by mistake, if nothing else asks for one."""
+
+DOUBT_INTERVAL: Final = 1.0
+"""Seconds until copies are compared again while a write is known to be on some of them only."""
+
 DIGEST_BATCH: Final = 128
 """Partitions compared by one message."""
 
@@ -89,6 +95,7 @@ class Repair:
         self._merge_lost = metrics.counter("repair.merge_lost")
         self._copies_completed = metrics.counter("repair.copies_completed")
         replication.on_table(self._on_table)
+        replication.on_doubt = self._unsettled.set
         self._rpc.register(Offer, self._on_offer)
 
     def start(self) -> None:
@@ -123,7 +130,7 @@ class Repair:
                     await self._complete(holder, fresh[start : start + DIGEST_BATCH])
                 await self._report(holder)
                 interval = REPORT_INTERVAL if self._all_joined(holder) else RETRY_INTERVAL
-                await self._wait_for_table(interval)
+                await _event_or_timeout(self._table_changed, interval)
         finally:
             self._bringing_up.pop(holder, None)
 
@@ -133,13 +140,6 @@ class Repair:
 
     def _all_joined(self, holder: MemberId) -> bool:
         return all(holder in owned.joined for owned in self._joining(holder))
-
-    async def _wait_for_table(self, interval: float) -> None:
-        try:
-            async with asyncio.timeout(interval):
-                await self._table_changed.wait()
-        except TimeoutError:
-            pass
 
     async def _report(self, holder: MemberId) -> None:
         pairs = [(owned.partition, holder) for owned in self._joining(holder)]
@@ -296,11 +296,9 @@ class Repair:
             self._unsettled.clear()
             await self._compare_with_replicas()
             pause = self._config.anti_entropy_interval * self._rng.uniform(0.75, 1.25)
-            try:
-                async with asyncio.timeout(pause):
-                    await self._unsettled.wait()
-            except TimeoutError:
-                pass
+            if self._replication.doubtful:
+                pause = min(pause, DOUBT_INTERVAL)
+            await _event_or_timeout(self._unsettled, pause)
 
     async def _compare_with_replicas(self) -> None:
         by_holder: dict[MemberId, list[Ownership]] = {}
@@ -308,12 +306,16 @@ class Repair:
             ownership = self._replication.owned[partition]
             for holder in ownership.row.replicas[1:]:
                 by_holder.setdefault(holder, []).append(ownership)
+        doubtful = self._replication.doubtful
         failed: dict[int, None] = {}
         for holder, owned in by_holder.items():
             for start in range(0, len(owned), DIGEST_BATCH):
                 batch = owned[start : start + DIGEST_BATCH]
                 if not await self._compare_with(holder, batch):
                     failed.update((ownership.partition, None) for ownership in batch)
+        for partition in list(doubtful):
+            if partition not in failed:
+                del doubtful[partition]
         for partition, ownership in list(self._replication.owned.items()):
             if not ownership.settled and partition not in failed:
                 ownership.settled = True
@@ -352,7 +354,9 @@ class Repair:
 
     async def _offer_orphans(self) -> None:
         while True:
-            await self._offers_due.wait()
+            # A new table is the usual cause. A write that was under way when this member ceased to be a
+            # copy arrives after it, so look from time to time as well.
+            await _event_or_timeout(self._offers_due, OFFER_INTERVAL)
             self._offers_due.clear()
             for partition in self.orphans():
                 try:
@@ -392,6 +396,15 @@ class Repair:
         if confirmed is not None:
             await confirmed
         return Offered(won=won, lost=len(message.entries) - won)
+
+
+async def _event_or_timeout(event: asyncio.Event, seconds: float) -> None:
+    """Return when the event is set, or after so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
 
 
 def _difference(

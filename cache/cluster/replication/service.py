@@ -93,6 +93,9 @@ class ReplicationService:
         self._has_quorum = True
         self._fences: dict[int, int] = {}
         """Per partition: the latest epoch a write was accepted in; older owners are refused."""
+        self.doubtful: dict[int, None] = {}
+        """Partitions with a write that some copies may lack: to be compared before long."""
+        self.on_doubt: Callable[[], None] = lambda: None
         self._table_hooks: list[Callable[[Table, Table], None]] = []
         self._complained: dict[MemberId, float] = {}
         self._writes = metrics.counter("replication.writes")
@@ -284,6 +287,8 @@ class ReplicationService:
         if self.clock.monotonic() >= pending.deadline:
             ownership.pending.pop(pending, None)
             pending.fail(IndeterminateError(f"copy on {holder} did not confirm in time"))
+            self.doubtful[ownership.partition] = None
+            self.on_doubt()
             return
         self._complain(holder)
         asyncio.get_running_loop().call_later(

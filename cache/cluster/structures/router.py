@@ -24,6 +24,7 @@ from cache.errors import (
     NotOwnerError,
     OperationTimeoutError,
     OverloadedError,
+    RejectedError,
     UnavailableError,
 )
 from cache.metrics import Metrics
@@ -141,14 +142,19 @@ class Router:
         while True:
             if self._closed:
                 raise ClosedError("the node is closed")
-            self.replication.check_member_quorum()
             try:
+                self.replication.check_member_quorum()
                 return await ask(max(0.001, deadline - self.clock.monotonic()))
             except IndeterminateError as error:
                 last: CacheError = error
                 unknown = None if idempotent else error
             except (NotOwnerError, OverloadedError, UnavailableError) as error:
                 last = error
+            except RejectedError as error:
+                if unknown is None:
+                    raise
+                # This attempt was refused, but an earlier one may have been applied.
+                raise IndeterminateError(f"{unknown}; then: {error}") from error
             self._retries.add()
             if self.clock.monotonic() + backoff >= deadline:
                 raise self._give_up(unknown, last) from last

@@ -127,6 +127,8 @@ class RowRecord(_Message, frozen=True):
     epoch: int
     replicas: list[int]
     joining: list[int]
+    lost: int
+    """Version of the table in which every complete copy had died; 0 for never."""
 
 
 class TableRecord(_Message, frozen=True):

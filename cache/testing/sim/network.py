@@ -65,6 +65,10 @@ class SimNetwork:
         changed = replace(self.link(source, target), **conditions)
         self._links[source, target] = changed
 
+    def reset_link(self, source: str, target: str) -> None:
+        """Let one direction have the default conditions again."""
+        self._links.pop((source, target), None)
+
     def cut(self, source: str, target: str) -> None:
         """Stop everything in one direction."""
         self._cuts[source, target] = None

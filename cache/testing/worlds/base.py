@@ -56,6 +56,14 @@ class ClusterWorld(Protocol):
         """Set latency, jitter, loss, duplicate, reorder or bandwidth of one direction."""
         ...
 
+    def mend(self, source: int, target: int) -> None:
+        """Undo what `link` did to one direction."""
+        ...
+
+    def slow(self, index: int, seconds: float) -> None:
+        """Let each piece of work of a member take so long."""
+        ...
+
     def clock(self, index: int, **shifts: float) -> None:
         """Set skew, drift or jump of a member's clocks."""
         ...

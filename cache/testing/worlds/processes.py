@@ -156,6 +156,14 @@ class ProcessesWorld:
         """Not possible, see `cut`."""
         raise UnsupportedFaultError("link: real processes on loopback")
 
+    def mend(self, source: int, target: int) -> None:
+        """Not possible, see `cut`."""
+        raise UnsupportedFaultError("mend: real processes on loopback")
+
+    def slow(self, index: int, seconds: float) -> None:
+        """Not possible without limiting the processor."""
+        raise UnsupportedFaultError("slow: real processes on loopback")
+
     def clock(self, index: int, **shifts: float) -> None:
         """Not possible: processes share the machine's clocks."""
         raise UnsupportedFaultError("clock: real clocks")

@@ -57,8 +57,12 @@ class SimulatedWorld:
         async def build() -> Node:
             return Node(config, environment=process.environment())
 
-        node = await process.run(build())
-        await process.run(node.start())
+        try:
+            node = await process.run(build())
+            await process.run(node.start())
+        except BaseException:
+            process.kill()
+            raise
         backend = self._members[index] = SimulatedBackend(process, node)
         return backend
 
@@ -92,6 +96,14 @@ class SimulatedWorld:
     def link(self, source: int, target: int, **conditions: float) -> None:
         """Change the conditions of one direction."""
         self.world.network.set_link(self._hosts[source], self._hosts[target], **conditions)
+
+    def mend(self, source: int, target: int) -> None:
+        """Give one direction the conditions of any other."""
+        self.world.network.reset_link(self._hosts[source], self._hosts[target])
+
+    def slow(self, index: int, seconds: float) -> None:
+        """Slow one process down."""
+        self._members[index].process.loop.lane.slowness = seconds
 
     def clock(self, index: int, **shifts: float) -> None:
         """Change a member's clocks: `skew` or `jump` (wall, seconds), `drift` (part)."""

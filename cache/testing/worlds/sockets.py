@@ -74,6 +74,14 @@ class SocketsWorld:
         """Not possible, see `cut`."""
         raise UnsupportedFaultError("link: real loopback sockets")
 
+    def mend(self, source: int, target: int) -> None:
+        """Not possible, see `cut`."""
+        raise UnsupportedFaultError("mend: real sockets on loopback")
+
+    def slow(self, index: int, seconds: float) -> None:
+        """Not possible without limiting the processor."""
+        raise UnsupportedFaultError("slow: real sockets on loopback")
+
     def clock(self, index: int, **shifts: float) -> None:
         """Not possible: nodes in one process share its clocks."""
         raise UnsupportedFaultError("clock: real clocks")

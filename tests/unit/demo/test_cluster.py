@@ -20,7 +20,7 @@ def sight(
     under_replicated: int = 0,
 ) -> Sight:
     status = {
-        "table_version": version,
+        "table_id": f"{version}@m",
         "under_replicated": under_replicated,
         "migrating": 0,
         "orphans": 0,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import (
     ANCESTORS_MAX,
+    EPOCH_MAX,
     VERSION_MAX,
     Row,
     Table,
@@ -112,12 +113,12 @@ RECORD = TableRecord(
     ancestors=[],
     members=[A, B],
     addresses=["h:1", "h:2"],
-    rows=[RowRecord(epoch=1, replicas=[0], joining=[1])],
+    rows=[RowRecord(epoch=1, replicas=[0], joining=[1], lost=0)],
 )
 
 
 def rows(replicas: list[int], joining: list[int], epoch: int = 1) -> dict[str, object]:
-    return {"rows": [RowRecord(epoch=epoch, replicas=replicas, joining=joining)]}
+    return {"rows": [RowRecord(epoch=epoch, replicas=replicas, joining=joining, lost=0)]}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def rows(replicas: list[int], joining: list[int], epoch: int = 1) -> dict[str, o
         pytest.param(rows([0, 0], []), "twice in a row", id="two copies on one member"),
         pytest.param(rows([0], [0]), "twice in a row", id="complete and joining"),
         pytest.param(rows([0], [], -1), "epoch -1", id="epoch negative"),
-        pytest.param(rows([0], [], VERSION_MAX + 1), "epoch", id="epoch too high"),
+        pytest.param(rows([0], [], EPOCH_MAX + 1), "epoch", id="epoch too high"),
         pytest.param({"members": [A, A]}, "member twice", id="duplicate member"),
         pytest.param({"members": [A, ""]}, "without an id", id="nameless member"),
         pytest.param({"addresses": ["h:1"]}, "one address per member", id="address count"),
