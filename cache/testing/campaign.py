@@ -187,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--replay", type=Path, help="run this schedule instead")
+    parser.add_argument("--stop", action="store_true", help="end at the first failure, unshrunk")
     parser.add_argument("--trace", action="store_true", help="print the hash of each trace")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for failing schedules")
     options = parser.parse_args(arguments)
@@ -196,6 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         schedules = [draw(seed) for seed in range(options.first, options.first + options.seeds)]
     started = time.monotonic()
+    if options.stop:
+        return _run_until_failure(schedules)
     results = _run_all(schedules, options.jobs)
     failed = [result for result in results if result.violations]
     for result in failed:
@@ -206,6 +209,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _summarize(results, time.monotonic() - started)
     print(f"{len(failed)} failed")
     return 1 if failed else 0
+
+
+def _run_until_failure(schedules: Sequence[Schedule]) -> int:
+    for schedule in schedules:
+        if violations := run_schedule(schedule).violations:
+            print(f"FAILED seed {schedule.seed}: {violations[0]}")
+            return 1
+    return 0
 
 
 def _run_all(schedules: list[Schedule], jobs: int) -> list[Result]:

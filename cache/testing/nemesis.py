@@ -126,8 +126,7 @@ class Nemesis:
     async def _massacre(self, fault: Fault) -> bool:
         """Two at once; with two copies that destroys partitions, and is to be reported."""
         async with self._killing:
-            least = max(MEMBERS_MIN, self.schedule.config.get("member_quorum", 1))
-            if len(self.cluster.members) < least + 2 or self._dividing:
+            if self._dividing:
                 return False
             if not await self._until_whole(fault.members):
                 return False
@@ -252,9 +251,12 @@ class Nemesis:
         return any(member.index == index for member in self.cluster.members)
 
     def _may_end(self, index: int) -> bool:
+        return self._is_there(index) and index not in self._ending and self._may_lose(1)
+
+    def _may_lose(self, count: int) -> bool:
         alive = len(self.cluster.members) - len(self._ending)
         least = max(MEMBERS_MIN, self.schedule.config.get("member_quorum", 1))
-        return self._is_there(index) and index not in self._ending and alive > least
+        return alive - count >= least
 
     def targets(self) -> list[MemberHandle]:
         """Return the members that clients may use: not those that are about to leave."""
@@ -264,7 +266,7 @@ class Nemesis:
         """Wait until every member has complete copies within its side; return whether they have."""
         deadline = self.cluster.now() + WHOLE_TIMEOUT
         while self.cluster.now() < deadline:
-            if not all(map(self._may_end, victims)):
+            if not all(map(self._is_there, victims)) or not self._may_lose(len(victims)):
                 return False
             if not self._paused and not self._ending and await self._is_whole(victims):
                 return True
@@ -278,7 +280,7 @@ class Nemesis:
         for side in sides:
             if any(member.index in victims for member in side) and len(side) <= len(victims):
                 return False
-            if not await _is_settled(side):
+            if not await is_settled(side):
                 return False
         return True
 
@@ -314,7 +316,7 @@ class Nemesis:
         self._dividing -= 1
         deadline = self.cluster.now() + WHOLE_TIMEOUT
         while not self._dividing and self.cluster.now() < deadline:
-            if not self._paused and await _is_settled(self.cluster.members):
+            if not self._paused and await is_settled(self.cluster.members):
                 self.close_division()
                 return
             await self.cluster.sleep(POLL_INTERVAL)
@@ -331,7 +333,8 @@ def _both_ways(one: list[int], other: list[int]) -> list[Cut]:
     return pairs + [(b, a) for a, b in pairs]
 
 
-async def _is_settled(members: list[MemberHandle]) -> bool:
+async def is_settled(members: list[MemberHandle]) -> bool:
+    """Return whether these members see each other and nobody else, share one table and have no work left."""
     ids = sorted(member.id for member in members)
     tables: dict[Any, None] = {}  # Any: MessagePack values
     for member in members:

@@ -11,13 +11,18 @@ Not here: sending (service.py) and catching up (repair.py). Rules:
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import Row
 from cache.cluster.replication.replica import Entry, PartitionReplica
 from cache.cluster.wire.messages import OperationRecord
 from cache.errors import CacheError
+
+REPEATS_MAX: Final = 3
+"""Slow confirmations of one write that are answered by sending it again; the next one counts."""
 
 Change = tuple[str, bytes, Entry]
 """(map name, key, entry)."""
@@ -32,8 +37,10 @@ class PendingWrite:
         "deadline",
         "epoch",
         "future",
+        "merging",
         "needed",
         "operations",
+        "repeats",
         "waiting",
     )
 
@@ -47,6 +54,7 @@ class PendingWrite:
         deadline: float,
         epoch: int,
         future: asyncio.Future[None],
+        merging: bool = False,
     ) -> None:
         self.changes = changes
         self.before: list[Entry | None] = []
@@ -58,6 +66,16 @@ class PendingWrite:
         """Confirmations still needed, or None for all of `waiting`."""
         self.deadline = deadline
         self.future = future
+        self.repeats = 0
+        self.merging = merging
+        """Whether the changes are versions made earlier; see `ReplicationService.commit`."""
+
+    def may_repeat(self) -> bool:
+        """Whether a copy that confirmed slowly is to be sent the remaining times to live once more."""
+        self.repeats += 1
+        return self.repeats <= REPEATS_MAX and any(
+            entry[0] is not None and entry[3] != math.inf for _, _, entry in self.changes
+        )
 
     def confirm(self, holder: MemberId) -> None:
         """`holder` has the write."""
@@ -167,11 +185,13 @@ class Ownership:
         self.pending.clear()
 
     def _undo(self, pending: PendingWrite) -> None:
-        """Put back what a write replaced here.
+        """Put back what a write replaced here, and forget that it was done.
 
         The write was never acknowledged, and the new owner may have acknowledged another one since. This
         copy's stamp could be the later of the two, and would then win when the copies are compared.
         """
+        for operation in pending.operations:
+            self.replica.forget_operation(operation.id)
         pairs = zip(pending.changes, pending.before, strict=False)
         for (map_name, key, entry), before in pairs:
             if self.replica.entry(map_name, key) == entry:

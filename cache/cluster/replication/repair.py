@@ -37,12 +37,13 @@ from cache.cluster.wire.messages import (
     KeyVersion,
     Offer,
     Offered,
+    OperationRecord,
     Replicate,
     Replicated,
     Reply,
     Versions,
 )
-from cache.errors import CacheError
+from cache.errors import CacheError, UnavailableError
 from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,9 @@ OFFER_INTERVAL: Final = 1.0
 
 DOUBT_INTERVAL: Final = 1.0
 """Seconds until copies are compared again while a write is known to be on some of them only."""
+
+REPAIR_TRANSIT_MAX: Final = 0.5
+"""Seconds that entries may be on the way; later ones would live longer than they should."""
 
 DIGEST_BATCH: Final = 128
 """Partitions compared by one message."""
@@ -222,7 +226,7 @@ class Repair:
         return answer.versions
 
     async def _send(self, ownership: Ownership, keys: Sequence[Key], address: Address) -> None:
-        calls: list[asyncio.Future[Reply]] = []
+        calls: list[tuple[float, asyncio.Future[Reply]]] = []
         for records in self._chunks(ownership.replica, keys):
             message = Replicate(
                 partition=ownership.partition,
@@ -230,17 +234,32 @@ class Repair:
                 entries=records,
                 operations=[],
             )
-            calls.append(self._rpc.call(address, message, timeout=CALL_TIMEOUT))
+            call = self._rpc.call(address, message, timeout=CALL_TIMEOUT)
+            calls.append((self._clock.monotonic(), call))
             self._keys_sent.add(len(records))
             if len(calls) >= WINDOW:
-                self._merge_newer(ownership, await calls.pop(0))
-        for call in calls:
-            self._merge_newer(ownership, await call)
+                await self._confirmed(ownership, *calls.pop(0))
+        for sent_at, call in calls:
+            await self._confirmed(ownership, sent_at, call)
 
-    def _merge_newer(self, ownership: Ownership, answer: Reply) -> None:
+    async def _confirmed(
+        self, ownership: Ownership, sent_at: float, call: asyncio.Future[Reply]
+    ) -> None:
+        answer = await call
         assert isinstance(answer, Replicated)
+        self._check_transit(sent_at)
         if answer.newer:
-            self._merge(ownership, answer.newer)
+            self._merge(ownership, answer.newer, answer.operations)
+
+    def _check_transit(self, sent_at: float) -> None:
+        """Refuse entries that were long on the way: their times to live have grown too long.
+
+        Raises:
+            UnavailableError: the whole comparison is to be repeated.
+        """
+        seconds = self._clock.monotonic() - sent_at
+        if seconds > REPAIR_TRANSIT_MAX:
+            raise UnavailableError(f"entries were {seconds:.1f} s on the way")
 
     def _chunks(
         self, replica: PartitionReplica, keys: Sequence[Key]
@@ -266,28 +285,40 @@ class Repair:
             message = FetchEntries(
                 partition=ownership.partition, keys=list(keys[start : start + limit])
             )
+            sent_at = self._clock.monotonic()
             answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
             assert isinstance(answer, Entries)
+            self._check_transit(sent_at)
             self._keys_fetched.add(len(answer.entries))
-            self._merge(ownership, answer.entries)
+            self._merge(ownership, answer.entries, answer.operations)
 
     def _merge(
-        self, ownership: Ownership, records: Sequence[EntryRecord]
+        self,
+        ownership: Ownership,
+        records: Sequence[EntryRecord],
+        operations: Sequence[OperationRecord],
     ) -> asyncio.Future[None] | None:
         """Take the later ones of `records` into the owner's copy and into every other copy."""
         if self._replication.owned.get(ownership.partition) is not ownership:
             return None
         now, wall = self._clock.monotonic(), self._clock.wall()
         changes = []
+        overtaken: dict[Key, None] = {}
         for record in records:
             self._replication.hlc.observe(record.hlc, wall)
             entry = from_record(record, now, tombstone_lifetime=self._config.tombstone_lifetime)
             held = ownership.replica.entry(record.map, record.key)
             if held is None or held[1:3] < entry[1:3]:
                 changes.append((record.map, record.key, entry))
+            elif held[1:3] > entry[1:3]:
+                overtaken[record.map, record.key] = None
         self._merge_won.add(len(changes))
         self._merge_lost.add(len(records) - len(changes))
-        return self._replication.commit(ownership, changes) if changes else None
+        if not changes:
+            return None
+        # An operation whose effect did not win has none: a retry is to have it again.
+        effective = [op for op in operations if (op.map, op.key) not in overtaken]
+        return self._replication.commit(ownership, changes, effective, merging=True)
 
     # -- anti-entropy ------------------------------------------------------------------------
 
@@ -379,19 +410,24 @@ class Repair:
             theirs = await self._versions(partition, batch, address)
             send, _ = _difference(replica.versions(batch), theirs)
             for records in self._chunks(replica, send):
-                message = Offer(partition=partition, entries=records)
+                message = Offer(
+                    partition=partition,
+                    entries=records,
+                    operations=replica.operations_about(records),
+                )
                 answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
                 assert isinstance(answer, Offered)
                 self._keys_sent.add(len(records))
-        # Only what this very owner took may go: it must still be the owner, and this no copy.
+        # Only what this very owner took may go: it must still be the owner, and this no copy. Until every
+        # copy is complete the owner may hold the only other one, so that this one stays and is offered again.
         current = self._replication.partitions.table.rows[partition]
-        if current.owner == owner and partition in self.orphans():
+        if current.owner == owner and not current.joining and partition in self.orphans():
             del self._replication.copies[partition]
 
     async def _on_offer(self, message: Offer, peer: Peer) -> Reply:
         ownership = self._replication.serve(message.partition)
         won = self._merge_won.value
-        confirmed = self._merge(ownership, message.entries)
+        confirmed = self._merge(ownership, message.entries, message.operations)
         won = self._merge_won.value - won
         if confirmed is not None:
             await confirmed

@@ -56,7 +56,7 @@ class PartitionReplica:
         self._maps: dict[str, dict[bytes, Entry]] = {}
         self._digest = Digest()
         self._wheel = ExpiryWheel()
-        self._operations: dict[bytes, bytes] = {}
+        self._operations: dict[bytes, OperationRecord] = {}
         self._operation_memory = operation_memory
         self._tombstone_lifetime = tombstone_lifetime
         self.entry_count = 0
@@ -130,20 +130,29 @@ class PartitionReplica:
 
     # -- operations --------------------------------------------------------------------------
 
-    def remember_operation(self, operation: bytes, result: bytes) -> None:
+    def remember_operation(self, operation: OperationRecord) -> None:
         """Keep the result of an operation, forgetting the oldest ones over the limit."""
-        self._operations.pop(operation, None)
-        self._operations[operation] = result
+        self._operations.pop(operation.id, None)
+        self._operations[operation.id] = operation
         while len(self._operations) > self._operation_memory:
             del self._operations[next(iter(self._operations))]
 
-    def operation(self, operation: bytes) -> bytes | None:
-        """Return the result of an operation done before, or None."""
+    def forget_operation(self, operation: bytes) -> None:
+        """The operation's effect was undone: a retry is to have it again."""
+        self._operations.pop(operation, None)
+
+    def operation(self, operation: bytes) -> OperationRecord | None:
+        """Return what is remembered of an operation done before, or None."""
         return self._operations.get(operation)
 
     def operations(self) -> list[OperationRecord]:
         """Return every remembered operation, oldest first."""
-        return [OperationRecord(name, result) for name, result in self._operations.items()]
+        return list(self._operations.values())
+
+    def operations_about(self, records: Iterable[EntryRecord]) -> list[OperationRecord]:
+        """Return the remembered operations on the keys of these entries, oldest first."""
+        keys = {(record.map, record.key): None for record in records}
+        return [op for op in self._operations.values() if (op.map, op.key) in keys]
 
     # -- many keys ---------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from cache.cluster.replication.upkeep import STALL_LIMIT, stay_valid, sweep
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import (
+    NEVER,
     Buckets,
     Digests,
     Entries,
@@ -44,6 +45,7 @@ from cache.errors import (
     IndeterminateError,
     NoQuorumError,
     NotOwnerError,
+    UnavailableError,
 )
 from cache.metrics import Metrics
 
@@ -54,6 +56,10 @@ CONFIRM_TIMEOUT: Final = 1.0
 
 RESEND_INTERVAL: Final = 0.05
 """Seconds before a write is sent again to a replica that did not confirm it."""
+
+TRANSIT_MAX: Final = 0.2
+"""Seconds on the way by which a copy's time to live may be too long. After a longer way it is sent again:
+the same version with less time left shortens the copy's."""
 
 DRAIN_TIMEOUT: Final = 1.0
 """Seconds for unfinished writes to settle before a hand-over; else it is put off."""
@@ -142,6 +148,11 @@ class ReplicationService:
         """Return a version stamp later than any seen."""
         return self.hlc.stamp(self.clock.wall())
 
+    @property
+    def stalled(self) -> bool:
+        """Whether the event loop stood still and this member has not asked yet what it missed."""
+        return self.clock.monotonic() > self.valid_until
+
     def set_quorum(self, *, reached: bool) -> None:
         """Serve only while enough members are in view."""
         if reached != self._has_quorum:
@@ -166,7 +177,7 @@ class ReplicationService:
             NotOwnerError: another member owns it, or it is being handed over.
         """
         self.check_member_quorum()
-        if self.clock.monotonic() > self.valid_until:
+        if self.stalled:
             raise NotOwnerError(f"{self.member} was stalled and checks what it still owns")
         ownership = self.owned.get(partition)
         if ownership is None or not ownership.serving:
@@ -187,8 +198,13 @@ class ReplicationService:
         ownership: Ownership,
         changes: Sequence[Change],
         operations: Sequence[OperationRecord] = (),
+        *,
+        merging: bool = False,
     ) -> asyncio.Future[None] | None:
         """Apply `changes` here and send them to every holder.
+
+        `merging` says that they are versions made earlier, by whomever: a holder's later version wins.
+        Otherwise they are writes of this moment, and a holder's later version makes them later still.
 
         Returns:
             None when no other copy is needed, else a future that resolves when enough copies have
@@ -200,7 +216,7 @@ class ReplicationService:
         for map_name, key, entry in changes:
             replica.apply(map_name, key, entry)
         for operation in operations:
-            replica.remember_operation(operation.id, operation.result)
+            replica.remember_operation(operation)
         if not ownership.holders:
             return None
         quorum = self.config.write_quorum
@@ -212,6 +228,7 @@ class ReplicationService:
             deadline=self.clock.monotonic() + self.config.operation_timeout,
             epoch=ownership.epoch,
             future=asyncio.get_running_loop().create_future(),
+            merging=merging,
         )
         pending.before = before
         ownership.pending[pending] = None
@@ -239,13 +256,15 @@ class ReplicationService:
             self._missed(ownership, holder, pending)
             return
         call = self.rpc.call(address, message, timeout=CONFIRM_TIMEOUT)
-        call.add_done_callback(partial(self._answered, ownership, holder, pending))
+        sent_at = self.clock.monotonic()
+        call.add_done_callback(partial(self._answered, ownership, holder, pending, sent_at))
 
     def _answered(
         self,
         ownership: Ownership,
         holder: MemberId,
         pending: PendingWrite,
+        sent_at: float,
         call: asyncio.Future[Reply],
     ) -> None:
         if call.cancelled():
@@ -254,8 +273,12 @@ class ReplicationService:
         if error is None:
             reply = call.result()
             assert isinstance(reply, Replicated)
+            if self.clock.monotonic() - sent_at > TRANSIT_MAX and pending.may_repeat():
+                # Seconds to live were counted anew from an arrival that may have been late.
+                self._resend(ownership, holder, pending)
+                return
             if reply.newer and self.owned.get(ownership.partition) is ownership:
-                self._restamp(ownership, pending, reply.newer)
+                self._reconcile(ownership, pending, reply)
                 return
             pending.confirm(holder)
             if not pending.waiting:
@@ -311,21 +334,22 @@ class ReplicationService:
             self.partitions.report_unreachable(holder, partitions), name="report_unreachable"
         )
 
-    def _restamp(
-        self, ownership: Ownership, pending: PendingWrite, newer: Sequence[EntryRecord]
-    ) -> None:
-        """Give this owner's values a later stamp than the ones a holder already has."""
-        wall = self.clock.wall()
+    def _reconcile(self, ownership: Ownership, pending: PendingWrite, reply: Replicated) -> None:
+        """A holder has later versions: send all holders the ones that are to stand."""
+        newer = reply.newer
         changes: dict[tuple[str, bytes], Entry] = {
             (name, key): entry for name, key, entry in pending.changes
         }
+        if pending.merging:
+            later = self.apply_records(ownership.replica, newer)
+            overtaken = {(record.map, record.key): None for record in later}
+            for operation in reply.operations:
+                if (operation.map, operation.key) not in overtaken:
+                    ownership.replica.remember_operation(operation)
+        else:
+            self._restamp(ownership, newer)
         for record in newer:
-            self.hlc.observe(record.hlc, wall)
             current = ownership.replica.entry(record.map, record.key)
-            if current is not None and current[1:3] < (record.hlc, record.origin):
-                self._restamped.add()
-                current = (current[0], self.stamp(), self.origin, current[3])
-                ownership.replica.apply(record.map, record.key, current)
             if current is not None:
                 changes[record.map, record.key] = current
         pending.changes = [(name, key, entry) for (name, key), entry in changes.items()]
@@ -334,6 +358,17 @@ class ReplicationService:
         for holder in list(pending.waiting):
             self._send(ownership, holder, pending, message)
         pending.settle()
+
+    def _restamp(self, ownership: Ownership, newer: Sequence[EntryRecord]) -> None:
+        """Give values just written here a later stamp than the ones a holder already has."""
+        wall = self.clock.wall()
+        for record in newer:
+            self.hlc.observe(record.hlc, wall)
+            current = ownership.replica.entry(record.map, record.key)
+            if current is not None and current[1:3] < (record.hlc, record.origin):
+                self._restamped.add()
+                current = (current[0], self.stamp(), self.origin, current[3])
+                ownership.replica.apply(record.map, record.key, current)
 
     async def release(self, partitions: list[int]) -> list[int]:
         """Stop serving `partitions`; return those whose every write is on every copy."""
@@ -404,6 +439,8 @@ class ReplicationService:
 
     def _on_replicate(self, message: Replicate, peer: Peer) -> Reply:
         self._check_partition(message.partition)
+        if self.stalled and any(record.ttl != NEVER for record in message.entries):
+            raise UnavailableError(f"{self.member} was stalled: times to live may have grown old")
         row = self.partitions.table.rows[message.partition]
         fence = self._fences.get(message.partition, 0)
         stale = message.epoch < max(row.epoch, fence)
@@ -418,8 +455,8 @@ class ReplicationService:
         replica = self.copy_of(message.partition)
         newer = self.apply_records(replica, message.entries)
         for operation in message.operations:
-            replica.remember_operation(operation.id, operation.result)
-        return Replicated(newer=newer)
+            replica.remember_operation(operation)
+        return Replicated(newer=newer, operations=replica.operations_about(newer))
 
     def _raise_fence(self, partition: int, epoch: int) -> None:
         """A write of this epoch was accepted: older owners are over, this member maybe included."""
@@ -469,7 +506,8 @@ class ReplicationService:
     def _on_fetch_entries(self, message: FetchEntries, peer: Peer) -> Reply:
         self._check_partition(message.partition)
         replica = self.copy_of(message.partition)
-        return Entries(entries=replica.records_for(message.keys, self.clock.monotonic()))
+        entries = replica.records_for(message.keys, self.clock.monotonic())
+        return Entries(entries=entries, operations=replica.operations_about(entries))
 
     # -- readings ----------------------------------------------------------------------------
 

@@ -179,18 +179,17 @@ class StructureService:
         entry, result = modify(message, ownership.replica, self._stamper())
         if entry is None:
             return Value(value=result)
-        record = OperationRecord(id=message.operation, result=_pack(result))
+        record = OperationRecord(message.operation, message.map, message.key, _pack(result))
         changes = [(message.map, message.key, entry)]
         confirmed = self._replication.commit(ownership, changes, [record])
         return Value(value=result) if confirmed is None else _after(confirmed, Value(value=result))
 
-    def _repeat(self, message: Modify, ownership: Ownership, remembered: bytes) -> Answer:
+    def _repeat(self, message: Modify, ownership: Ownership, remembered: OperationRecord) -> Answer:
         """Answer a retry: the effect stands, but the copies must have it before it is confirmed."""
-        reply = Value(value=_unpack(remembered))
+        reply = Value(value=_unpack(remembered.result))
         held = ownership.replica.entry(message.map, message.key)
-        record = OperationRecord(id=message.operation, result=remembered)
         changes = [] if held is None else [(message.map, message.key, held)]
-        confirmed = self._replication.commit(ownership, changes, [record])
+        confirmed = self._replication.commit(ownership, changes, [remembered], merging=True)
         return reply if confirmed is None else _after(confirmed, reply)
 
     async def _on_set_many(self, message: SetMany, peer: Peer | None) -> Reply:

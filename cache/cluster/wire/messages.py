@@ -210,9 +210,14 @@ class EntryRecord(_Message, frozen=True):
 
 
 class OperationRecord(_Message, frozen=True):
-    """Result of a finished operation, kept so that a retry takes effect once."""
+    """Result of a finished operation, kept so that a retry takes effect once.
+
+    It travels with its key's entry: a copy that has the effect also knows that it was had.
+    """
 
     id: bytes
+    map: str
+    key: bytes
     result: bytes
     """Encoded reply to give again."""
 
@@ -230,6 +235,8 @@ class Replicated(_Message, frozen=True, tag=41):
     """Holder to owner: everything is applied, except `newer`: entries held here with a later version."""
 
     newer: list[EntryRecord]
+    operations: list[OperationRecord]
+    """Remembered about the keys of `newer`."""
 
 
 class FetchDigests(_Message, frozen=True, tag=42):
@@ -289,6 +296,8 @@ class Entries(_Message, frozen=True, tag=49):
     """Entries held."""
 
     entries: list[EntryRecord]
+    operations: list[OperationRecord]
+    """Remembered about these keys."""
 
 
 class Offer(_Message, frozen=True, tag=50):
@@ -299,6 +308,8 @@ class Offer(_Message, frozen=True, tag=50):
 
     partition: int
     entries: list[EntryRecord]
+    operations: list[OperationRecord]
+    """Remembered about these keys."""
 
 
 class Offered(_Message, frozen=True, tag=51):

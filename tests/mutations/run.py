@@ -1,0 +1,127 @@
+"""Run every planted mutation against its killer: `python -m tests.mutations.run [--jobs 2] [--only TEXT]`.
+
+Exit code 1 when a mutation survives. `--table FILE` writes the Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.mutations.catalogue import CAMPAIGN, MUTATIONS, Mutation
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+SEEDS: Final = 400
+"""Seeds that the campaign may take to notice."""
+
+TIMEOUT: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one mutation."""
+
+    mutation: Mutation
+    caught_by: str
+    """Test or seed; empty when nothing noticed."""
+    seconds: float
+
+
+def judge(mutation: Mutation) -> Verdict:
+    """Plant the mutation in a copy of the package and run its killer."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        copy = Path(folder)
+        for part in ("cache", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        plant(mutation, copy)
+        caught_by = _kill(mutation, copy)
+    return Verdict(mutation, caught_by, time.monotonic() - started)
+
+
+def plant(mutation: Mutation, root: Path) -> None:
+    """Change the source below `root`."""
+    path = root / "cache" / mutation.file
+    source = path.read_text()
+    assert source.count(mutation.old) == 1, f"{mutation.name}: no single place in {mutation.file}"
+    path.write_text(source.replace(mutation.old, mutation.new))
+
+
+def _kill(mutation: Mutation, root: Path) -> str:
+    if mutation.killer == CAMPAIGN:
+        command = ["-m", "cache.testing.campaign", "--stop", "--seeds", str(SEEDS)]
+        command += ["--first", str(mutation.first)]
+    else:
+        command = ["-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider", mutation.killer]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        run = subprocess.run(
+            [sys.executable, *command],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "time-out"
+    if run.returncode == 0:
+        return ""
+    if found := re.search(r"FAILED (seed \d+|\S+::\S+)", run.stdout):
+        return found[1].removeprefix("tests/")
+    assert "Error" not in run.stderr or "FAILED" in run.stdout, f"{mutation.name}: {run.stderr}"
+    return (run.stdout + run.stderr).strip().splitlines()[-1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge all mutations; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="mutations whose name contains this")
+    parser.add_argument("--table", type=Path, help="write the table there")
+    options = parser.parse_args(arguments)
+    chosen = [mutation for mutation in MUTATIONS if options.only in mutation.name]
+    verdicts = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for verdict in pool.map(judge, chosen):
+            verdicts.append(verdict)
+            said = f"caught by {verdict.caught_by}" if verdict.caught_by else "SURVIVED"
+            print(f"{verdict.mutation.name}: {said} ({verdict.seconds:.1f} s)", flush=True)
+    survivors = [verdict for verdict in verdicts if not verdict.caught_by]
+    print(f"{len(verdicts)} mutations, {len(survivors)} survived")
+    if options.table is not None:
+        options.table.write_text(_table(verdicts))
+    return 1 if survivors else 0
+
+
+def _table(verdicts: Sequence[Verdict]) -> str:
+    lines = [
+        "# Planted mutations",
+        "",
+        "`./task mutants` takes one safeguard out of the source at a time and runs what has to notice.",
+        "Seconds include copying the package; two ran side by side.",
+        "",
+        "| safeguard taken out | file | caught by | seconds |",
+        "| --- | --- | --- | --- |",
+    ]
+    for verdict in verdicts:
+        mutation, caught = verdict.mutation, verdict.caught_by or "**nothing**"
+        lines.append(f"| {mutation.name} | `{mutation.file}` | {caught} | {verdict.seconds:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

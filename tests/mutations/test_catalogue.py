@@ -1,0 +1,25 @@
+"""Every planted mutation still has its place in the source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.mutations.catalogue import MUTATIONS, Mutation
+
+PACKAGE = Path(__file__).parents[2] / "cache"
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_mutation_has_one_place_and_changes_it(mutation: Mutation) -> None:
+    """A safeguard that was rewritten takes its mutation along."""
+    source = (PACKAGE / mutation.file).read_text()
+
+    assert 1 == source.count(mutation.old)
+    assert mutation.old != mutation.new
+
+
+def test_there_are_at_least_twenty_mutations_with_names_of_their_own() -> None:
+    """Each safeguard counts once."""
+    assert 20 <= len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS)
