@@ -43,6 +43,7 @@ MUTATIONS: Final = (
         SERVICE,
         "        pending.settle()\n        return pending.future\n",
         "        pending.settle()\n        return None\n",
+        first=70,
     ),
     Mutation(
         "send writes to no copy",
@@ -52,9 +53,10 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "ignore epochs: let a deposed owner write",
-        SERVICE,
+        "cluster/replication/holder.py",
         "        if stale or usurper:\n",
         "        if stale and usurper and False:\n",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "serve while not the owner any more",
@@ -67,13 +69,14 @@ MUTATIONS: Final = (
         SERVICE,
         "            if any(pending.waiting for pending in ownership.pending):\n",
         "            if False:\n",
-        "tests/unit/cluster/replication/test_release.py",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "keep what a fenced owner wrote",
         OWNERSHIP,
         "                self._undo(pending)\n",
         "                pass\n",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "remember an operation that was undone",
@@ -87,12 +90,14 @@ MUTATIONS: Final = (
         OWNERSHIP,
         "        if holder in self.row.replicas or holder in self.joined:\n            return\n",
         "        if holder:\n            return\n",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "apply an older version",
         REPLICA,
         "        elif held[1:3] < entry[1:3]:\n",
         "        elif held[1:3] != entry[1:3]:\n",
+        "tests/unit/cluster/replication",
     ),
     Mutation(
         "forget deletes at once",
@@ -130,12 +135,14 @@ MUTATIONS: Final = (
         COORDINATOR,
         "            if member in live and (partition, member) in self._caught_up\n",
         "            if member in live\n",
+        first=98,
     ),
     Mutation(
         "give a partition away while its owner still serves it",
         COORDINATOR,
         "            if owner in (target[0], self._released.get(partition)) or owner != serving:\n",
         "            if owner:\n",
+        first=56,
     ),
     Mutation(
         "keep the epoch when the owner changes",
@@ -148,24 +155,28 @@ MUTATIONS: Final = (
         TABLE,
         " | xxh32_intdigest(table.coordinator.encode()) >> 12",
         "",
+        first=13,
     ),
     Mutation(
         "trust copies of the other side of a split",
         COORDINATOR,
         "            del replicas[1:]\n",
         "            pass\n",
+        "tests/unit/cluster/partitions",
     ),
     Mutation(
         "lose partitions silently",
         COORDINATOR,
         "                lost_at = version\n",
         "                pass\n",
+        first=55,
     ),
     Mutation(
         "never strike a copy that does not answer",
         COORDINATOR,
         "        self._struck.update(dict.fromkeys((partition, replica) for partition in partitions))\n",
         "        pass\n",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "drop stray data instead of offering it",
@@ -173,6 +184,7 @@ MUTATIONS: Final = (
         "                answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)\n"
         "                assert isinstance(answer, Offered)\n",
         "",
+        first=13,
     ),
     Mutation(
         "stamp merged versions as if written now",
@@ -186,31 +198,35 @@ MUTATIONS: Final = (
         SERVICE,
         "            if reply.newer and self.owned.get(ownership.partition) is ownership:\n",
         "            if False:\n",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "forget operation ids",
         STRUCTURES,
         "        if remembered is not None:\n",
         "        if False:\n",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "say rejected although an attempt was sent",
         ROUTER,
         "                if unknown is None:\n                    raise\n",
         "                raise\n",
+        first=33,
     ),
     Mutation(
         "believe the table after a stall",
         "cluster/structures/map.py",
         "            if now <= self._router.replication.valid_until:\n",
         "            if True:\n",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "compare doubtful copies only at the next round",
         REPAIR,
         "            if self._replication.doubtful:\n",
         "            if False:\n",
-        "tests/integration/test_campaign.py",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "look for stray data only after a new table",
@@ -224,12 +240,14 @@ MUTATIONS: Final = (
         REPAIR,
         "            await self._compare_with_replicas()\n",
         "            pass\n",
+        first=56,
     ),
     Mutation(
         "leave without waiting for the hand-over",
         "cluster/node.py",
         "        while self._remaining() and self._has_successor()",
         "        while False and self._has_successor()",
+        first=56,
     ),
     Mutation(
         "lose a refutation",
@@ -257,6 +275,6 @@ MUTATIONS: Final = (
         "cluster/wire/packets.py",
         "hmac.compare_digest",
         "max",
-        "tests/integration/test_refusals.py",
+        "tests/unit/cluster/wire/test_packets.py",
     ),
 )

@@ -337,16 +337,16 @@ class Repair:
             ownership = self._replication.owned[partition]
             for holder in ownership.row.replicas[1:]:
                 by_holder.setdefault(holder, []).append(ownership)
-        doubtful = self._replication.doubtful
+        doubtful = list(self._replication.doubtful)  # Not those that come up meanwhile.
         failed: dict[int, None] = {}
         for holder, owned in by_holder.items():
             for start in range(0, len(owned), DIGEST_BATCH):
                 batch = owned[start : start + DIGEST_BATCH]
                 if not await self._compare_with(holder, batch):
                     failed.update((ownership.partition, None) for ownership in batch)
-        for partition in list(doubtful):
+        for partition in doubtful:
             if partition not in failed:
-                del doubtful[partition]
+                self._replication.doubtful.pop(partition, None)
         for partition, ownership in list(self._replication.owned.items()):
             if not ownership.settled and partition not in failed:
                 ownership.settled = True

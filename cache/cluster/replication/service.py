@@ -1,4 +1,4 @@
-"""Copies of each key: the owner's commit, and what every holder answers.
+"""Copies of each key: the owner's commit. What a holder answers stands in `holder.py`.
 
 A write runs like this: the owner stamps it, applies it, sends it to every holder in parallel and resolves
 when they confirmed (`commit`). A holder refuses an owner whose epoch is older than its own table's, which is
@@ -20,32 +20,23 @@ from cache.cluster.hlc import HybridClock, origin_hash
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
+from cache.cluster.replication.holder import Holder
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite
 from cache.cluster.replication.replica import Entry, PartitionReplica, from_record, to_record
 from cache.cluster.replication.upkeep import STALL_LIMIT, stay_valid, sweep
 from cache.cluster.scope import Scope
-from cache.cluster.transport.rpc import Peer, RpcEndpoint
+from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.wire.messages import (
-    NEVER,
-    Buckets,
-    Digests,
-    Entries,
     EntryRecord,
-    FetchBuckets,
-    FetchDigests,
-    FetchEntries,
-    FetchVersions,
     OperationRecord,
     Replicate,
     Replicated,
     Reply,
-    Versions,
 )
 from cache.errors import (
     IndeterminateError,
     NoQuorumError,
     NotOwnerError,
-    UnavailableError,
 )
 from cache.metrics import Metrics
 
@@ -97,8 +88,6 @@ class ReplicationService:
         self.valid_until = self.clock.monotonic() + STALL_LIMIT
         """Until when this member may believe its table; put off as long as its event loop runs."""
         self._has_quorum = True
-        self._fences: dict[int, int] = {}
-        """Per partition: the latest epoch a write was accepted in; older owners are refused."""
         self.doubtful: dict[int, None] = {}
         """Partitions with a write that some copies may lack: to be compared before long."""
         self.on_doubt: Callable[[], None] = lambda: None
@@ -115,11 +104,7 @@ class ReplicationService:
         metrics.gauge("replication.bytes", self._count_bytes)
         partitions.subscribe(self._on_table)
         partitions.set_releaser(self.release)
-        rpc.register(Replicate, self._on_replicate)
-        rpc.register(FetchDigests, self._on_fetch_digests)
-        rpc.register(FetchBuckets, self._on_fetch_buckets)
-        rpc.register(FetchVersions, self._on_fetch_versions)
-        rpc.register(FetchEntries, self._on_fetch_entries)
+        Holder(self, metrics)
 
     def start(self) -> None:
         """Begin to expire entries and to watch for stalls."""
@@ -435,40 +420,7 @@ class ReplicationService:
         serves = ownership is not None and ownership.serving and self._has_quorum
         self.serving[partition] = ownership.replica if ownership is not None and serves else None
 
-    # -- holder side -------------------------------------------------------------------------
-
-    def _on_replicate(self, message: Replicate, peer: Peer) -> Reply:
-        self._check_partition(message.partition)
-        if self.stalled and any(record.ttl != NEVER for record in message.entries):
-            raise UnavailableError(f"{self.member} was stalled: times to live may have grown old")
-        row = self.partitions.table.rows[message.partition]
-        fence = self._fences.get(message.partition, 0)
-        stale = message.epoch < max(row.epoch, fence)
-        usurper = message.epoch == row.epoch and row.owner not in (None, peer.member)
-        if stale or usurper:
-            self._fenced.add()
-            raise NotOwnerError(
-                f"epoch {message.epoch} of partition {message.partition} is over: "
-                f"{row.owner} owns it in epoch {row.epoch}"
-            )
-        self._raise_fence(message.partition, message.epoch)
-        replica = self.copy_of(message.partition)
-        newer = self.apply_records(replica, message.entries)
-        for operation in message.operations:
-            replica.remember_operation(operation)
-        return Replicated(newer=newer, operations=replica.operations_about(newer))
-
-    def _raise_fence(self, partition: int, epoch: int) -> None:
-        """A write of this epoch was accepted: older owners are over, this member maybe included."""
-        self._fences[partition] = epoch
-        ownership = self.owned.get(partition)
-        if ownership is not None and ownership.epoch < epoch:
-            ownership.fence = epoch
-            self.refresh_serving(partition)
-            ownership.abandon(
-                IndeterminateError("another member took the partition over meanwhile")
-            )
-            self.scope.spawn(self.partitions.refresh(), name="refresh")
+    # -- copies ------------------------------------------------------------------------------
 
     def apply_records(
         self, replica: PartitionReplica, records: Sequence[EntryRecord]
@@ -484,30 +436,6 @@ class ReplicationService:
                 if held is not None and held[1:3] > entry[1:3]:
                     newer.append(to_record(record.map, record.key, held, now))
         return newer
-
-    def _check_partition(self, partition: int) -> None:
-        if not 0 <= partition < self.config.partition_count:
-            raise NotOwnerError(
-                f"partition {partition} is outside 0..{self.config.partition_count - 1}"
-            )
-
-    def _on_fetch_digests(self, message: FetchDigests, peer: Peer) -> Reply:
-        held = [(p, self.copies[p]) for p in message.partitions if p in self.copies]
-        return Digests(digests=[(p, copy.entry_count, copy.digest()) for p, copy in held])
-
-    def _on_fetch_buckets(self, message: FetchBuckets, peer: Peer) -> Reply:
-        self._check_partition(message.partition)
-        return Buckets(digests=self.copy_of(message.partition).bucket_digests())
-
-    def _on_fetch_versions(self, message: FetchVersions, peer: Peer) -> Reply:
-        self._check_partition(message.partition)
-        return Versions(versions=self.copy_of(message.partition).versions(message.buckets))
-
-    def _on_fetch_entries(self, message: FetchEntries, peer: Peer) -> Reply:
-        self._check_partition(message.partition)
-        replica = self.copy_of(message.partition)
-        entries = replica.records_for(message.keys, self.clock.monotonic())
-        return Entries(entries=entries, operations=replica.operations_about(entries))
 
     # -- readings ----------------------------------------------------------------------------
 

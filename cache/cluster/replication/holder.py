@@ -1,0 +1,111 @@
+"""What a member answers about the copies it holds: writes of an owner, and questions of a comparison.
+
+A write is refused when its owner is of an older epoch than this member knows, from its table or from a
+write it accepted: that is what makes a deposed owner harmless.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cache.cluster.transport.rpc import Peer
+from cache.cluster.wire.messages import (
+    NEVER,
+    Buckets,
+    Digests,
+    Entries,
+    FetchBuckets,
+    FetchDigests,
+    FetchEntries,
+    FetchVersions,
+    Replicate,
+    Replicated,
+    Reply,
+    Versions,
+)
+from cache.errors import IndeterminateError, NotOwnerError, UnavailableError
+from cache.metrics import Metrics
+
+if TYPE_CHECKING:
+    from cache.cluster.replication.service import ReplicationService
+
+
+class Holder:
+    """Serves the copies of a `ReplicationService` to owners."""
+
+    def __init__(self, replication: ReplicationService, metrics: Metrics) -> None:
+        self._replication = replication
+        self._fences: dict[int, int] = {}
+        """Per partition: the latest epoch a write was accepted in; older owners are refused."""
+        self._fenced = metrics.counter("replication.fenced")
+        rpc = replication.rpc
+        rpc.register(Replicate, self._on_replicate)
+        rpc.register(FetchDigests, self._on_fetch_digests)
+        rpc.register(FetchBuckets, self._on_fetch_buckets)
+        rpc.register(FetchVersions, self._on_fetch_versions)
+        rpc.register(FetchEntries, self._on_fetch_entries)
+
+    def _on_replicate(self, message: Replicate, peer: Peer) -> Reply:
+        self._check_partition(message.partition)
+        if self._replication.stalled and any(record.ttl != NEVER for record in message.entries):
+            raise UnavailableError(
+                f"{self._replication.member} was stalled: times to live may have grown old"
+            )
+        row = self._replication.partitions.table.rows[message.partition]
+        fence = self._fences.get(message.partition, 0)
+        stale = message.epoch < max(row.epoch, fence)
+        usurper = message.epoch == row.epoch and row.owner not in (None, peer.member)
+        if stale or usurper:
+            self._fenced.add()
+            raise NotOwnerError(
+                f"epoch {message.epoch} of partition {message.partition} is over: "
+                f"{row.owner} owns it in epoch {row.epoch}"
+            )
+        self._raise_fence(message.partition, message.epoch)
+        replica = self._replication.copy_of(message.partition)
+        newer = self._replication.apply_records(replica, message.entries)
+        for operation in message.operations:
+            replica.remember_operation(operation)
+        return Replicated(newer=newer, operations=replica.operations_about(newer))
+
+    def _raise_fence(self, partition: int, epoch: int) -> None:
+        """A write of this epoch was accepted: older owners are over, this member maybe included."""
+        self._fences[partition] = epoch
+        ownership = self._replication.owned.get(partition)
+        if ownership is not None and ownership.epoch < epoch:
+            ownership.fence = epoch
+            self._replication.refresh_serving(partition)
+            ownership.abandon(
+                IndeterminateError("another member took the partition over meanwhile")
+            )
+            self._replication.scope.spawn(self._replication.partitions.refresh(), name="refresh")
+
+    def _check_partition(self, partition: int) -> None:
+        if not 0 <= partition < self._replication.config.partition_count:
+            raise NotOwnerError(
+                f"partition {partition} is outside 0..{self._replication.config.partition_count - 1}"
+            )
+
+    def _on_fetch_digests(self, message: FetchDigests, peer: Peer) -> Reply:
+        held = [
+            (p, self._replication.copies[p])
+            for p in message.partitions
+            if p in self._replication.copies
+        ]
+        return Digests(digests=[(p, copy.entry_count, copy.digest()) for p, copy in held])
+
+    def _on_fetch_buckets(self, message: FetchBuckets, peer: Peer) -> Reply:
+        self._check_partition(message.partition)
+        return Buckets(digests=self._replication.copy_of(message.partition).bucket_digests())
+
+    def _on_fetch_versions(self, message: FetchVersions, peer: Peer) -> Reply:
+        self._check_partition(message.partition)
+        return Versions(
+            versions=self._replication.copy_of(message.partition).versions(message.buckets)
+        )
+
+    def _on_fetch_entries(self, message: FetchEntries, peer: Peer) -> Reply:
+        self._check_partition(message.partition)
+        replica = self._replication.copy_of(message.partition)
+        entries = replica.records_for(message.keys, self._replication.clock.monotonic())
+        return Entries(entries=entries, operations=replica.operations_about(entries))

@@ -1,0 +1,253 @@
+"""Safeguards that random faults seldom need: each is called for on purpose, inside simulated nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cache.cluster.node import Node
+from cache.cluster.replication.ownership import Ownership
+from cache.cluster.transport.rpc import Peer
+from cache.cluster.wire.messages import (
+    MODIFY_INCREMENT,
+    NEVER,
+    EntryRecord,
+    Modify,
+    Replicate,
+    Value,
+)
+from cache.codec import encode_key, encode_value
+from cache.errors import IndeterminateError, NotOwnerError
+from cache.testing import TestCluster, cluster_test
+
+KEY = "ada"
+
+
+def _node(cluster: TestCluster, index: int) -> Node:
+    """Return the node itself: these tests look inside."""
+    world: Any = cluster._world  # Any: the simulated world
+    node: Node = world._members[index].node
+    return node
+
+
+async def _on(cluster: TestCluster, index: int, call: Any) -> Any:  # Any: whatever the call gives
+    """Run something on a member's own event loop."""
+    world: Any = cluster._world  # Any: the simulated world
+
+    async def body() -> Any:  # Any: as above
+        result = call()
+        return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
+
+    return await world._members[index].process.run(body())
+
+
+async def _placed(cluster: TestCluster) -> tuple[int, int, int]:
+    """Store a key; return (partition, its owner, another holder) with members by index."""
+    await cluster.member(0).map("users").set(KEY, 1)
+    partition = _node(cluster, 0).map("users").partition_of(KEY)
+    owner = await cluster.owner_of(partition)
+    holders = await cluster.copies("users", KEY)
+    return partition, owner, next(index for index in holders if index != owner)
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_a_holder_refuses_an_owner_of_an_older_epoch(cluster: TestCluster) -> None:
+    """Invariant 2: what a deposed owner still sends has no effect."""
+    partition, owner, holder = await _placed(cluster)
+    node = _node(cluster, holder)
+    record = EntryRecord("users", encode_key(KEY), encode_value(2), 2**62, 1, NEVER)
+    message = Replicate(partition=partition, epoch=0, entries=[record], operations=[])
+    handler = node._rpc._handlers[Replicate]
+    peer = Peer(_node(cluster, owner).id, None)
+
+    with pytest.raises(NotOwnerError, match="is over"):
+        await _on(cluster, holder, lambda: handler(message, peer))
+
+    assert 1 == await cluster.member(owner).map("users").get(KEY)
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_a_repeated_operation_takes_effect_once(cluster: TestCluster) -> None:
+    """A retry carries the id of the first attempt, and is given its answer."""
+    partition, owner, _ = await _placed(cluster)
+    request = Modify(
+        "users",
+        partition,
+        encode_key(KEY),
+        b"operation",
+        MODIFY_INCREMENT,
+        encode_value(0),
+        NEVER,
+        1,
+    )
+    structures = _node(cluster, owner)._router._structures
+
+    answers = [await _on(cluster, owner, lambda: structures.dispatch(request)) for _ in range(3)]
+
+    assert [Value(value=encode_value(2))] * 3 == answers
+    assert 2 == await cluster.member(owner).map("users").get(KEY)
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_a_promoted_copy_remembers_operations(cluster: TestCluster) -> None:
+    """The owner died after it had acknowledged: the retry is not a second increment."""
+    partition, owner, holder = await _placed(cluster)
+    request = Modify(
+        "users",
+        partition,
+        encode_key(KEY),
+        b"operation",
+        MODIFY_INCREMENT,
+        encode_value(0),
+        NEVER,
+        1,
+    )
+    structures = _node(cluster, owner)._router._structures
+    first = await _on(cluster, owner, lambda: structures.dispatch(request))
+    await cluster.kill(owner)
+    await cluster.wait_for_convergence()
+    promoted = await cluster.owner_of(partition) if cluster.members[0].index == 0 else holder
+
+    successor = _node(cluster, promoted)._router._structures
+    again = await _on(cluster, promoted, lambda: successor.dispatch(request))
+
+    assert first == again
+    assert 2 == await cluster.members[0].map("users").get(KEY)
+
+
+@cluster_test("simulated", size=2, partition_count=8)
+async def test_a_write_beats_a_later_version_left_on_a_copy(cluster: TestCluster) -> None:
+    """Writes are in the order of events: what a copy has from before comes before."""
+    partition, owner, holder = await _placed(cluster)
+    replica = _node(cluster, holder)._replication.copies[partition]
+    held = replica.entry("users", encode_key(KEY))
+    assert held is not None
+    ahead = held[1] + (3_600_000 << 16)  # An hour ahead, as from a member whose clock was wrong.
+    replica.apply("users", encode_key(KEY), (encode_value(99), ahead, 7, NEVER_EXPIRES))
+
+    await cluster.member(owner).map("users").set(KEY, 5)
+
+    assert [5, 5] == [await member.map("users").get(KEY) for member in cluster.members]
+    await cluster.kill(owner)
+    await cluster.wait_for_convergence()
+    assert 5 == await cluster.members[0].map("users").get(KEY)
+
+
+NEVER_EXPIRES = float("inf")
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_writes_go_on_when_a_copy_can_be_reached_by_others_only(
+    cluster: TestCluster,
+) -> None:
+    """The detector hears of the copy through a third member; the owner has it struck."""
+    _, owner, holder = await _placed(cluster)
+    cluster.partition([owner], [holder])
+
+    await cluster.member(owner).map("users").set(KEY, 2)
+
+    assert 3 == len(await cluster.member(owner).members())
+    cluster.heal()
+    await cluster.wait_for_convergence()
+    assert [2, 2, 2] == [await member.map("users").get(KEY) for member in cluster.members]
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_a_resumed_owner_reads_nothing_old(cluster: TestCluster) -> None:
+    """It was replaced while it stood still, and asks before it serves again."""
+    _, owner, _ = await _placed(cluster)
+    await cluster.pause(owner)
+    others = [member for member in cluster.members if member.index != owner]
+
+    async def buried() -> bool:
+        return all([len(await member.members()) == 2 for member in others])
+
+    await cluster.eventually(buried, what="the death of the paused owner")
+    await others[0].map("users").set(KEY, 2)
+    world: Any = cluster._world  # Any: the simulated world
+    clock = world._members[owner].process.clock
+    before = clock.monotonic()
+
+    await cluster.resume(owner)
+    value = await cluster.member(owner).map("users").get(KEY)
+
+    assert 2 == value
+    assert clock.monotonic() - before < 5
+
+
+@cluster_test("simulated", size=2, partition_count=8, anti_entropy_interval=3600.0, member_quorum=2)
+async def test_copies_that_a_failed_write_left_unequal_are_compared_at_once(
+    cluster: TestCluster,
+) -> None:
+    """Not only at the next round of anti-entropy, here an hour away."""
+    partition, owner, holder = await _placed(cluster)
+    cluster.partition([owner], [holder])
+    with pytest.raises(IndeterminateError):
+        await cluster.member(owner).map("users").set(KEY, 2)
+    await cluster.sleep(5.0)  # The owner has given up, too.
+    held = [(await m.inspect("digests"))[partition] for m in cluster.members]
+    assert held[0] != held[1]
+    cluster.heal()
+
+    async def equal() -> bool:
+        held = [(await m.inspect("digests"))[partition] for m in cluster.members]
+        return bool(held[0] == held[1])
+
+    await cluster.eventually(equal, within=10.0, what="equal copies")
+
+
+@cluster_test("simulated", size=2, partition_count=8)
+async def test_a_partition_with_an_unconfirmed_write_is_not_handed_over(
+    cluster: TestCluster,
+) -> None:
+    """The hand-over's last delta: a write that is on this copy only must not be left behind."""
+    partition, owner, holder = await _placed(cluster)
+    node = _node(cluster, owner)
+    cluster.partition([owner], [holder])
+
+    async def write_and_release() -> list[int]:
+        request = node.map("users")
+        writing = asyncio.ensure_future(request.set(KEY, 2))
+        await asyncio.sleep(0)
+        released = await node._replication.release([partition])
+        writing.cancel()
+        return released
+
+    assert [] == await _on(cluster, owner, write_and_release)
+    cluster.heal()
+
+
+@cluster_test("simulated", size=2, partition_count=8)
+async def test_a_deposed_owner_takes_back_what_it_could_not_confirm(cluster: TestCluster) -> None:
+    """The new owner may have acknowledged another value meanwhile, with an earlier stamp."""
+    partition, owner, holder = await _placed(cluster)
+    node = _node(cluster, owner)
+    cluster.partition([owner], [holder])
+
+    async def write_and_lose() -> bytes | None:
+        writing = asyncio.ensure_future(node.map("users").set(KEY, 2))
+        await asyncio.sleep(0)
+        ownership: Ownership = node._replication.owned[partition]
+        assert encode_value(2) == ownership.replica.get("users", encode_key(KEY), 0.0)
+        ownership.abandon(IndeterminateError("deposed"))
+        writing.cancel()
+        return ownership.replica.get("users", encode_key(KEY), 0.0)
+
+    assert encode_value(1) == await _on(cluster, owner, write_and_lose)
+    cluster.heal()
+
+
+@cluster_test("simulated", size=2, partition_count=8)
+async def test_a_joining_copy_that_missed_a_write_is_not_complete(cluster: TestCluster) -> None:
+    """It leaves the holders, so that its bring-up starts again."""
+    partition, owner, _ = await _placed(cluster)
+    ownership: Ownership = _node(cluster, owner)._replication.owned[partition]
+    joining = _node(cluster, owner).id  # Anybody who is no replica's backup.
+    ownership.row = ownership.row.__class__(ownership.row.epoch, (), (joining,))
+    ownership.activate(joining)
+
+    ownership.deactivate(joining)
+
+    assert joining not in ownership.holders
