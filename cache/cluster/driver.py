@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from cache.clock import Clock
 from cache.cluster.machine import Machine
+
+CATCH_UP_TURNS_MAX: Final = 256
+"""Turns of the loop after a stall in which only the inbox is handled, while it keeps filling."""
 
 EventT = TypeVar("EventT")
 OutputT = TypeVar("OutputT")
@@ -47,8 +50,16 @@ class Driver(Generic[EventT, OutputT]):
         self._timer_at = 0.0
         self._woken = False
         self._closed = False
+        self._catching_up = 0
+        """Turns of the loop that may still be spent on reading after a stall."""
+        self._heard = False
         self.dropped_count = 0
         """Events dropped because the inbox was full."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     def post(self, event: EventT) -> None:
         """Hand over an event; it is handled in this turn of the loop."""
@@ -58,6 +69,7 @@ class Driver(Generic[EventT, OutputT]):
             self.dropped_count += 1
             return
         self._inbox.append(event)
+        self._heard = True
         self.wake()
 
     def wake(self) -> None:
@@ -85,10 +97,13 @@ class Driver(Generic[EventT, OutputT]):
         now = self._clock.monotonic()
         while self._inbox:
             self._machine.handle(self._inbox.popleft(), now)
-        self._machine.tick(now)
-        for output in self._machine.take_outputs():
-            self._perform(output)
-        self._arm()
+        if self._catching_up == 0:
+            self._machine.tick(now)
+        outputs = deque(self._machine.take_outputs())
+        while outputs and not self.closed:  # Carrying out one may close this driver.
+            self._perform(outputs.popleft())
+        if self._catching_up == 0:
+            self._arm()
 
     def _arm(self) -> None:
         deadline = self._machine.next_deadline()
@@ -104,10 +119,26 @@ class Driver(Generic[EventT, OutputT]):
         late = self._clock.monotonic() - self._timer_at
         self._timer = None
         if late > self._stall_threshold:
-            # What arrived during the stall is still in the sockets: read it before judging others.
             if self._stalled is not None:
                 self._stalled(late)
-            loop = asyncio.get_running_loop()
-            loop.call_soon(lambda: loop.call_soon(self.wake))
+            self._catching_up = CATCH_UP_TURNS_MAX
+            self._heard = True
+            self._catch_up()
         else:
+            self.wake()
+
+    def _catch_up(self) -> None:
+        """Read what arrived during a stall before anybody is judged by a timer.
+
+        An event loop hands over one datagram per turn, so timers wait for a turn that brings none.
+        """
+        if self._closed:
+            return
+        self._catching_up -= 1
+        heard, self._heard = self._heard, False
+        if heard and self._catching_up:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._catch_up)
+        else:
+            self._catching_up = 0
             self.wake()

@@ -80,6 +80,7 @@ def _kill(mutation: Mutation, root: Path) -> str:
         return "time-out"
     if run.returncode == 0:
         return ""
+    assert run.returncode == 1, f"{mutation.name}: the killer did not run: {run.stdout}{run.stderr}"
     if found := re.search(r"FAILED (seed \d+|\S+::\S+)", run.stdout):
         return found[1].removeprefix("tests/")
     assert "Error" not in run.stderr or "FAILED" in run.stdout, f"{mutation.name}: {run.stderr}"

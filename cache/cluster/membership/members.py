@@ -22,6 +22,10 @@ INCARNATION_MAX: Final = 2**62
 """A rumour beyond it is ignored, so that a hostile one cannot exhaust the counter."""
 
 
+DESCRIPTION_BYTES_MAX: Final = 768
+"""Bytes of host, zone and tags together; a record has to fit into one packet."""
+
+
 class MemberState(enum.IntEnum):
     """What is believed of a member."""
 
@@ -83,8 +87,8 @@ def member_from_record(record: MemberRecord) -> Member | None:
         and 0 <= record.state <= MemberState.LEFT
         and 0 <= record.weight <= 1000
         and record.seniority >= 1
-        and len(record.host) + len(record.zone) <= 512
-        and sum(len(k) + len(v) for k, v in record.tags.items()) <= 1024
+        and _bytes(record.host) + _bytes(record.zone) + _bytes(*record.tags, *record.tags.values())
+        <= DESCRIPTION_BYTES_MAX
     )
     if not plausible:
         return None
@@ -102,21 +106,17 @@ def member_from_record(record: MemberRecord) -> Member | None:
     )
 
 
+def _bytes(*texts: str) -> int:
+    return sum(len(text.encode()) for text in texts)
+
+
 def supersedes(news: Member, known: Member) -> bool:
     """Return whether a rumour changes what is believed of the same life."""
     if known.state is MemberState.LEFT:
         return False
-    match news.state:
-        case MemberState.LEFT:
-            return True
-        case MemberState.ALIVE:
-            return news.incarnation > known.incarnation
-        case MemberState.SUSPECT:
-            if known.state is MemberState.ALIVE:
-                return news.incarnation >= known.incarnation
-            return known.state is MemberState.SUSPECT and news.incarnation > known.incarnation
-        case MemberState.DEAD:
-            return known.state is not MemberState.DEAD and news.incarnation >= known.incarnation
+    if news.state is MemberState.LEFT:
+        return True
+    return (news.incarnation, news.state) > (known.incarnation, known.state)
 
 
 class MemberList:

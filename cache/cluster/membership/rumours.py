@@ -16,6 +16,7 @@ from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import MemberId
 from cache.cluster.membership.broadcasts import Broadcasts, retransmit_limit
 from cache.cluster.membership.members import (
+    INCARNATION_MAX,
     Member,
     MemberList,
     MemberState,
@@ -102,7 +103,11 @@ class Book:
 
     def tell(self, member: Member, accuser: MemberId, now: float) -> None:
         """Queue news about a member, and start to tell it at once."""
-        self.broadcasts.put(member.id, Rumour(record=member.to_record(), accuser=accuser))
+        rumour = Rumour(record=member.to_record(), accuser=accuser)
+        if self._codec.size(rumour) > self.part_budget():
+            self.outputs.append(Noted("member.record_too_large", member.id))
+            return
+        self.broadcasts.put(member.id, rumour)
         self.gossip_round(now)
 
     # -- hearing -----------------------------------------------------------------------------
@@ -122,6 +127,8 @@ class Book:
             if news is None:
                 continue
             if news.state is MemberState.DEAD and news.id != self.local.id:
+                if self.members.get(news.id) is None:
+                    continue  # Long gone: a newcomer need not bury it again.
                 news = replace(news, state=MemberState.SUSPECT)
             self.learn(news, self.local.id, now)
 
@@ -145,6 +152,8 @@ class Book:
 
     def _welcome(self, news: Member, accuser: MemberId, now: float) -> None:
         older = self.members.at(news.address)
+        if older is not None and (news.seniority, news.id) < (older.seniority, older.id):
+            return  # Late news of a life before the one that listens there now.
         if not self.members.put(replace(news, state=MemberState.ALIVE), now):
             self.outputs.append(Noted("member.no_room", news.id))
             return
@@ -180,7 +189,7 @@ class Book:
     def _refute(self, news: Member, now: float) -> None:
         """Somebody believes something else of this member than it does itself."""
         local = self.local
-        if self.left or news.incarnation < local.incarnation:
+        if self.left or not local.incarnation <= news.incarnation < INCARNATION_MAX:
             return
         if news.state is MemberState.ALIVE and news.incarnation == local.incarnation:
             return
@@ -254,6 +263,13 @@ class Book:
             del self.suspicions[member_id]
             if member is not None and member.state is MemberState.SUSPECT:
                 self.bury(member, self.local.id, now)
+
+    def reap(self, now: float, after: float) -> None:
+        """Forget members that have been gone for longer than `after` seconds, and all about them."""
+        self.members.reap(now, after)
+        for about in (self._refusal_deaths, self._distrusted_until):
+            for gone in [member for member in about if self.members.get(member) is None]:
+                del about[gone]
 
     def next_suspicion(self) -> float | None:
         """Return when the next suspicion runs out."""

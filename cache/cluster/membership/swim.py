@@ -115,7 +115,9 @@ class Swim:
         self._timers.rejoin_at = now + self._rejoin_interval()
 
     def handle(self, event: Event, now: float) -> None:
-        """Apply one event."""
+        """Apply one event; none after leaving."""
+        if self.book.left:
+            return
         match event:
             case PacketReceived(source, packet):
                 self._on_packet(source, MemberId(packet.sender), packet.parts, now)
@@ -130,6 +132,8 @@ class Swim:
 
     def tick(self, now: float) -> None:
         """Fire what is due."""
+        if self.book.left:
+            return
         self._tick_probe(now)
         self._tick_relays(now)
         self.book.expire_suspicions(now)
@@ -149,6 +153,8 @@ class Swim:
 
     def next_deadline(self) -> float | None:
         """Return the instant of the next timer."""
+        if self.book.left:
+            return None
         timers, instants = self._timers, []
         instants += [timers.probe_at, timers.exchange_at, timers.second_exchange_at]
         instants.append(timers.rejoin_at)
@@ -341,7 +347,7 @@ class Swim:
     def _rejoin(self, now: float) -> None:
         """Try peers that are no members, and one dead member: this is what heals a split."""
         members = self.book.members
-        members.reap(now, FORGET_FACTOR * self._gossip.gossip_to_dead_time)
+        self.book.reap(now, FORGET_FACTOR * self._gossip.gossip_to_dead_time)
         reached = dict.fromkeys(member.address for member in members.live())
         wanted = [peer for peer in self._config.peers if peer not in reached]
         dead = [m.address for m in members.all() if m.state is MemberState.DEAD]

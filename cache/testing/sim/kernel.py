@@ -37,7 +37,17 @@ class Runnable(Protocol):
 class Lane:
     """The work of one process, in order."""
 
-    __slots__ = ("_kernel", "_queued", "dead", "name", "on_enter", "paused", "ready", "slowness")
+    __slots__ = (
+        "_kernel",
+        "_queued",
+        "dead",
+        "name",
+        "on_enter",
+        "paused",
+        "ready",
+        "resting",
+        "slowness",
+    )
 
     def __init__(self, kernel: Kernel, name: str, on_enter: Callable[[], None]) -> None:
         self._kernel = kernel
@@ -48,6 +58,8 @@ class Lane:
         self.dead = False
         self.slowness = 0.0
         """Seconds that each piece of work takes."""
+        self.resting = False
+        """A slow process is still busy with its last piece of work."""
         self._queued = False
 
     def add(self, work: Runnable) -> None:
@@ -58,7 +70,7 @@ class Lane:
 
     def offer(self) -> None:
         """Let the kernel know that there may be work."""
-        if self.ready and not (self._queued or self.paused or self.dead):
+        if self.ready and not (self._queued or self.resting or self.paused or self.dead):
             self._queued = True
             self._kernel.lanes.append(self)
 
@@ -142,6 +154,7 @@ class Kernel:
 
     def _rest(self, lane: Lane, seconds: float) -> None:
         if seconds > 0:
+            lane.resting = True
             self.at(self.now + seconds, lane, _Offer(lane))
         else:
             lane.offer()
@@ -160,6 +173,7 @@ class _Offer:
         self._lane = lane
 
     def cancelled(self) -> bool:
+        self._lane.resting = False
         self._lane.offer()
         return True
 

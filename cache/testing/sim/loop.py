@@ -55,6 +55,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         since, reading = self._anchor
         return reading + (self._kernel.now - since) * (1 + self.drift)
 
+    def elapsed(self) -> float:
+        """Return the seconds since this process started, by its own clock."""
+        return self.time() - self._origin
+
     def set_drift(self, drift: float) -> None:
         """Let the clocks run fast or slow from now on."""
         self._anchor = (self._kernel.now, self.time())

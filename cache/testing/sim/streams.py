@@ -47,6 +47,8 @@ class SimStream(asyncio.Transport):
         self._retry = RETRANSMIT_FIRST
         self._waiting = False
         self._arrives_at = 0.0
+        self._line_free_at = 0.0
+        """When the last byte put on a line of limited bandwidth has left."""
         self._inbox: deque[bytes | str] = deque()
         self._reading = True
         self._closing = False
@@ -182,9 +184,11 @@ class SimStream(asyncio.Transport):
         if link.loss and network.rng.random() < link.loss:
             network.count("segment_delay")
             delay += RETRANSMIT_FIRST
+        begins_at = max(kernel.now, self._line_free_at) if link.bandwidth else kernel.now
         if link.bandwidth:
-            delay += size / link.bandwidth
-        self._arrives_at = max(self._arrives_at, kernel.now + delay)
+            begins_at += size / link.bandwidth
+            self._line_free_at = begins_at
+        self._arrives_at = max(self._arrives_at, begins_at + delay)
         peer = self.peer
         assert peer is not None, "both ends are made together"
         kernel.at(self._arrives_at, peer.lane(), Delivery(lambda: peer.arrive(segment)))

@@ -46,8 +46,8 @@ class SimClock:
     """The clocks of one simulated process."""
 
     def __init__(self, kernel: Kernel, loop: SimLoop) -> None:
-        self._kernel = kernel
         self._loop = loop
+        self._started_at = kernel.now
         self.skew = 0.0
         """Seconds by which the wall clock is wrong; a jump changes it."""
 
@@ -57,7 +57,7 @@ class SimClock:
 
     def wall(self) -> float:
         """Return seconds since the epoch, as this process believes."""
-        return EPOCH + self._kernel.now * (1 + self._loop.drift) + self.skew
+        return EPOCH + self._started_at + self._loop.elapsed() + self.skew
 
 
 class SimProcess:
@@ -105,6 +105,9 @@ class SimProcess:
         task: list[asyncio.Task[T]] = []
 
         def begin() -> None:
+            if answer.done():  # The caller has gone before it began.
+                coroutine.close()
+                return
             task.append(self.loop.create_task(coroutine))
             task[0].add_done_callback(finish)
 
@@ -115,7 +118,7 @@ class SimProcess:
         try:
             return await answer
         except asyncio.CancelledError:
-            if task and not answer.done():
+            if task:
                 self.loop.call_soon(task[0].cancel)
             raise
         finally:

@@ -1,0 +1,90 @@
+"""Several lives at one address, hostile counters, and what is left after a member has gone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cache.cluster.membership.members import INCARNATION_MAX, member_from_record
+from cache.cluster.wire.packets import Ping
+from tests.unit.cluster.membership.support import (
+    ALIVE,
+    DEAD,
+    SUSPECT,
+    a_book,
+    a_member,
+    a_packet,
+    a_rumour,
+    a_swim,
+    notes,
+    state_of,
+)
+
+OLD = a_member("b", generation=1, seniority=2)
+NEW = a_member("b", generation=2, seniority=5)
+
+
+def test_late_news_of_an_older_life_does_not_bury_the_newer_one() -> None:
+    """Only one process listens at an address; who joined later is the later life."""
+    book = a_book(NEW)
+
+    book.hear(a_rumour(OLD), 1.0)
+
+    assert (ALIVE, None) == (state_of(book, NEW), state_of(book, OLD))
+
+
+def test_a_newcomer_does_not_count_the_long_dead() -> None:
+    """A full exchange tells of them; they are nobody's members any more (memberlist mergeState)."""
+    book = a_book()
+
+    book.merge([NEW.to_record(), replace(OLD, state=DEAD).to_record()], 1.0)
+
+    assert (ALIVE, None) == (state_of(book, NEW), state_of(book, OLD))
+
+
+def test_the_incarnation_counter_cannot_be_exhausted_by_a_rumour() -> None:
+    """The record of a member must stay plausible to everybody else."""
+    book = a_book()
+
+    book.hear(a_rumour(replace(book.local, state=SUSPECT, incarnation=INCARNATION_MAX)), 1.0)
+
+    assert member_from_record(book.local.to_record()) is not None
+
+
+def test_after_leaving_nothing_is_answered_and_nobody_is_buried() -> None:
+    """The farewell was the last word."""
+    b = a_member("b")
+    swim = a_swim(b)
+    swim.book.suspect(b, swim.book.local.id, 1.0)
+    swim.leave(2.0)
+    swim.take_outputs()
+
+    swim.handle(a_packet(b, Ping(sequence=1, target=swim.book.local.id)), 3.0)
+    swim.tick(1000.0)
+
+    assert [] == swim.take_outputs()
+    assert swim.next_deadline() is None
+
+
+def test_a_record_that_fits_into_no_packet_is_noted_and_not_queued() -> None:
+    """It could never be told, and would keep the gossip timer going for ever."""
+    book = a_book()
+    large = replace(a_member("b"), tags={"k": "v" * 5000})
+
+    book.tell(large, large.id, 1.0)
+
+    assert 0 == len(book.broadcasts)
+    assert ("member.record_too_large", large.id) in notes(book.outputs)
+
+
+def test_what_was_noted_about_a_member_goes_with_it() -> None:
+    """Nothing is unbounded: hundreds of short lives leave nothing behind."""
+    book = a_book()
+    for generation in range(100):
+        member = a_member("b", generation=generation, seniority=generation + 1)
+        book.members.put(member, 1.0)
+        book.bury_refused(member, 1.0)
+
+    book.reap(1000.0, 10.0)
+
+    assert {} == book._refusal_deaths
+    assert 1 == len(book.members.all())

@@ -1,0 +1,145 @@
+"""The coordinator in a world of random events: no step breaks a rule, and every cluster settles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache.cluster.ids import Address, MemberId
+from cache.cluster.membership.members import Member
+from cache.cluster.partitions.coordinator import Coordinator
+from cache.cluster.partitions.table import Row, Table
+
+Step = tuple[str, int]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["join", "die", "leave", "catch up", "catch up", "release", "strike"]),
+        st.integers(1, 3),
+    ),
+    max_size=25,
+)
+
+
+def all_joining(coordinator: Coordinator) -> list[tuple[int, MemberId]]:
+    rows = enumerate(coordinator.table.rows)
+    return [(partition, member) for partition, row in rows for member in row.joining]
+
+
+class World:
+    """Members that come and go, and owners that report the truth."""
+
+    def __init__(self) -> None:
+        self.coordinator = Coordinator(MemberId("n0#0"), partition_count=4, replica_count=2)
+        self.members = {0: Member(id=MemberId("n0#0"), address=Address("h:1"))}
+        self.plan = self.coordinator.advance(list(self.members.values()))
+        self.reported: list[tuple[int, MemberId]] = []
+        self.freed: list[tuple[int, MemberId]] = []
+        self.struck: list[tuple[int, MemberId]] = []
+        self._lives = 0
+
+    def step(self, step: Step) -> None:
+        self.reported, self.freed, self.struck = [], [], []
+        what, number = step
+        match what:
+            case "join":
+                self._lives += 1
+                id_ = MemberId(f"n{number}#{self._lives}")
+                self.members.setdefault(number, Member(id=id_, address=Address("h:1")))
+            case "die":
+                self.members.pop(number, None)
+            case "leave":
+                self._leave(number)
+            case "catch up":
+                self.reported = all_joining(self.coordinator)[::number]
+                self.coordinator.caught_up(self.reported)
+            case "release":
+                self._release()
+            case _:
+                self._strike(number)
+        self.plan = self.coordinator.advance(list(self.members.values()))
+
+    def _leave(self, number: int) -> None:
+        if number in self.members:
+            member = self.members[number]
+            self.members[number] = Member(id=member.id, address=member.address, leaving=True)
+
+    def _release(self) -> None:
+        for owner, partitions in self.plan.releases.items():
+            self.coordinator.released(owner, partitions)
+            self.freed.extend((partition, owner) for partition in partitions)
+
+    def _strike(self, number: int) -> None:
+        if number in self.members:
+            id_ = self.members[number].id
+            partitions = self.coordinator.table.held_by(id_)
+            self.coordinator.strike(partitions, id_)
+            self.struck = [(partition, id_) for partition in partitions]
+
+    def complaints(self, before: Table) -> Iterable[str]:
+        """Say which rules the step from `before` to the current table broke."""
+        after = self.coordinator.table
+        if after.id.version < before.id.version or not after.descends_from(before.id):
+            yield "the version went down"
+        if (after is before) != (after.id == before.id):
+            yield "two tables of one version"
+        live = [member.id for member in self.members.values()]
+        for partition, (old, new) in enumerate(zip(before.rows, after.rows, strict=True)):
+            yield from self._row_complaints(partition, old, new, live)
+
+    def _row_complaints(
+        self, partition: int, old: Row, new: Row, live: list[MemberId]
+    ) -> Iterable[str]:
+        complete = [
+            member
+            for member in old.replicas
+            if member in live and (member == old.owner or (partition, member) not in self.struck)
+        ]
+        complete += [m for m in old.joining if m in live and (partition, m) in self.reported]
+        if complete and not all(member in complete for member in new.replicas):
+            yield f"{partition}: an incomplete copy was promoted: {old} -> {new}"
+        if not new.replicas:
+            yield f"{partition}: nobody owns it"
+        if not all(member in live for member in new.holders):
+            yield f"{partition}: a dead member holds it"
+        if (
+            old.owner in live
+            and new.owner != old.owner
+            and (partition, old.owner) not in self.freed
+        ):
+            yield f"{partition}: the owner was replaced before it stopped: {old} -> {new}"
+        if new.epoch < old.epoch or (new.epoch == old.epoch) != (new.owner == old.owner):
+            yield f"{partition}: the epoch does not rise with the owner: {old} -> {new}"
+        if not complete and partition not in self.plan.lost:
+            yield f"{partition}: a loss was not reported"
+
+
+@settings(max_examples=60)
+@given(STEPS)
+def test_no_step_breaks_a_rule(steps: list[Step]) -> None:
+    """Complete copies only, one owner at a time, versions and epochs that rise."""
+    world = World()
+
+    for step in steps:
+        before = world.coordinator.table
+        world.step(step)
+
+        assert [] == list(world.complaints(before))
+
+
+@settings(max_examples=30)
+@given(STEPS)
+def test_every_cluster_settles_once_nothing_happens(steps: list[Step]) -> None:
+    """With as many complete copies as wanted, on members that stay."""
+    world = World()
+    for step in steps:
+        world.step(step)
+
+    for _ in range(4):
+        world.step(("catch up", 1))
+        world.step(("release", 1))
+
+    staying = sum(not member.leaving for member in world.members.values())
+    assert 0 == world.coordinator.unsettled()
+    assert [min(2, staying)] * 4 == [len(row.replicas) for row in world.coordinator.table.rows]

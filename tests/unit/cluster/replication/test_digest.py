@@ -1,0 +1,116 @@
+"""Digests: what they depend on, what they do not, and that toggling undoes itself."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
+
+from cache.cluster.replication.digest import BUCKET_COUNT, Digest, bucket_of, entry_digest
+
+Item = tuple[str, bytes, int, int]
+
+ITEMS = st.lists(
+    st.tuples(
+        st.sampled_from(["m", "map"]),
+        st.binary(max_size=3),
+        st.integers(0, 2**63),
+        st.integers(0, 2**32 - 1),
+    ),
+    max_size=10,
+)
+
+
+def digest_of(items: list[Item]) -> Digest:
+    digest = Digest()
+    for item in items:
+        digest.toggle(*item)
+    return digest
+
+
+@given(ITEMS, st.randoms(use_true_random=False))
+def test_order_makes_no_difference(items: list[Item], random: Random) -> None:
+    """Copies get their entries in different orders."""
+    shuffled = list(items)
+    random.shuffle(shuffled)
+
+    one, two = digest_of(items), digest_of(shuffled)
+
+    assert (one.total, one.buckets()) == (two.total, two.buckets())
+
+
+@given(ITEMS)
+def test_toggling_twice_takes_everything_out(items: list[Item]) -> None:
+    """The digest of nothing is 0 in every bucket."""
+    digest = digest_of(items + items)
+
+    assert 0 == digest.total
+    assert [0] * BUCKET_COUNT == digest.buckets()
+
+
+@given(ITEMS)
+def test_the_total_is_that_of_the_buckets(items: list[Item]) -> None:
+    """A difference in the total is found in some bucket."""
+    digest = digest_of(items)
+
+    total = 0
+    for bucket in digest.buckets():
+        total ^= bucket
+
+    assert total == digest.total
+
+
+@given(st.text(max_size=3), st.binary(max_size=3))
+def test_an_entry_changes_only_the_bucket_of_its_key(map_name: str, key: bytes) -> None:
+    """Buckets narrow a difference down."""
+    digest = digest_of([(map_name, key, 5, 6)])
+
+    expected = [0] * BUCKET_COUNT
+    expected[bucket_of(map_name, key)] = entry_digest(map_name, key, 5, 6)
+
+    assert expected == digest.buckets()
+
+
+@pytest.mark.parametrize(
+    "other", [("n", b"k", 1, 2), ("m", b"K", 1, 2), ("m", b"k", 3, 2), ("m", b"k", 1, 3)]
+)
+def test_map_key_and_version_all_count(other: Item) -> None:
+    """Copies that differ in any of them are unequal."""
+    assert entry_digest("m", b"k", 1, 2) != entry_digest(*other)
+
+
+def test_hlc_and_origin_cannot_be_exchanged() -> None:
+    """Version (1, 2) is not (2, 1)."""
+    assert entry_digest("m", b"k", 1, 2) != entry_digest("m", b"k", 2, 1)
+
+
+def test_map_and_key_have_a_border() -> None:
+    """Map "a" with key "bc" is not map "ab" with key "c"."""
+    assert entry_digest("a", b"bc", 1, 1) != entry_digest("ab", b"c", 1, 1)
+
+
+def test_the_formula_is_part_of_the_wire() -> None:
+    """Members of two releases compare digests: changing the formula breaks rolling upgrades."""
+    seed = 0x0000_0003_0000_0007
+
+    assert xxh3_64_intdigest(b"m\x00k", seed) == entry_digest("m", b"k", 7, 3)
+    assert xxh3_64_intdigest(b"k", 1) % 64 == bucket_of("m", b"k")
+
+
+def test_keys_spread_over_all_buckets() -> None:
+    """One bucket for everything would narrow nothing down."""
+    used = {bucket_of("m", b"%d" % number) for number in range(1000)}
+
+    assert set(range(BUCKET_COUNT)) == used
+
+
+def test_the_buckets_handed_out_are_a_copy() -> None:
+    """Whoever compares them cannot spoil them."""
+    digest = Digest()
+
+    digest.buckets()[0] = 9
+
+    assert [0] * BUCKET_COUNT == digest.buckets()
