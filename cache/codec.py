@@ -32,7 +32,10 @@ def encode_key(key: str | bytes | int) -> bytes:
     if type(key) is bytes:
         return b"b" + key
     if isinstance(key, int) and not isinstance(key, bool):
-        return b"i%d" % key
+        try:
+            return b"i%d" % key
+        except ValueError as error:  # Python converts no more than 4,300 digits.
+            raise CodecError("an integer key has too many digits; keys are short") from error
     if isinstance(key, str):
         return encode_key(str(key))
     if isinstance(key, bytes):
@@ -65,7 +68,10 @@ def _whole_number(body: bytes) -> int:
     digits = body.removeprefix(b"-")
     if not digits.isdigit():
         raise CodecError(f"damaged key {body[:64]!r}: no whole number")
-    return int(body)
+    try:
+        return int(body)
+    except ValueError as error:
+        raise CodecError("damaged key: too many digits") from error
 
 
 def encode_value(value: object) -> bytes:
@@ -93,10 +99,27 @@ def decode_value(encoded: bytes) -> object:
         return encoded[1:]
     try:
         if encoded[:1] == PACKED:
-            return msgpack.unpackb(encoded[1:], raw=False, strict_map_key=False)
+            return _unpack(encoded[1:])
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise CodecError(f"damaged value: {error}") from error
     raise CodecError("damaged value: unknown tag")
+
+
+def _unpack(packed: bytes) -> object:
+    try:
+        return msgpack.unpackb(packed, raw=False, strict_map_key=False)
+    except TypeError:  # A map whose keys are tuples: they come as lists, which are no keys.
+        return msgpack.unpackb(
+            packed, raw=False, strict_map_key=False, object_pairs_hook=_with_tuple_keys
+        )
+
+
+def _with_tuple_keys(pairs: list[tuple[object, object]]) -> dict[object, object]:
+    return {_frozen(key): value for key, value in pairs}
+
+
+def _frozen(key: object) -> object:
+    return tuple(_frozen(part) for part in key) if isinstance(key, list) else key
 
 
 def check_key(encoded: bytes, limit: int) -> None:

@@ -16,8 +16,8 @@ UNITS: Final = (
     ("d", 86_400.0),
     ("w", 604_800.0),
 )
-TEXT: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+")
-PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+TEXT: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+", re.ASCII)
+PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])", re.ASCII)
 
 
 class Default(enum.Enum):
@@ -43,7 +43,7 @@ def parse_ttl(ttl: float | timedelta | str | None) -> float | None:
     elif isinstance(ttl, str):
         seconds = _parse_text(ttl)
     elif isinstance(ttl, (int, float)) and not isinstance(ttl, bool):
-        seconds = float(ttl)
+        seconds = _to_float(ttl)
     else:
         raise ValueError(
             f"ttl={ttl!r}: must be seconds, a timedelta, text such as '1h30m', or None"
@@ -51,6 +51,13 @@ def parse_ttl(ttl: float | timedelta | str | None) -> float | None:
     if not 0 < seconds < math.inf:
         raise ValueError(f"ttl={ttl!r}: must be above 0 seconds and finite; None means never")
     return seconds
+
+
+def _to_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf  # Refused below, as every number that is not finite.
 
 
 def _parse_text(text: str) -> float:

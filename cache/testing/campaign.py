@@ -117,16 +117,17 @@ async def _run(cluster: TestCluster, schedule: Schedule, result: Result) -> None
     )
     await load.read_everything()
     result.violations += check_history(history)
-    result.violations += await _compare_copies(cluster)
+    result.violations += await compare_copies(cluster)
     result.violations += await _check_losses(cluster, nemesis)
     result.counts, result.faults, result.skipped = history.counts(), nemesis.done, nemesis.skipped
 
 
 async def _copies_are_equal(cluster: TestCluster) -> bool:
-    return not await _compare_copies(cluster)
+    return not await compare_copies(cluster)
 
 
-async def _compare_copies(cluster: TestCluster) -> list[str]:
+async def compare_copies(cluster: TestCluster) -> list[str]:
+    """Return in which partitions the copies of a cluster differ."""
     for_all = [await member.inspect("digests") for member in cluster.members]
     return check_digests(
         {p: (count, digest) for p, (count, digest) in one.items()} for one in for_all

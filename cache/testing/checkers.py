@@ -10,6 +10,9 @@ from typing import Final
 
 from cache.testing.history import History, Outcome, Read, Span, Write
 
+STAMP_RESOLUTION: Final = 0.002
+"""Seconds within which two writes on two sides of a split are not ordered by their stamps."""
+
 TTL_BOUND: Final = 0.5
 """Seconds by which an expiry may be off: the way of a copy to another member and the way of the answer."""
 
@@ -93,7 +96,11 @@ def _other_sides(
         if span.overlaps(read.started_at, read.ended_at):
             values += [w.value for w in writes if w.outcome is not Outcome.REJECTED]
             values.append(None)
-        elif history.clocks_disagree and base >= 0 and _within(span, writes[base]):
+        elif base >= 0 and _within(span, writes[base]):
+            # Both sides took a write in one tick of the stamps' clock: either may be the later one.
+            latest = writes[base].started_at - STAMP_RESOLUTION
+            values += [w.value for w in writes[:base] if _within(span, w) and w.ended_at >= latest]
+        if history.clocks_disagree and base >= 0 and _within(span, writes[base]):
             values += [w.value for w in writes[:base] if _within(span, w)]
             values += _before(span, writes)
     return values

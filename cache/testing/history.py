@@ -31,6 +31,8 @@ class Write:
     outcome: Outcome
     ttl: float | None = None
     """Seconds to live; None is for ever."""
+    member: int = -1
+    """Through which member."""
 
 
 @dataclass(slots=True)

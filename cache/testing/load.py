@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any, Final
@@ -75,30 +76,37 @@ class Load:
         key = f"w{number}-{rng.randrange(KEYS_PER_WRITER)}"
         action = rng.random()
         if action < 0.55:
-            await self._record(key, value, entries.set(key, value))
+            await self._record(key, value, entries.set(key, value), member.index)
         elif action < 0.7:
-            await self._delete(key, entries)
+            await self._delete(key, entries, member.index)
         elif action < 0.85:
             await self._count(rng.choice(COUNTERS), member)
         else:
             ttl = round(rng.uniform(0.5, 10.0), 3)
             key = f"t{number}-{value}"
             self._expiring.append(key)
-            await self._record(key, value, entries.set(key, value, ttl=ttl), ttl=ttl)
+            call = entries.set(key, value, ttl=ttl)
+            await self._record(key, value, call, member.index, ttl=ttl)
 
     async def _record(
-        self, key: str, value: int | None, call: Awaitable[Any], *, ttl: float | None = None
+        self,
+        key: str,
+        value: int | None,
+        call: Awaitable[Any],
+        member: int,
+        *,
+        ttl: float | None = None,
     ) -> None:
         # Any: the answer does not matter.
-        write = Write(key, value, self._cluster.now(), float("inf"), Outcome.UNKNOWN, ttl)
+        write = Write(key, value, self._cluster.now(), math.inf, Outcome.UNKNOWN, ttl, member)
         self._history.writes.append(write)
         write.outcome, _ = await _outcome(call)
         write.ended_at = self._cluster.now()
 
-    async def _delete(self, key: str, entries: MapHandle) -> None:
+    async def _delete(self, key: str, entries: MapHandle, member: int) -> None:
         """Delete a key. The answer "was absent" changes nothing: it is a read."""
         started_at = self._cluster.now()
-        write = Write(key, None, started_at, float("inf"), Outcome.UNKNOWN)
+        write = Write(key, None, started_at, math.inf, Outcome.UNKNOWN, member=member)
         self._history.writes.append(write)
         write.outcome, was_present = await _outcome(entries.delete(key))
         write.ended_at = self._cluster.now()

@@ -26,6 +26,9 @@ from cache.testing.sim.world import ProcessKilledError
 WHOLE_TIMEOUT: Final = 20.0
 """Seconds to wait for complete copies before a kill is given up."""
 
+RECOVERY: Final = 2.0
+"""Seconds after a pause in which calls through that very member may still be late."""
+
 POLL_INTERVAL: Final = 0.05
 MEMBERS_MIN: Final = 2
 MEMBERS_MAX: Final = 7
@@ -51,6 +54,7 @@ class Nemesis:
     _dividing: int = 0
     _divided_since: float | None = None
     _paused: dict[int, int] = field(default_factory=dict)
+    _pauses: list[tuple[int, Span]] = field(default_factory=list)
     _ending: dict[int, None] = field(default_factory=dict)
     _killing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Guards "all copies are complete" until the kill that relies on it."""
@@ -162,8 +166,10 @@ class Nemesis:
         dividing = len(self._paused) >= self.schedule.config.get("replica_count", 2)
         if dividing:
             self._begin_division()
+        began_at = self.cluster.now()
         await self.cluster.pause(index)
         await self.cluster.sleep(fault.lasting)
+        self._pauses.append((index, Span(began_at, self.cluster.now() + RECOVERY)))
         self._paused[index] -= 1
         if dividing:
             await self._unpause(index)
@@ -257,6 +263,10 @@ class Nemesis:
         alive = len(self.cluster.members) - len(self._ending)
         least = max(MEMBERS_MIN, self.schedule.config.get("member_quorum", 1))
         return alive - count >= least
+
+    def was_paused(self, index: int, start: float, end: float) -> bool:
+        """Return whether a member stood still, or had just resumed, at any time from start to end."""
+        return any(index == paused and span.overlaps(start, end) for paused, span in self._pauses)
 
     def targets(self) -> list[MemberHandle]:
         """Return the members that clients may use: not those that are about to leave."""

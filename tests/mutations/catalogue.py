@@ -174,8 +174,8 @@ MUTATIONS: Final = (
     Mutation(
         "never strike a copy that does not answer",
         COORDINATOR,
-        "        self._struck.update(dict.fromkeys((partition, replica) for partition in partitions))\n",
-        "        pass\n",
+        "            self._struck[partition, replica] = None\n",
+        "",
         "tests/integration/test_safeguards.py",
     ),
     Mutation(

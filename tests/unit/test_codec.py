@@ -181,3 +181,16 @@ def test_a_value_may_be_as_long_as_its_limit() -> None:
 
     with pytest.raises(CodecError, match=r"5 bytes .* limits\.value_bytes_max=4"):
         check_value(b"12345", 4)
+
+
+def test_a_map_with_tuples_as_keys_comes_back() -> None:
+    """MessagePack has no tuples; what could be stored must be readable."""
+    value = {(1, (2, "x")): {"inner": [1]}}
+
+    assert value == decode_value(encode_value(value))
+
+
+def test_an_integer_key_of_too_many_digits_is_a_codec_error() -> None:
+    """Python itself refuses to convert it."""
+    with pytest.raises(CodecError, match="digits"):
+        encode_key(10**5000)

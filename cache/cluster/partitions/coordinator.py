@@ -52,6 +52,8 @@ class Coordinator:
         self._candidates: tuple[Candidate, ...] = ()
         self._targets: list[tuple[MemberId, ...]] = []
         self._caught_up: dict[tuple[int, MemberId], None] = {}
+        self._joining_since: dict[tuple[int, MemberId], int] = {}
+        """Version of the table that first listed a copy as joining; older reports are of an earlier try."""
         self._struck: dict[tuple[int, MemberId], None] = {}
         self._released: dict[int, MemberId] = {}
         self._merged: list[TableVersion] = []
@@ -60,11 +62,16 @@ class Coordinator:
         """Take over a table that descends from the current one."""
         assert table.descends_from(self.table.id), "only a descendant may replace a table"
         if table.id.coordinator != self._me:
-            self._targets = []
-            self._caught_up.clear()
-            self._struck.clear()
-            self._released.clear()
+            self._forget_reports()
         self.table = table
+
+    def _forget_reports(self) -> None:
+        """Another coordinator's table begins: what was reported about mine says nothing about it."""
+        self._targets = []
+        self._caught_up.clear()
+        self._joining_since.clear()
+        self._struck.clear()
+        self._released.clear()
 
     def absorb(self, other: Table, live: Iterable[MemberId]) -> bool:
         """Take in a table that another member holds; return True when something changed."""
@@ -72,21 +79,29 @@ class Coordinator:
         if mine.descends_from(other.id) or other.id in self._merged:
             return False
         if other.descends_from(mine.id):
-            self._targets = []
+            self._forget_reports()
             self.table = other
             return True
         living = dict.fromkeys(live)
         if _owners(other, living) > _owners(mine, living):
             self._merged.extend((mine.id, *mine.ancestors))
-            self._targets = []
+            self._forget_reports()
             self.table = other
         else:
             self._merged.extend((other.id, *other.ancestors))
+            self._caught_up.clear()  # With the owner of one branch, not with what is merged now.
         return True
 
-    def caught_up(self, pairs: Iterable[tuple[int, MemberId]]) -> None:
-        """Owners report that these joining members hold complete copies."""
-        self._caught_up.update(dict.fromkeys(pairs))
+    def caught_up(self, pairs: Iterable[tuple[int, MemberId]], by: TableVersion) -> None:
+        """Owners report that these joining members hold complete copies.
+
+        `by` is the table that the owner went by. A report of an earlier attempt, before the copy was
+        struck and began anew, does not count; owners repeat their reports.
+        """
+        if self.table.descends_from(by):
+            for pair in pairs:
+                if by.version >= self._joining_since.get(pair, 0):
+                    self._caught_up[pair] = None
 
     def released(self, owner: MemberId, partitions: Iterable[int]) -> None:
         """`owner` stopped serving these partitions."""
@@ -95,7 +110,9 @@ class Coordinator:
 
     def strike(self, partitions: Iterable[int], replica: MemberId) -> None:
         """Owners cannot reach `replica`: its copies must catch up again before they count."""
-        self._struck.update(dict.fromkeys((partition, replica) for partition in partitions))
+        for partition in partitions:
+            self._struck[partition, replica] = None
+            self._caught_up.pop((partition, replica), None)
 
     def advance(self, members: Sequence[Member]) -> Plan:
         """Compute what follows from the live `members` and everything reported so far."""
@@ -197,9 +214,14 @@ class Coordinator:
             return None
         ancestors = _newest_per_coordinator((previous.id, *self._merged, *previous.ancestors))
         self._merged.clear()
-        self._caught_up = {
-            pair: None for pair in self._caught_up if pair[1] in rows[pair[0]].joining
+        joining = [(p, member) for p, row in enumerate(rows) for member in row.joining]
+        self._joining_since = {
+            pair: self._joining_since.get(pair, version)
+            if pair[1] in previous.rows[pair[0]].joining
+            else version
+            for pair in joining
         }
+        self._caught_up = {pair: None for pair in joining if pair in self._caught_up}
         self.table = Table(
             id=TableVersion(version, self._me),
             ancestors=ancestors[:ANCESTORS_MAX],

@@ -147,7 +147,7 @@ class PartitionService:
     async def report_caught_up(self, pairs: list[tuple[int, MemberId]]) -> None:
         """Tell the coordinator which joining copies are complete; the caller repeats if need be."""
         if self.coordinator_id() == self._me:
-            self._note_caught_up(pairs)
+            self._note_caught_up(pairs, self.table.id)
         else:
             message = CaughtUp(id=self._table_id(), pairs=[(p, str(m)) for p, m in pairs])
             await self._tell_coordinator(message)
@@ -170,8 +170,8 @@ class PartitionService:
         except CacheError as error:
             logger.debug("partitions.report_failed coordinator=%s error=%s", member.id, error)
 
-    def _note_caught_up(self, pairs: Iterable[tuple[int, MemberId]]) -> None:
-        self._coordinator.caught_up(pairs)
+    def _note_caught_up(self, pairs: Iterable[tuple[int, MemberId]], by: TableVersion) -> None:
+        self._coordinator.caught_up(pairs, by)
         self._wake.set()
 
     def _note_unreachable(self, replica: MemberId, partitions: list[int]) -> None:
@@ -196,12 +196,14 @@ class PartitionService:
         return TableAnswer(accepted=True, id=self._table_id(), table=self.table.to_record())
 
     def _on_caught_up(self, message: CaughtUp, peer: Peer) -> Reply:
-        self._note_caught_up(
+        pairs = [
             (partition, MemberId(member))
             for partition, member in message.pairs
             if 0 <= partition < self._config.partition_count
             and self.table.rows[partition].owner == peer.member
-        )
+        ]
+        by = TableVersion(message.id.version, MemberId(message.id.coordinator))
+        self._note_caught_up(pairs, by)
         return Done()
 
     def _on_unreachable(self, message: Unreachable, peer: Peer) -> Reply:

@@ -19,7 +19,7 @@ from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import Row
 from cache.cluster.replication.replica import Entry, PartitionReplica
 from cache.cluster.wire.messages import OperationRecord
-from cache.errors import CacheError
+from cache.errors import CacheError, IndeterminateError
 
 REPEATS_MAX: Final = 3
 """Slow confirmations of one write that are answered by sending it again; the next one counts."""
@@ -35,7 +35,6 @@ class PendingWrite:
         "before",
         "changes",
         "deadline",
-        "epoch",
         "future",
         "merging",
         "needed",
@@ -52,14 +51,12 @@ class PendingWrite:
         holders: Iterable[MemberId],
         needed: int | None,
         deadline: float,
-        epoch: int,
         future: asyncio.Future[None],
         merging: bool = False,
     ) -> None:
         self.changes = changes
         self.before: list[Entry | None] = []
         """What the owner held for each change, to be put back if the write may not stand."""
-        self.epoch = epoch
         self.operations = operations
         self.waiting: dict[MemberId, None] = dict.fromkeys(holders)
         self.needed = needed
@@ -87,8 +84,11 @@ class PendingWrite:
 
     def release(self, holder: MemberId) -> None:
         """`holder` need not confirm any more: it is no copy now."""
-        if self.waiting.pop(holder, self) is not self:
-            self.settle()
+        if self.waiting.pop(holder, self) is self:
+            return
+        self.settle()
+        if not self.waiting and not self.future.done():
+            self.fail(IndeterminateError("fewer copies than write_quorum were left to confirm"))
 
     def settle(self) -> None:
         """Resolve the future when nothing more is needed."""
@@ -194,5 +194,6 @@ class Ownership:
             self.replica.forget_operation(operation.id)
         pairs = zip(pending.changes, pending.before, strict=False)
         for (map_name, key, entry), before in pairs:
-            if self.replica.entry(map_name, key) == entry:
+            held = self.replica.entry(map_name, key)
+            if held is not None and held[1:3] == entry[1:3]:  # Expired meanwhile or not.
                 self.replica.restore(map_name, key, before)

@@ -29,7 +29,8 @@ def to_record(map_name: str, key: bytes, entry: Entry, now: float) -> EntryRecor
 def from_record(record: EntryRecord, now: float, *, tombstone_lifetime: float) -> Entry:
     """Return the entry of its wire form; a live one without time left is a tombstone."""
     if record.value is None:
-        remaining = min(max(record.ttl, 0.0), tombstone_lifetime)
+        # Not max(): a hostile NaN compares as false with everything.
+        remaining = min(record.ttl, tombstone_lifetime) if record.ttl > 0 else 0.0
         return (None, record.hlc, record.origin, now + remaining)
     if record.ttl == NEVER:
         return (record.value, record.hlc, record.origin, math.inf)

@@ -211,7 +211,6 @@ class ReplicationService:
             holders=ownership.holders,
             needed=None if quorum is None else quorum - 1,
             deadline=self.clock.monotonic() + self.config.operation_timeout,
-            epoch=ownership.epoch,
             future=asyncio.get_running_loop().create_future(),
             merging=merging,
         )
@@ -225,7 +224,6 @@ class ReplicationService:
 
     def _message(self, ownership: Ownership, pending: PendingWrite) -> Replicate:
         now = self.clock.monotonic()
-        pending.epoch = ownership.epoch
         return Replicate(
             partition=ownership.partition,
             epoch=ownership.epoch,
@@ -241,15 +239,15 @@ class ReplicationService:
             self._missed(ownership, holder, pending)
             return
         call = self.rpc.call(address, message, timeout=CONFIRM_TIMEOUT)
-        sent_at = self.clock.monotonic()
-        call.add_done_callback(partial(self._answered, ownership, holder, pending, sent_at))
+        sent = (self.clock.monotonic(), message.epoch)
+        call.add_done_callback(partial(self._answered, ownership, holder, pending, sent))
 
     def _answered(
         self,
         ownership: Ownership,
         holder: MemberId,
         pending: PendingWrite,
-        sent_at: float,
+        sent: tuple[float, int],
         call: asyncio.Future[Reply],
     ) -> None:
         if call.cancelled():
@@ -258,7 +256,7 @@ class ReplicationService:
         if error is None:
             reply = call.result()
             assert isinstance(reply, Replicated)
-            if self.clock.monotonic() - sent_at > TRANSIT_MAX and pending.may_repeat():
+            if self.clock.monotonic() - sent[0] > TRANSIT_MAX and pending.may_repeat():
                 # Seconds to live were counted anew from an arrival that may have been late.
                 self._resend(ownership, holder, pending)
                 return
@@ -269,13 +267,15 @@ class ReplicationService:
             if not pending.waiting:
                 ownership.pending.pop(pending, None)
         elif isinstance(error, NotOwnerError):
-            self._refused(ownership, holder, pending)
+            self._refused(ownership, holder, pending, sent[1])
         else:
             self._missed(ownership, holder, pending)
 
-    def _refused(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
-        """A holder knows a newer epoch than the write was sent with."""
-        if self.owned.get(ownership.partition) is ownership and pending.epoch < ownership.epoch:
+    def _refused(
+        self, ownership: Ownership, holder: MemberId, pending: PendingWrite, epoch: int
+    ) -> None:
+        """A holder knows a newer epoch than the one the write was sent with."""
+        if self.owned.get(ownership.partition) is ownership and epoch < ownership.epoch:
             self._resend(ownership, holder, pending)  # The newer epoch is this member's own.
             return
         self._fenced.add()

@@ -83,7 +83,7 @@ def test_one_ancestor_vouches_for_all_of_its_coordinator() -> None:
     coordinator = coordinating(Row(1, (A,), ()), version=5)
 
     coordinator.advance(alive(A, B))
-    coordinator.caught_up([(0, B)])
+    coordinator.caught_up([(0, B)], coordinator.table.id)
     made = coordinator.advance(alive(A, B)).table
 
     assert made is not None
@@ -117,7 +117,7 @@ def test_a_joiner_that_caught_up_becomes_a_replica() -> None:
     """The owner, and with it the epoch, stays."""
     coordinator = coordinating(Row(9, (A,), (B,)))
 
-    coordinator.caught_up([(0, B)])
+    coordinator.caught_up([(0, B)], coordinator.table.id)
     plan = coordinator.advance(alive(A, B))
 
     assert [((A, B), ())] == rows_of(plan)
@@ -129,7 +129,7 @@ def test_catching_up_counts_for_one_partition_only() -> None:
     """Each copy is complete by itself."""
     coordinator = coordinating(Row(9, (A,), (B,)), Row(9, (A,), (B,)))
 
-    coordinator.caught_up([(1, B)])
+    coordinator.caught_up([(1, B)], coordinator.table.id)
     plan = coordinator.advance(alive(A, B))
 
     assert ((A,), (B,)) == rows_of(plan)[0]
@@ -140,7 +140,7 @@ def test_a_report_about_somebody_who_is_not_joining_makes_no_replica() -> None:
     """Nobody sent it the writes in between."""
     coordinator = coordinating(Row(1, (A,), (B,)))
 
-    coordinator.caught_up([(0, C)])
+    coordinator.caught_up([(0, C)], coordinator.table.id)
     plan = coordinator.advance([*alive(A, B), *alive(C, weight=0)])
 
     assert [((A,), (B,))] == rows_of(plan)
@@ -150,7 +150,7 @@ def test_a_joiner_that_died_after_catching_up_is_not_listed() -> None:
     """Only live members hold copies."""
     coordinator = coordinating(Row(1, (A,), (B,)))
 
-    coordinator.caught_up([(0, B)])
+    coordinator.caught_up([(0, B)], coordinator.table.id)
 
     assert [((A,), ())] == rows_of(coordinator.advance(alive(A)))
 
@@ -158,7 +158,7 @@ def test_a_joiner_that_died_after_catching_up_is_not_listed() -> None:
 def test_reports_to_a_coordinator_end_with_another_ones_table() -> None:
     """They were about a table that is no more: the copy may have been struck since."""
     coordinator = coordinating(Row(1, (A,), (B,)))
-    coordinator.caught_up([(0, B)])
+    coordinator.caught_up([(0, B)], coordinator.table.id)
 
     coordinator.adopt(table(Row(1, (A,), (B,)), version=6, by=C, ancestors=(TableVersion(5, A),)))
 
@@ -275,7 +275,7 @@ def test_a_release_that_came_to_nothing_is_answered_by_a_newer_table() -> None:
 
     assert [((A,), (B,))] == rows_of(coordinator.advance(members))
 
-    coordinator.caught_up([(0, B)])
+    coordinator.caught_up([(0, B)], coordinator.table.id)
 
     assert {A: [0]} == coordinator.advance(members).releases
     assert A == coordinator.table.owner(0)
@@ -300,7 +300,7 @@ def test_a_struck_replica_has_to_catch_up_again() -> None:
     assert [((A,), (B,))] == rows_of(coordinator.advance(alive(A, B)))
     assert coordinator.advance(alive(A, B)).table is None
 
-    coordinator.caught_up([(0, B)])
+    coordinator.caught_up([(0, B)], coordinator.table.id)
 
     assert [((A, B), ())] == rows_of(coordinator.advance(alive(A, B)))
     assert coordinator.advance(alive(A, B)).table is None

@@ -53,7 +53,7 @@ class World:
                 self._leave(number)
             case "catch up":
                 self.reported = all_joining(self.coordinator)[::number]
-                self.coordinator.caught_up(self.reported)
+                self.coordinator.caught_up(self.reported, self.coordinator.table.id)
             case "release":
                 self._release()
             case _:

@@ -42,7 +42,6 @@ def write(
         holders=ownership.holders,
         needed=needed,
         deadline=9.0,
-        epoch=ownership.epoch,
         future=asyncio.get_running_loop().create_future(),
     )
     pending.before = before
