@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cache.cluster.config import ClusterConfig
@@ -121,6 +121,8 @@ class Inspection:
                 return self._metrics.snapshot()
             case "digests":
                 return self._digests()
+            case "merges":
+                return [asdict(report) for report in self._repair.merges.reports()]
             case "lost":
                 return sorted(self._partitions.lost)
             case "copies":

@@ -22,6 +22,7 @@ from cache.cluster.membership.members import Member
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
+from cache.cluster.replication.merges import MergeReport
 from cache.cluster.replication.repair import Repair
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.scope import Scope
@@ -362,8 +363,17 @@ class Node:
         self._require_serving()
         return self._inspection.stats()
 
+    def merge_reports(self) -> list[MergeReport]:
+        """Return what this member, as owner, merged after splits; the latest 16, oldest first."""
+        self._require_serving()
+        return self._repair.merges.reports()
+
     def inspect(self, what: str) -> Any:  # Any: MessagePack values
-        """Answer "status", "members", "table", "stats", "copies:<map>:<hex key>" or "keys:<map>"."""
+        """Answer a question about this node.
+
+        `what` is one of "status", "members", "table", "stats", "digests", "lost" (partitions), "merges",
+        "copies:<map>:<hex key>", "keys:<map>".
+        """
         self._require_serving()
         return self._inspection.answer(what)
 

@@ -35,6 +35,11 @@ async def test_the_newest_write_wins_and_deletes_stay_deleted(cluster: TestClust
     assert [expected] * 3 == [await map_.get_many(keys) for map_ in users]
     tables = [await member.inspect("table") for member in cluster.members]
     assert [tables[0]] * 3 == tables
+    reports = [report for m in cluster.members for report in await m.inspect("merges")]
+    assert all(report["complete"] for report in reports)
+    assert sum(report["won"] for report in reports) >= 1
+    assert sum(report["tombstones"] for report in reports) >= 1
+    assert all(report["compared"] == report["won"] + report["lost"] for report in reports)
 
 
 @cluster_test("simulated", size=5, replica_count=2)

@@ -97,6 +97,7 @@ PURE: Final = (
     "cache.cluster.membership.rumours",
     "cache.cluster.membership.suspicion",
     "cache.cluster.membership.swim",
+    "cache.cluster.replication.merges",
     "cache.cluster.partitions.assignment",
     "cache.cluster.partitions.balance",
     "cache.cluster.partitions.coordinator",

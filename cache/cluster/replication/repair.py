@@ -21,6 +21,7 @@ from typing import Final
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
+from cache.cluster.replication.merges import Merges
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica, from_record, to_record
 from cache.cluster.replication.service import ReplicationService
@@ -97,6 +98,7 @@ class Repair:
         self._differences = metrics.counter("repair.partitions_differed")
         self._merge_won = metrics.counter("repair.merge_won")
         self._merge_lost = metrics.counter("repair.merge_lost")
+        self.merges = Merges()
         self._copies_completed = metrics.counter("repair.copies_completed")
         replication.on_table(self._on_table)
         replication.on_doubt = self._unsettled.set
@@ -110,6 +112,8 @@ class Repair:
     def _on_table(self, old: Table, new: Table) -> None:
         self._table_changed.set()
         self._offers_due.set()
+        if (report := self.merges.follow(old, new)) is not None:
+            logger.info("repair.merged report=%s", report)
         joining: dict[MemberId, None] = {}
         promoted = False
         for ownership in self._replication.owned.values():
@@ -314,6 +318,11 @@ class Repair:
                 overtaken[record.map, record.key] = None
         self._merge_won.add(len(changes))
         self._merge_lost.add(len(records) - len(changes))
+        self.merges.count(
+            won=len(changes),
+            lost=len(records) - len(changes),
+            tombstones=sum(entry[0] is None for _, _, entry in changes),
+        )
         if not changes:
             return None
         # An operation whose effect did not win has none: a retry is to have it again.
