@@ -6,17 +6,16 @@ called there. The command line, the demo and the test cluster use it; an applica
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import timedelta
-from random import Random
+from random import SystemRandom
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import msgpack
 
 from cache.clock import SystemClock
-from cache.cluster.config import ClusterConfig
+from cache.cluster.config import ClusterConfig, Secret, TlsConfig
 from cache.cluster.ids import Address
 from cache.cluster.scope import Scope
 from cache.cluster.transport.base import Transport
@@ -43,12 +42,16 @@ class ClusterClient:
     Args:
         at: address of a member, `host:port`.
         cluster_name: the cluster's name; a member of another cluster refuses.
-        secret: the cluster's secret, if it has one.
+        secret: the cluster's secret, if it has one; a tuple while it changes, see `ClusterConfig`.
+        tls: certificates, for a cluster whose members use TLS.
         timeout: seconds for each call.
         transport: the network; real sockets by default.
 
     Methods raise what the map raises at the member (`RejectedError`: not applied; `IndeterminateError`:
     may have been applied), and `UnavailableError` when the member cannot be reached.
+
+    Raises:
+        ConfigError: an argument is bad, or a file of `tls`; names the field.
     """
 
     def __init__(
@@ -56,22 +59,25 @@ class ClusterClient:
         at: str,
         *,
         cluster_name: str = "cache",
-        secret: str | None = None,
+        secret: Secret | None = None,
+        tls: TlsConfig | None = None,
         timeout: float = CALL_TIMEOUT,
         transport: Transport | None = None,
     ) -> None:
         self.at = Address(at)
         self._timeout = timeout
         # The peer is only checked here: a client does not join, it has no seeds.
-        self._config = ClusterConfig(peers=(self.at,), cluster_name=cluster_name, secret=secret)
-        self._transport = transport if transport is not None else SocketTransport(NOWHERE)
+        self._config = ClusterConfig(
+            peers=(self.at,), cluster_name=cluster_name, secret=secret, tls=tls
+        )
+        self._transport = transport if transport is not None else _sockets(tls)
         self._scope = Scope(f"client of {at}")
         self._rpc = RpcEndpoint(
             transport=self._transport,
             config=self._config,
             member=None,
             clock=SystemClock(),
-            rng=Random(os.urandom(16)),  # Nonces of the handshake must not be guessable.
+            rng=SystemRandom(),  # Nonces of the handshake must not be guessable.
             metrics=Metrics(),
             scope=self._scope,
         )
@@ -140,6 +146,12 @@ class ClusterClient:
                 f"{self.at} answered {type(request).__name__} with {type(reply).__name__}"
             )
         return reply
+
+
+def _sockets(tls: TlsConfig | None) -> SocketTransport:
+    transport = SocketTransport(NOWHERE, tls=tls)
+    transport.load_tls()  # Now, so that a bad file is an error of the settings, not of a call.
+    return transport
 
 
 def _pairs(items: object) -> object:

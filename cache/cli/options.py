@@ -28,15 +28,23 @@ class Target:
     cluster_name: str
     secret: str | None
     timeout: float
+    tls: dict[str, str] | None = None
+    """Paths by field of `TlsConfig`."""
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[ClusterClient]:
         """Connect, or exit with a clear line."""
         from cache.client import ClusterClient
+        from cache.cluster.config import TlsConfig
         from cache.errors import IndeterminateError, JoinRefusedError, UnavailableError
 
+        options: dict[str, Any] = {"timeout": self.timeout}  # Any: arguments of the client
+        if self.tls is not None:
+            options["tls"] = TlsConfig(
+                certificate=self.tls["certificate"], key=self.tls["key"], ca=self.tls["ca"]
+            )
         async with ClusterClient(
-            self.at, cluster_name=self.cluster_name, secret=self.secret, timeout=self.timeout
+            self.at, cluster_name=self.cluster_name, secret=self.secret, **options
         ) as client:
             try:
                 await client.connect()
@@ -47,7 +55,7 @@ class Target:
 
 
 def target_options(command: F) -> Callable[..., Any]:  # Any: as click's own decorators
-    """Add --at, --cluster-name, --secret and --timeout; the command gets `target`."""
+    """Add --at, --cluster-name, --secret, --timeout and --tls-…; the command gets `target`."""
 
     @click.option(
         "--at",
@@ -67,14 +75,60 @@ def target_options(command: F) -> Callable[..., Any]:  # Any: as click's own dec
         type=click.FloatRange(min=0, min_open=True),
         help="Limit for each request.",
     )
+    @tls_options
     @wraps(command)
     def with_target(
-        *, at: str, cluster_name: str, secret: str | None, timeout: float, **options: object
+        *,
+        at: str,
+        cluster_name: str,
+        secret: str | None,
+        timeout: float,
+        tls: dict[str, str] | None,
+        **options: object,
     ) -> object:
-        target = Target(at=at, cluster_name=cluster_name, secret=secret, timeout=timeout)
+        target = Target(at=at, cluster_name=cluster_name, secret=secret, timeout=timeout, tls=tls)
         return command(target=target, **options)
 
     return with_target
+
+
+def tls_options(command: F) -> Callable[..., Any]:  # Any: as click's own decorators
+    """Add --tls-cert, --tls-key and --tls-ca; the command gets `tls`: paths by field, or None."""
+
+    @click.option(
+        "--tls-cert",
+        envvar="CACHE_TLS_CERT",
+        metavar="FILE",
+        help="Own certificate (PEM), for streams over TLS.  [env: CACHE_TLS_CERT]",
+    )
+    @click.option(
+        "--tls-key",
+        envvar="CACHE_TLS_KEY",
+        metavar="FILE",
+        help="Its private key (PEM).  [env: CACHE_TLS_KEY]",
+    )
+    @click.option(
+        "--tls-ca",
+        envvar="CACHE_TLS_CA",
+        metavar="FILE",
+        help="Authorities of the cluster (PEM).  [env: CACHE_TLS_CA]",
+    )
+    @wraps(command)
+    def with_tls(
+        *, tls_cert: str | None, tls_key: str | None, tls_ca: str | None, **options: object
+    ) -> object:
+        return command(tls=_tls_files(tls_cert, tls_key, tls_ca), **options)
+
+    return with_tls
+
+
+def _tls_files(certificate: str | None, key: str | None, ca: str | None) -> dict[str, str] | None:
+    """Return the paths by field of `TlsConfig`; all three are needed, or none."""
+    if certificate and key and ca:
+        return {"certificate": certificate, "key": key, "ca": ca}
+    if certificate or key or ca:
+        raise click.UsageError("--tls-cert, --tls-key and --tls-ca go together: give all three")
+    return None
 
 
 map_option: Final = click.option(

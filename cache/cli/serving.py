@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cache.cli.options import tls_options
 from cache.cli.outcome import INTERRUPTED, exit_code, fail
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ def _map_ttls(_: object, __: object, texts: tuple[str, ...]) -> dict[str, Any]:
     envvar="CACHE_SECRET",
     help="Shared secret of the members; better in the environment.  [env: CACHE_SECRET]",
 )
+@click.option(
+    "--accept-secret",
+    envvar="CACHE_ACCEPT_SECRET",
+    help="One more secret that is accepted, while it changes.  [env: CACHE_ACCEPT_SECRET]",
+)
+@tls_options
 @click.option(
     "--allow-insecure-bind",
     is_flag=True,
@@ -143,8 +150,15 @@ def node(
 
 def _config(preset: str, settings: dict[str, object]) -> ClusterConfig:
     """Return the preset with what was given on the command line."""
-    from cache.cluster.config import ClusterConfig
+    from cache.cluster.config import ClusterConfig, TlsConfig
 
+    further, secret = settings.pop("accept_secret"), settings["secret"]
+    if further is not None and secret is None:
+        raise click.UsageError("--accept-secret needs --secret, the one that is used")
+    if further is not None:
+        settings["secret"] = (secret, further)
+    if isinstance(files := settings["tls"], dict):
+        settings["tls"] = TlsConfig(**files)
     presets = {"local": ClusterConfig.local, "lan": ClusterConfig.lan, "wan": ClusterConfig.wan}
     given = {name: value for name, value in settings.items() if value is not None}
     return presets[preset](**given)

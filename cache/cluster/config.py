@@ -8,8 +8,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 from cache.cluster.ids import GENERATION_SEPARATOR, Address, format_address, parse_address
@@ -21,6 +22,11 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 REPLICA_COUNT_MAX: Final = 16
 PARTITION_COUNT_MAX: Final = 65_536
 METADATA_BYTES_MAX: Final = 512
+SECRETS_MAX: Final = 4
+SECRET_LENGTH_MIN: Final = 8
+
+Secret = str | tuple[str, ...]
+"""One secret, or a ring of them: the first one is used for what is sent, all are accepted."""
 
 
 def _require(condition: bool, field_name: str, value: object, rule: str) -> None:
@@ -147,6 +153,14 @@ class LimitsConfig:
     members_max: int = 8192
     """Members remembered; rumours of further ones are dropped."""
 
+    memory_bytes_max: int | None = None
+    """Memory for entries on this member, copies for others included, counting 300 bytes on top of each
+    key and value. Each partition has an equal share of it; above its share the entries written longest
+    ago make room for new ones, on every copy. None, the default, never evicts: the data is wanted."""
+
+    pending_writes_max: int = 65_536
+    """Writes of this member that wait for other copies; one more raises `OverloadedError`."""
+
     operation_memory: int = 512
     """Results of finished operations remembered per partition, so that a retry takes effect once."""
 
@@ -163,9 +177,12 @@ class LimitsConfig:
             "send_buffer_bytes_max",
             "connections_max",
             "members_max",
+            "pending_writes_max",
             "operation_memory",
             "batch_keys_max",
         )
+        if self.memory_bytes_max is not None:
+            _require_count(self, "memory_bytes_max")
         _require_seconds(self, "handshake_timeout")
         room = self.value_bytes_max + self.key_bytes_max + 64 * KIB
         _require(
@@ -174,6 +191,38 @@ class LimitsConfig:
             self.frame_bytes_max,
             f"must be at least value_bytes_max + key_bytes_max + 64 KiB ({room})",
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsConfig:
+    """Mutual TLS on streams: both ends show a certificate and verify the other's against `ca`.
+
+    PEM files, read when a node starts; one that is bad raises `ConfigError` then. Packets stay on
+    UDP, authenticated by `ClusterConfig.secret` and not encrypted; see docs/security.md.
+    """
+
+    certificate: str | Path
+    """File with this member's certificate, then intermediate ones. It is shown to callers and called
+    members alike: extended key usages, if it has any, must include server and client."""
+
+    key: str | Path
+    """File with the certificate's private key, not encrypted: a restart must not wait for a human."""
+
+    ca: str | Path
+    """File with the authorities of this cluster. Whoever has a certificate of one is let in, so use
+    an authority of the cluster's own. Several may be listed, while one takes over from another."""
+
+    check_hostname: bool = False
+    """Whether a certificate must also name the host that was called. Off by default: members are
+    addressed by IP, which certificates seldom name, and are identified by the authority."""
+
+    def __post_init__(self) -> None:
+        for name in ("certificate", "key", "ca"):
+            value = getattr(self, name)
+            path = isinstance(value, (str, Path)) and str(value) not in ("", ".")
+            _require(path, f"tls.{name}", value, "must be the path of a PEM file")
+        checked = self.check_hostname
+        _require(isinstance(checked, bool), "tls.check_hostname", checked, "must be True or False")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +245,13 @@ class ClusterConfig:
     cluster_name: str = "cache"
     """Members of another cluster name are refused."""
 
-    secret: str | None = None
-    """Shared secret that authenticates members; required for a bind address that is not loopback."""
+    secret: Secret | None = field(default=None, repr=False)
+    """Shared secret, of at least 8 characters, that authenticates members; required for a bind address
+    that is not loopback. A tuple of up to 4: the first is used, all are accepted; for rotation."""
+
+    tls: TlsConfig | None = None
+    """Certificates for streams. None, the default: streams are authenticated but not encrypted, which
+    suits a private network."""
 
     allow_insecure_bind: bool = False
     """Say True to listen on other than loopback without a secret: anyone who reaches it can join."""
@@ -263,6 +317,7 @@ class ClusterConfig:
     """Bounds."""
 
     def __post_init__(self) -> None:
+        self._check_secret()
         self._check_addresses()
         self._check_names()
         self._check_quorums()
@@ -293,12 +348,34 @@ class ClusterConfig:
         for peer in self.peers:
             _check_address("peers", peer, port_required=True)
         host, _ = parse_address(self.bind)
+        self._check_tls(host)
         _require(
             self.secret is not None or self.allow_insecure_bind or _is_loopback(host),
             "bind",
             self.bind,
             "other hosts can reach this address: set `secret`, or say allow_insecure_bind=True",
         )
+
+    def _check_secret(self) -> None:
+        """Errors end in logs, so that they never repeat a secret."""
+        if self.secret is None or isinstance(self.secret, str):
+            ring: Sequence[str] = () if self.secret is None else (self.secret,)
+        else:
+            ring = self.secret
+            several = isinstance(ring, Sequence) and 1 <= len(ring) <= SECRETS_MAX
+            _require(several, "secret", "…", f"must be text, or a tuple of 1 to {SECRETS_MAX}")
+            object.__setattr__(self, "secret", tuple(ring))
+        for one in ring:
+            text = isinstance(one, str) and not re.search("[\ud800-\udfff]", one)  # UTF-8 fits.
+            rule = f"must be text of at least {SECRET_LENGTH_MIN} characters"
+            _require(text and len(one) >= SECRET_LENGTH_MIN, "secret", "…", rule)
+
+    def _check_tls(self, host: str) -> None:
+        if self.tls is not None:
+            _require(isinstance(self.tls, TlsConfig), "tls", self.tls, "must be a TlsConfig")
+            authenticated = self.secret is not None or _is_loopback(host)
+            rule = f"tls is for streams only; packets to bind={self.bind!r} need a secret too"
+            _require(authenticated, "secret", None, rule)
 
     def _check_names(self) -> None:
         for name in ("name", "cluster_name", "host", "zone"):
@@ -311,13 +388,6 @@ class ClusterConfig:
                 value,
                 "must be 1 to 128 letters, digits, dots, dashes or underscores, "
                 f"and start with a letter or digit (no {GENERATION_SEPARATOR!r})",
-            )
-        if self.secret is not None:
-            _require(
-                isinstance(self.secret, str) and len(self.secret) >= 8,
-                "secret",
-                "…",
-                "must be text of at least 8 characters",
             )
         object.__setattr__(self, "tags", dict(self.tags))
         for key, value in self.tags.items():

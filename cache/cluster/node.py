@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import asdict, dataclass
-from random import Random
+from functools import partial
+from random import Random, SystemRandom
 from types import TracebackType
 from typing import Any, Final, Self
 
 from cache.clock import SystemClock
-from cache.cluster.config import ClusterConfig
+from cache.cluster.config import ClusterConfig, TlsConfig
 from cache.cluster.environment import Environment
 from cache.cluster.ids import Address, MemberId, new_member_id, parse_address
 from cache.cluster.inspection import Inspection, NodeStats
@@ -63,29 +64,38 @@ class DrainReceipt:
     """Partitions with data that could not be handed over (0 when complete)."""
 
 
-def system_environment() -> Environment:
+def system_environment(
+    *, tls: TlsConfig | None = None, metrics: Metrics | None = None
+) -> Environment:
     """Return the real world: system clock, system entropy, real sockets."""
-    return Environment(clock=SystemClock(), seed=lambda name: Random(), transport=SocketTransport)
+    transport = partial(SocketTransport, tls=tls, metrics=metrics)
+    return Environment(clock=SystemClock(), seed=_entropy, transport=transport)
+
+
+def _entropy(name: str) -> Random:
+    """Return a stream; that of handshakes cannot be computed from the nonces that strangers see."""
+    return SystemRandom() if name == "rpc" else Random()
 
 
 class Node:
     """An embedded cluster member. Use as `async with Node(config) as node:`.
 
     Entering returns only when the node can serve, or raises: `JoinRefusedError` when a peer refuses it,
-    `OSError` when the address cannot be bound. Leaving drains: the data moves to the other members first,
-    within `config.leave_timeout`.
+    `OSError` when the address cannot be bound, `ConfigError` when a TLS file is bad. Leaving drains: the
+    data moves to the other members first, within `config.leave_timeout`.
     """
 
     def __init__(
         self, config: ClusterConfig | None = None, *, environment: Environment | None = None
     ) -> None:
         self.config = config if config is not None else ClusterConfig.local()
-        environment = environment if environment is not None else system_environment()
+        self._metrics = Metrics()
+        if environment is None:
+            environment = system_environment(tls=self.config.tls, metrics=self._metrics)
         self._environment = environment
         names = environment.seed("name")
         self._name = self.config.name or f"node-{names.getrandbits(32):08x}"
         self._id = new_member_id(self._name, environment.seed("generation"))
-        self._metrics = Metrics()
         self._scope = Scope(self._name)
         self._farewell = Scope(f"{self._name}.farewell")
         self._state = "new"
@@ -134,6 +144,7 @@ class Node:
         Raises:
             JoinRefusedError: a peer refused this node; both sides log the reason.
             OSError: the address cannot be bound.
+            ConfigError: a file of `config.tls` cannot be read or used; names the field.
         """
         if self._state != "new":
             raise ClosedError(f"node {self._name} was started before; make a new one")

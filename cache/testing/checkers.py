@@ -6,6 +6,7 @@ Each returns the violations it found as sentences; an empty list is what a corre
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from cache.testing.history import History, Outcome, Read, Span, Write
@@ -37,12 +38,28 @@ def check_reads(history: History) -> Violations:
     unknown (which may take effect late). While members were divided each side has its own latest write.
     """
     by_key = _writes_by_key(history, with_ttl=False)
+    by_key = {key: _effective(history, written) for key, written in by_key.items()}
     violations: Violations = []
     for read in history.reads:
         writes = by_key.get(read.key)
         if writes is not None:
             violations += _check_read(history, read, writes)
     return violations
+
+
+def _effective(history: History, writes: Sequence[Write]) -> list[Write]:
+    """Leave out deletes that found nothing.
+
+    While members are divided, or just come together, a first attempt may have deleted on one side and the
+    retry found nothing on the other: then it may have had an effect.
+    """
+    effective = []
+    for write in writes:
+        if write.outcome is not Outcome.WITHOUT_EFFECT:
+            effective.append(write)
+        elif any(span.overlaps(write.started_at, write.ended_at) for span in history.divided):
+            effective.append(replace(write, outcome=Outcome.UNKNOWN))
+    return effective
 
 
 def _check_read(history: History, read: Read, writes: Sequence[Write]) -> Violations:

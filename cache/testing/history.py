@@ -16,6 +16,8 @@ class Outcome(Enum):
     ACKNOWLEDGED = auto()
     REJECTED = auto()
     """`RejectedError`: the library promised that it was not applied."""
+    WITHOUT_EFFECT = auto()
+    """A delete that found nothing to delete."""
     UNKNOWN = auto()
     """Anything else, also when the member died under the call."""
 

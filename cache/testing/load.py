@@ -104,14 +104,14 @@ class Load:
         write.ended_at = self._cluster.now()
 
     async def _delete(self, key: str, entries: MapHandle, member: int) -> None:
-        """Delete a key. The answer "was absent" changes nothing: it is a read."""
+        """Delete a key. The answer "was absent" changes nothing."""
         started_at = self._cluster.now()
         write = Write(key, None, started_at, math.inf, Outcome.UNKNOWN, member=member)
         self._history.writes.append(write)
         write.outcome, was_present = await _outcome(entries.delete(key))
         write.ended_at = self._cluster.now()
         if was_present is False:
-            self._history.writes.remove(write)
+            write.outcome = Outcome.WITHOUT_EFFECT
 
     async def _count(self, key: str, member: MemberHandle) -> None:
         outcome, result = await _outcome(member.map(MAP).incr(key))

@@ -58,7 +58,7 @@ async def test_a_holder_refuses_an_owner_of_an_older_epoch(cluster: TestCluster)
     partition, owner, holder = await _placed(cluster)
     node = _node(cluster, holder)
     record = EntryRecord("users", encode_key(KEY), encode_value(2), 2**62, 1, NEVER)
-    message = Replicate(partition=partition, epoch=0, entries=[record], operations=[])
+    message = Replicate(partition=partition, epoch=0, entries=[record], operations=[], evicted=[])
     handler = node._rpc._handlers[Replicate]
     peer = Peer(_node(cluster, owner).id, None)
 

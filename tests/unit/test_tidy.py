@@ -98,6 +98,7 @@ PURE: Final = (
     "cache.cluster.membership.suspicion",
     "cache.cluster.membership.swim",
     "cache.cluster.replication.merges",
+    "cache.cluster.replication.room",
     "cache.cluster.partitions.assignment",
     "cache.cluster.partitions.balance",
     "cache.cluster.partitions.coordinator",

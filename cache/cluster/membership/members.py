@@ -129,6 +129,9 @@ class MemberList:
         self._members: dict[MemberId, Member] = {local.id: local}
         self._changed_at: dict[MemberId, float] = {}
         self._probe_order: list[MemberId] = []
+        self._others: list[Member] | None = None
+        """The live members but this one, until one of them changes: every packet asks for them."""
+        self._dead: list[Member] | None = None
 
     def get(self, member: MemberId) -> Member | None:
         """Return what is known of a life."""
@@ -145,15 +148,21 @@ class MemberList:
 
     def others(self) -> list[Member]:
         """Return the live members but this one."""
-        return [m for m in self._members.values() if m.live and m.id != self.local.id]
+        return list(self._live_others())
+
+    def _live_others(self) -> list[Member]:
+        if self._others is None:
+            local = self.local.id
+            self._others = [m for m in self._members.values() if m.live and m.id != local]
+        return self._others
 
     def count_live(self) -> int:
         """Count the members that count, this one included."""
-        return sum(member.live for member in self._members.values())
+        return len(self._live_others()) + self.local.live
 
     def at(self, address: Address) -> Member | None:
         """Return the live member that listens at `address`, if another one does."""
-        found = (m for m in self.others() if m.address == address)
+        found = (m for m in self._live_others() if m.address == address)
         return next(found, None)
 
     def put(self, member: Member, now: float) -> bool:
@@ -164,6 +173,7 @@ class MemberList:
         if known is None or known.state is not member.state:
             self._changed_at[member.id] = now
         self._members[member.id] = member
+        self._others = self._dead = None
         if member.id == self.local.id:
             self.local = member
         return True
@@ -174,11 +184,9 @@ class MemberList:
 
     def recently_dead(self, now: float, within: float) -> list[Member]:
         """Return members that died at most `within` seconds ago."""
-        return [
-            member
-            for member in self._members.values()
-            if member.state is MemberState.DEAD and now - self.changed_at(member.id) <= within
-        ]
+        if self._dead is None:
+            self._dead = [m for m in self._members.values() if m.state is MemberState.DEAD]
+        return [member for member in self._dead if now - self.changed_at(member.id) <= within]
 
     def reap(self, now: float, after: float) -> None:
         """Forget members that have been gone for longer than `after` seconds."""
@@ -186,6 +194,7 @@ class MemberList:
             if not member.live and now - self.changed_at(member.id) > after:
                 del self._members[member.id]
                 self._changed_at.pop(member.id, None)
+                self._dead = None
 
     def next_probe(self) -> Member | None:
         """Return whom to probe: everybody once in a shuffled order, then shuffled anew."""
@@ -198,9 +207,17 @@ class MemberList:
             self._rng.shuffle(self._probe_order)
         return None
 
+    def probe_next(self, member: MemberId) -> None:
+        """Probe a member before all others; it is not probed twice in this round for that."""
+        if member in self._probe_order:
+            self._probe_order.remove(member)
+        self._probe_order.append(member)
+
     def sample(self, count: int, *excluded: MemberId) -> list[Member]:
         """Return up to `count` random live members, neither this one nor an excluded one."""
-        eligible = [member for member in self.others() if member.id not in excluded]
+        eligible = self._live_others()
+        if excluded:
+            eligible = [member for member in eligible if member.id not in excluded]
         return self._rng.sample(eligible, min(count, len(eligible)))
 
     def set_local(self, **changes: object) -> Member:

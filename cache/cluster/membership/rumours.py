@@ -89,6 +89,8 @@ class Book:
 
     def gossip_round(self, now: float) -> None:
         """Tell news to a few members, and to one that died recently."""
+        if not len(self.broadcasts):
+            return
         dead = self.members.recently_dead(now, self.gossip.gossip_to_dead_time)
         fanout = self.gossip.gossip_fanout
         others = self.members.count_live() - 1
@@ -123,6 +125,8 @@ class Book:
     def merge(self, records: Iterable[MemberRecord], now: float) -> None:
         """Take in the full state of another member."""
         for record in records:
+            if self._is_old_hat(record):
+                continue
             news = member_from_record(record)
             if news is None:
                 continue
@@ -131,6 +135,13 @@ class Book:
                     continue  # Long gone: a newcomer need not bury it again.
                 news = replace(news, state=MemberState.SUSPECT)
             self.learn(news, self.local.id, now)
+
+    def _is_old_hat(self, record: MemberRecord) -> bool:
+        """Whether a record repeats that a member is alive: nearly all of an exchange does."""
+        known = self.members.get(MemberId(record.id))
+        if known is None or known.state is not MemberState.ALIVE:
+            return False
+        return record.state == MemberState.ALIVE and record.incarnation <= known.incarnation
 
     def learn(self, news: Member, accuser: MemberId, now: float) -> None:
         """Believe `news` if it is later than what is known."""
@@ -222,6 +233,11 @@ class Book:
             longest=shortest * self.gossip.suspicion_max_multiplier,
             now=now,
         )
+        if needed and accuser != self.local.id:
+            # Were all to wait for their turn to probe it, a suspicion would often outlast `shortest`
+            # for want of accusers. So some who hear of it look next: twice as many as are needed.
+            if self.rng.random() * (count - 2) < 2 * needed:
+                self.members.probe_next(member.id)
         self.outputs.append(Noted("member.suspect", member.id))
         self.tell(suspected, accuser, now)
 

@@ -32,7 +32,7 @@ from cache.cluster.scope import Scope
 from cache.cluster.transport.base import Transport
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import Done, MemberRecord, PushPull, Reply, StreamPing
-from cache.cluster.wire.packets import Drop, Packet, PacketCodec
+from cache.cluster.wire.packets import Drop, Packet, PacketCodec, Part, Rumour
 from cache.errors import CacheError, JoinRefusedError, RemoteProtocolError, UnavailableError
 from cache.metrics import Metrics
 
@@ -122,7 +122,22 @@ class MembershipService:
         if isinstance(packet, Drop):
             self._metrics.counter(f"packets.dropped.{packet.value}").add()
         elif self._joined:
-            self._driver.post(PacketReceived(source, packet))
+            self._driver.post(PacketReceived(source, self._believable(source, packet)))
+
+    def _believable(self, source: Address, packet: Packet) -> Packet:
+        """Return the packet without rumours, if it is from nobody known here; a stream tells who it is.
+
+        Numbers keep recorded packets out only from the first one of a sender on. So a packet of a life
+        that ended long ago could be such a first one, and its rumours would bring that life back.
+        A stream's handshake cannot be recorded.
+        """
+        known = self.member(MemberId(packet.sender)) is not None
+        if known or not self._codec.authenticates:
+            return packet
+        self._metrics.counter("packets.unknown_sender").add()
+        self._start_exchange(source)
+        parts: list[Part] = [part for part in packet.parts if not isinstance(part, Rumour)]
+        return Packet(sender=packet.sender, parts=parts)
 
     def report_refused(self, address: Address) -> None:
         """Nobody listens at `address`: evidence that the member there is gone."""

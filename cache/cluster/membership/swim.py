@@ -109,7 +109,7 @@ class Swim:
         """Arm the timers; call once this member's record is final."""
         interval = self._gossip.probe_interval
         self._timers.probe_at = now + self._rng.uniform(0, interval)
-        self._timers.gossip_at = now + self._gossip.gossip_interval
+        self._timers.gossip_at = now + self._rng.uniform(0, self._gossip.gossip_interval)
         self._timers.exchange_at = now + self._exchange_interval()
         self._timers.second_exchange_at = now + SECOND_EXCHANGE_DELAY * self._rng.uniform(1, 2)
         self._timers.rejoin_at = now + self._rejoin_interval()
@@ -139,7 +139,7 @@ class Swim:
         self.book.expire_suspicions(now)
         timers = self._timers
         if now >= timers.gossip_at:
-            timers.gossip_at = now + self._gossip.gossip_interval
+            timers.gossip_at = self._next_gossip(now)
             self.book.gossip_round(now)
         if now >= timers.second_exchange_at:
             timers.second_exchange_at = math.inf
@@ -150,6 +150,15 @@ class Swim:
         if now >= timers.rejoin_at:
             timers.rejoin_at = now + self._rejoin_interval()
             self._rejoin(now)
+
+    def _next_gossip(self, now: float) -> float:
+        """Return the next beat of this member's own rhythm.
+
+        Counted from `now` it would become everybody's rhythm: news reaches all members in the same
+        milliseconds, and whoever was missed would wait a whole interval for all of them at once.
+        """
+        interval, beat = self._gossip.gossip_interval, self._timers.gossip_at
+        return beat + interval * (1 + (now - beat) // interval)
 
     def next_deadline(self) -> float | None:
         """Return the instant of the next timer."""

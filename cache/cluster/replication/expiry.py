@@ -13,11 +13,13 @@ Reference = tuple[str, bytes]
 class ExpiryWheel:
     """Keys by the second in which they end."""
 
-    __slots__ = ("_buckets", "_next")
+    __slots__ = ("_buckets", "_next", "count")
 
     def __init__(self) -> None:
         self._buckets: dict[int, list[Reference]] = {}
         self._next = math.inf
+        self.count = 0
+        """References held, stale ones included."""
 
     def add(self, map_name: str, key: bytes, expires_at: float) -> None:
         """Remember that a key ends at `expires_at`."""
@@ -25,6 +27,7 @@ class ExpiryWheel:
             return
         second = int(expires_at) + 1
         self._buckets.setdefault(second, []).append((map_name, key))
+        self.count += 1
         self._next = min(self._next, second)
 
     def due(self, now: float, limit: int) -> list[Reference]:
@@ -43,4 +46,5 @@ class ExpiryWheel:
             if len(taken) >= limit:
                 break
         self._next = min(self._buckets, default=math.inf)
+        self.count -= len(taken)
         return taken

@@ -64,6 +64,8 @@ class Holder:
         self._raise_fence(message.partition, message.epoch)
         replica = self._replication.copy_of(message.partition)
         newer = self._replication.apply_records(replica, message.entries)
+        for victim in message.evicted:
+            replica.drop(victim)
         for operation in message.operations:
             replica.remember_operation(operation)
         return Replicated(newer=newer, operations=replica.operations_about(newer))

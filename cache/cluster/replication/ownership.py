@@ -18,7 +18,7 @@ from typing import Final
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import Row
 from cache.cluster.replication.replica import Entry, PartitionReplica
-from cache.cluster.wire.messages import OperationRecord
+from cache.cluster.wire.messages import KeyVersion, OperationRecord
 from cache.errors import CacheError, IndeterminateError
 
 REPEATS_MAX: Final = 3
@@ -35,6 +35,7 @@ class PendingWrite:
         "before",
         "changes",
         "deadline",
+        "evicted",
         "future",
         "merging",
         "needed",
@@ -53,6 +54,7 @@ class PendingWrite:
         deadline: float,
         future: asyncio.Future[None],
         merging: bool = False,
+        evicted: list[KeyVersion] | None = None,
     ) -> None:
         self.changes = changes
         self.before: list[Entry | None] = []
@@ -64,6 +66,8 @@ class PendingWrite:
         self.deadline = deadline
         self.future = future
         self.repeats = 0
+        self.evicted = evicted or []
+        """Entries given up to make room; every holder is to do the same."""
         self.merging = merging
         """Whether the changes are versions made earlier; see `ReplicationService.commit`."""
 

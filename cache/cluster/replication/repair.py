@@ -207,7 +207,11 @@ class Repair:
                 await self._fetch(ownership, fetch, address)
             if operations := replica.operations():
                 message = Replicate(
-                    partition=partition, epoch=ownership.epoch, entries=[], operations=operations
+                    partition=partition,
+                    epoch=ownership.epoch,
+                    entries=[],
+                    operations=operations,
+                    evicted=[],
                 )
                 await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
 
@@ -237,6 +241,7 @@ class Repair:
                 epoch=ownership.epoch,
                 entries=records,
                 operations=[],
+                evicted=[],
             )
             call = self._rpc.call(address, message, timeout=CALL_TIMEOUT)
             calls.append((self._clock.monotonic(), call))
@@ -431,7 +436,7 @@ class Repair:
         # copy is complete the owner may hold the only other one, so that this one stays and is offered again.
         current = self._replication.partitions.table.rows[partition]
         if current.owner == owner and not current.joining and partition in self.orphans():
-            del self._replication.copies[partition]
+            self._replication.drop_copy(partition)
 
     async def _on_offer(self, message: Offer, peer: Peer) -> Reply:
         ownership = self._replication.serve(message.partition)

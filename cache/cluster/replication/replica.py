@@ -9,14 +9,35 @@ tombstone of the *same* version: an older copy somewhere else cannot bring it ba
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from typing import Final
 
 from cache.cluster.replication.digest import BUCKET_COUNT, Digest, bucket_of
 from cache.cluster.replication.expiry import ExpiryWheel
 from cache.cluster.wire.messages import NEVER, EntryRecord, KeyVersion, OperationRecord
 
+STALE_FACTOR: Final = 3
+STALE_MIN: Final = 1024
+"""References to expiries beyond so many per entry, and so many in all, are made anew."""
+
 Entry = tuple[bytes | None, int, int, float]
 """(value or None for a tombstone, hlc, origin, instant of expiry or of forgetting)."""
+
+
+ENTRY_BYTES: Final = 300
+"""Memory of an entry besides its key and value: tuple, numbers, object headers, its share of the dictionary.
+Measured by `benchmarks/bench_memory.py`."""
+
+
+class Usage:
+    """Memory that all copies of one member take, about, and how much they may."""
+
+    __slots__ = ("bytes", "limit")
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.bytes = 0
+        self.limit = limit
+        """Bytes above which old entries make room for new ones; None is no limit."""
 
 
 def to_record(map_name: str, key: bytes, entry: Entry, now: float) -> EntryRecord:
@@ -48,12 +69,16 @@ class PartitionReplica:
         "_operation_memory",
         "_operations",
         "_tombstone_lifetime",
+        "_usage",
         "_wheel",
         "entry_count",
         "size_bytes",
     )
 
-    def __init__(self, *, operation_memory: int, tombstone_lifetime: float) -> None:
+    def __init__(
+        self, *, operation_memory: int, tombstone_lifetime: float, usage: Usage | None = None
+    ) -> None:
+        self._usage = usage or Usage()
         self._maps: dict[str, dict[bytes, Entry]] = {}
         self._digest = Digest()
         self._wheel = ExpiryWheel()
@@ -100,18 +125,33 @@ class PartitionReplica:
         held = entries.get(key)
         if held is None:
             self.entry_count += 1
-            self.size_bytes += len(key) + len(entry[0] or b"")
+            self._count(len(key) + len(entry[0] or b""), ENTRY_BYTES)
         elif held[1:3] < entry[1:3]:
             self._digest.toggle(map_name, key, held[1], held[2])
-            self.size_bytes += len(entry[0] or b"") - len(held[0] or b"")
+            self._count(len(entry[0] or b"") - len(held[0] or b""))
+            if self._usage.limit is not None:
+                del entries[key]  # To the end: the order is that of the last writes.
         else:
             if held[1:3] == entry[1:3]:
                 self._merge_equal(entries, map_name, key, held, entry)
             return False
         entries[key] = entry
         self._digest.toggle(map_name, key, entry[1], entry[2])
-        self._wheel.add(map_name, key, entry[3])
+        self._remember_expiry(map_name, key, entry[3])
         return True
+
+    def _count(self, size: int, overhead: int = 0) -> None:
+        self.size_bytes += size
+        self._usage.bytes += size + overhead
+
+    def _remember_expiry(self, map_name: str, key: bytes, expires_at: float) -> None:
+        """Note when a key ends. References of overwritten entries are swept out when they prevail."""
+        self._wheel.add(map_name, key, expires_at)
+        if self._wheel.count > STALE_FACTOR * self.entry_count + STALE_MIN:
+            self._wheel = ExpiryWheel()
+            for name, entries in self._maps.items():
+                for other, entry in entries.items():
+                    self._wheel.add(name, other, entry[3])
 
     def restore(self, map_name: str, key: bytes, entry: Entry | None) -> None:
         """Put back what was stored for a key before, whatever its version."""
@@ -125,9 +165,39 @@ class PartitionReplica:
         self, entries: dict[bytes, Entry], map_name: str, key: bytes, held: Entry, entry: Entry
     ) -> None:
         if held[0] is not None and (entry[0] is None or entry[3] < held[3]):
-            self.size_bytes += len(entry[0] or b"") - len(held[0])
+            self._count(len(entry[0] or b"") - len(held[0]))
             entries[key] = entry
-            self._wheel.add(map_name, key, entry[3])
+            self._remember_expiry(map_name, key, entry[3])
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory this copy takes, about."""
+        return self.size_bytes + ENTRY_BYTES * self.entry_count
+
+    # -- room --------------------------------------------------------------------------------
+
+    def oldest(self, kept: Container[tuple[str, bytes]]) -> KeyVersion | None:
+        """Return the entry that was written longest ago in the largest map, except one of `kept`."""
+        entries_of = max(self._maps.items(), key=lambda item: len(item[1]), default=None)
+        if entries_of is None:
+            return None
+        name, entries = entries_of
+        for key, entry in entries.items():
+            if (name, key) not in kept:
+                return KeyVersion(name, key, entry[1], entry[2])
+        return None
+
+    def drop(self, victim: KeyVersion) -> bool:
+        """Forget an entry if it is of that very version; return whether it was."""
+        held = self.entry(victim.map, victim.key)
+        if held is None or held[1:3] != (victim.hlc, victim.origin):
+            return False
+        self._forget(victim.map, victim.key, held)
+        return True
+
+    def close(self) -> None:
+        """This copy is given up: its memory does not count any more."""
+        self._usage.bytes -= self.memory_bytes
 
     # -- operations --------------------------------------------------------------------------
 
@@ -217,7 +287,7 @@ class PartitionReplica:
             if value is not None and now < expires_at + self._tombstone_lifetime:
                 tombstone: Entry = (None, hlc, origin, expires_at + self._tombstone_lifetime)
                 entries[key] = tombstone
-                self.size_bytes -= len(value)
+                self._count(-len(value))
                 self._wheel.add(map_name, key, tombstone[3])
                 expired += 1
             else:
@@ -229,4 +299,4 @@ class PartitionReplica:
         del self._maps[map_name][key]
         self._digest.toggle(map_name, key, entry[1], entry[2])
         self.entry_count -= 1
-        self.size_bytes -= len(key) + len(entry[0] or b"")
+        self._count(-len(key) - len(entry[0] or b""), -ENTRY_BYTES)

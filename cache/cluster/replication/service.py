@@ -23,11 +23,13 @@ from cache.cluster.partitions.table import Table
 from cache.cluster.replication.holder import Holder
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite
 from cache.cluster.replication.replica import Entry, PartitionReplica, from_record, to_record
+from cache.cluster.replication.room import Room
 from cache.cluster.replication.upkeep import STALL_LIMIT, stay_valid, sweep
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.wire.messages import (
     EntryRecord,
+    KeyVersion,
     OperationRecord,
     Replicate,
     Replicated,
@@ -37,6 +39,7 @@ from cache.errors import (
     IndeterminateError,
     NoQuorumError,
     NotOwnerError,
+    OverloadedError,
 )
 from cache.metrics import Metrics
 
@@ -81,6 +84,7 @@ class ReplicationService:
         self.scope = scope
         self.hlc = HybridClock()
         self.origin = origin_hash(member)
+        self.room = Room(config.limits.memory_bytes_max)
         self.copies: dict[int, PartitionReplica] = {}
         self.owned: dict[int, Ownership] = {}
         self.serving: list[PartitionReplica | None] = [None] * config.partition_count
@@ -88,6 +92,8 @@ class ReplicationService:
         self.valid_until = self.clock.monotonic() + STALL_LIMIT
         """Until when this member may believe its table; put off as long as its event loop runs."""
         self._has_quorum = True
+        self.unconfirmed = 0
+        """Writes that wait for other copies."""
         self.doubtful: dict[int, None] = {}
         """Partitions with a write that some copies may lack: to be compared before long."""
         self.on_doubt: Callable[[], None] = lambda: None
@@ -95,6 +101,7 @@ class ReplicationService:
         self._complained: dict[MemberId, float] = {}
         self._writes = metrics.counter("replication.writes")
         self._restamped = metrics.counter("replication.restamped")
+        self._evicted = metrics.counter("replication.evicted")
         self._resent = metrics.counter("replication.resent")
         self.stalls = metrics.counter("replication.stalls")
         self._fenced = metrics.counter("replication.fenced")
@@ -122,8 +129,15 @@ class ReplicationService:
             replica = self.copies[partition] = PartitionReplica(
                 operation_memory=self.config.limits.operation_memory,
                 tombstone_lifetime=self.config.tombstone_lifetime,
+                usage=self.room.usage,
             )
         return replica
+
+    def drop_copy(self, partition: int) -> None:
+        """Give up this member's copy of a partition."""
+        replica = self.copies.pop(partition, None)
+        if replica is not None:
+            replica.close()
 
     def address_of(self, member: MemberId) -> Address | None:
         """Return where a holder listens, if the table knows it."""
@@ -169,6 +183,19 @@ class ReplicationService:
             raise NotOwnerError(f"partition {partition} is not served by {self.member}")
         return ownership
 
+    def check_room(self) -> None:
+        """Raise `OverloadedError` when too much memory is held or too many writes are unconfirmed."""
+        if self.room.full:
+            raise OverloadedError(
+                f"{self.member} holds {self.room.usage.bytes} bytes, far over "
+                f"limits.memory_bytes_max={self.room.usage.limit}"
+            )
+        if self.unconfirmed >= self.config.limits.pending_writes_max:
+            raise OverloadedError(
+                f"{self.unconfirmed} writes of {self.member} wait for other copies "
+                "(limits.pending_writes_max)"
+            )
+
     def check_write_quorum(self, ownership: Ownership) -> None:
         """Raise `NoQuorumError` when the table lists fewer copies than the write quorum."""
         quorum = self.config.write_quorum
@@ -202,6 +229,11 @@ class ReplicationService:
             replica.apply(map_name, key, entry)
         for operation in operations:
             replica.remember_operation(operation)
+        evicted: list[KeyVersion] = []
+        if replica.memory_bytes > self.room.share:  # Holders hear of it with the write itself.
+            kept = {(map_name, key): None for map_name, key, _ in changes}
+            evicted = self.room.make(replica, kept, len(changes))
+            self._evicted.add(len(evicted))
         if not ownership.holders:
             return None
         quorum = self.config.write_quorum
@@ -213,7 +245,10 @@ class ReplicationService:
             deadline=self.clock.monotonic() + self.config.operation_timeout,
             future=asyncio.get_running_loop().create_future(),
             merging=merging,
+            evicted=evicted,
         )
+        self.unconfirmed += 1
+        pending.future.add_done_callback(self._confirmed)
         pending.before = before
         ownership.pending[pending] = None
         message = self._message(ownership, pending)
@@ -222,6 +257,9 @@ class ReplicationService:
         pending.settle()
         return pending.future
 
+    def _confirmed(self, _: asyncio.Future[None]) -> None:
+        self.unconfirmed -= 1
+
     def _message(self, ownership: Ownership, pending: PendingWrite) -> Replicate:
         now = self.clock.monotonic()
         return Replicate(
@@ -229,6 +267,7 @@ class ReplicationService:
             epoch=ownership.epoch,
             entries=[to_record(name, key, entry, now) for name, key, entry in pending.changes],
             operations=list(pending.operations),
+            evicted=pending.evicted,
         )
 
     def _send(
@@ -403,6 +442,7 @@ class ReplicationService:
                 del self.owned[partition]
                 ownership.abandon(IndeterminateError("the partition moved during the write"))
             self.refresh_serving(partition)
+        self.room.follow(new)
         for hook in self._table_hooks:
             hook(old, new)
 

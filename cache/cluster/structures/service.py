@@ -162,6 +162,7 @@ class StructureService:
     def _writable(self, partition: int) -> Ownership:
         ownership = self._replication.serve(partition)
         self._replication.check_write_quorum(ownership)
+        self._replication.check_room()
         return ownership
 
     def _on_set(self, message: Set, peer: Peer | None) -> Answer:

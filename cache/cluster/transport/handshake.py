@@ -12,6 +12,11 @@ Either side may answer with `Refusal(reason)` instead of its next greeting, and 
 keyed hash over the sender's role and both hellos as they travelled: each hello holds a fresh nonce, so a
 proof cannot be replayed; the role differs, so it cannot be sent back to its author. The initiator proves
 first, so that a stranger learns nothing that was made with the secret.
+
+A side may have a ring of secrets, while they are rotated. The initiator then proves with each of them, in
+one `Proof`; the acceptor looks for one that it has too and answers with that one alone. So two rings with a
+common secret agree without naming it: a key identifier would let strangers guess at secrets offline. With one
+secret the bytes are those of a cluster that never heard of rings.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from enum import Enum, auto
-from typing import Final
+from typing import Final, overload
 
 from cache.cluster.ids import parse_address
 from cache.cluster.wire.encoding import decode_greeting, encode_message
@@ -28,6 +33,9 @@ from cache.errors import RemoteProtocolError
 
 NONCE_BYTES: Final = 16
 MAC_BYTES: Final = 32
+PROOFS_MAX: Final = 4
+"""Keyed hashes looked at in one proof: the most secrets that a ring may have."""
+
 QUOTED_MAX: Final = 128
 """Characters of a peer's text that are repeated in a reason or a log line."""
 
@@ -48,21 +56,40 @@ class HandshakeState(Enum):
     REFUSED = auto()
 
 
-def derive_key(secret: str | None) -> bytes | None:
-    """Return the key for proofs made from the cluster's secret; None when there is none."""
-    if secret is None:
-        return None
+@overload
+def derive_key(secret: str | None) -> bytes | None: ...
+
+
+@overload
+def derive_key(secret: tuple[str, ...]) -> tuple[bytes, ...]: ...
+
+
+def derive_key(secret: str | tuple[str, ...] | None) -> bytes | tuple[bytes, ...] | None:
+    """Return the key, or the ring of keys, for proofs; None for a cluster without a secret."""
+    match secret:
+        case None:
+            return None
+        case str():
+            return _derive(secret)
+        case _:
+            return tuple(_derive(one) for one in secret)
+
+
+def _derive(secret: str) -> bytes:
     return hashlib.blake2b(secret.encode(), digest_size=32, person=b"cache handshake").digest()
 
 
 class Handshake:
     """One side of one handshake.
 
+    Args:
+        key: what `derive_key` made of this side's secret, or of its ring of them.
+
     `peer` is the other side's hello once it was accepted; `reason` says why the state is REFUSED, and
     `refused_by_peer` who refused.
     """
 
-    def __init__(self, role: Role, hello: Hello, key: bytes | None) -> None:
+    def __init__(self, role: Role, hello: Hello, key: bytes | tuple[bytes, ...] | None) -> None:
         self.state = HandshakeState.EXPECT_HELLO
         self.peer: Hello | None = None
         self.reason = ""
@@ -71,7 +98,7 @@ class Handshake:
         self._hello = hello
         self._hello_body = encode_message(hello)
         self._peer_body = b""
-        self._key = key
+        self._keys = (key,) if isinstance(key, bytes) else key or ()
 
     def start(self) -> list[bytes]:
         """Return the greetings to send as soon as the stream is open."""
@@ -105,24 +132,48 @@ class Handshake:
         self.state = HandshakeState.EXPECT_PROOF
         if self._role is Role.ACCEPTOR:
             return [self._hello_body]
-        return [self._encode(Proof(self._proof(Role.INITIATOR)))]
+        return [self._encode(Proof(self._proof(Role.INITIATOR, self._keys)))]
 
     def _receive_proof(self, proof: Proof) -> list[bytes]:
         acceptor = self._role is Role.ACCEPTOR
-        expected = self._proof(Role.INITIATOR if acceptor else Role.ACCEPTOR)
-        if not hmac.compare_digest(expected, proof.mac):
-            return [self._refuse("secret differs from the one that the refusing member has")]
+        common = self._common_keys(Role.INITIATOR if acceptor else Role.ACCEPTOR, proof.mac)
+        if common is None:
+            return [self._refuse(self._why_unproven(proof.mac))]
         self.state = HandshakeState.DONE
-        return [self._encode(Proof(self._proof(Role.ACCEPTOR)))] if acceptor else []
+        return [self._encode(Proof(self._proof(Role.ACCEPTOR, common)))] if acceptor else []
 
-    def _proof(self, author: Role) -> bytes:
-        if self._key is None:
-            return b""
+    def _common_keys(self, author: Role, proven: bytes) -> tuple[bytes, ...] | None:
+        """Return the first key of ours with which `proven` was made (none without a secret), or None."""
+        if not self._keys:
+            return None if proven else ()
+        # Only an initiator has to prove with several keys: an acceptor knows which one is common.
+        limit = MAC_BYTES * (PROOFS_MAX if author is Role.INITIATOR else 1)
+        if len(proven) > limit:
+            return None
+        offered = [proven[i : i + MAC_BYTES] for i in range(0, len(proven), MAC_BYTES)]
+        for key in self._keys:
+            expected = self._proof(author, (key,))
+            if any(hmac.compare_digest(expected, mac) for mac in offered):
+                return (key,)
+        return None
+
+    def _why_unproven(self, proven: bytes) -> str:
+        if not self._keys:
+            return "secret differs: given, but the refusing member has none"
+        if not proven:
+            return "secret differs: none given, but the refusing member has one"
+        ring = "those" if len(self._keys) > 1 else "the one"
+        return f"secret differs from {ring} that the refusing member has"
+
+    def _proof(self, author: Role, keys: tuple[bytes, ...]) -> bytes:
+        """Return one keyed hash of the transcript per key, one after the other."""
         first, second = self._hello_body, self._peer_body
         if self._role is Role.ACCEPTOR:
             first, second = second, first
         transcript = b"".join((author.value, b"\0", len(first).to_bytes(4, "big"), first, second))
-        return hashlib.blake2b(transcript, key=self._key, digest_size=MAC_BYTES).digest()
+        return b"".join(
+            hashlib.blake2b(transcript, key=key, digest_size=MAC_BYTES).digest() for key in keys
+        )
 
     def _refuse(self, reason: str) -> bytes:
         self._end(reason)

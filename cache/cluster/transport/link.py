@@ -38,6 +38,10 @@ SILENCE_BEFORE_PING: Final = 0.5
 SILENCE_AFTER_PING: Final = 3.0
 """Seconds without a byte after that ping, after which the link is given up."""
 
+CONNECT_TIMEOUT: Final = 2.0
+"""Seconds for the stream itself to open. The kernel repeats a lost SYN after 1, 3, 7 … s: after a cut a new
+attempt is much sooner through than an old one."""
+
 CONGESTION_BYTES: Final = 1024 * 1024
 """Below this many bytes in the transport's buffer their exact number is not asked for."""
 
@@ -77,6 +81,8 @@ class Link(Connection):
         self._heard_at = 0.0
         self._pinged_at: float | None = None
         self._unwritten_bytes = 0
+        self._overdue = False
+        """A call timed out, and nothing was heard since: the next one does not start the watch anew."""
 
     def start(self, transport: Transport) -> None:
         """Begin to connect.
@@ -93,14 +99,14 @@ class Link(Connection):
         ending = Ending("closed while connecting")
         try:
             async with asyncio.timeout(self.around.limits.handshake_timeout):
-                await transport.connect(self.address, lambda: self)
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await transport.connect(self.address, lambda: self)
                 await self._opened
         except ConnectionRefusedError as error:
             self.end(Ending(f"connection refused ({error})"))
             self._on_refused(self.address)
         except TimeoutError:
-            limit = self.around.limits.handshake_timeout
-            ending = Ending(f"no connection within {limit} s")
+            ending = Ending("no connection within the time for it, or no handshake")
         except (OSError, ValueError) as error:
             ending = Ending(f"cannot connect: {error}")
         finally:
@@ -124,7 +130,7 @@ class Link(Connection):
         body = encode_message(request)
         self._check_limits(len(body))
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        if not self._pending:
+        if not self._pending and not self._overdue:
             self._heard_at = now
             self._pinged_at = None
         self._last_id += 1
@@ -210,6 +216,7 @@ class Link(Connection):
             return
         self.around.timeouts.add()
         if body is None:
+            self._overdue = True
             future.set_exception(OperationTimeoutError(f"{self.address}: no answer in time"))
         else:
             future.set_exception(UnavailableError(f"{self.address}: not connected in time"))
@@ -220,6 +227,7 @@ class Link(Connection):
         unwritten = self.buffered_bytes() if self.congested else 0
         if self.heard or unwritten < self._unwritten_bytes:
             self.heard = False
+            self._overdue = False
             self._heard_at = now
             self._pinged_at = None
         elif self._pinged_at is None:

@@ -1,5 +1,6 @@
 """Real sockets: UDP packets and TCP streams on one port number, on whatever event loop runs.
 
+With TLS (`tls.py`) a stream is handed on once its certificates are verified; packets stay as they are.
 Names of hosts are resolved by the loop. A packet to a name that is not resolved yet waits in a short
 queue; beyond that it is dropped, as packets may be.
 """
@@ -9,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, cast
 
+from cache.cluster.config import TlsConfig
 from cache.cluster.ids import Address, format_address, parse_address
 from cache.cluster.transport.base import PacketHandler, ProtocolFactory
+from cache.cluster.transport.tls import TlsContexts
+from cache.metrics import Metrics
 
 BIND_ATTEMPTS: Final = 32
 """With port 0: how often another port is tried when its UDP twin is taken."""
@@ -28,11 +33,21 @@ RESOLVED_MAX: Final = 4096
 WAITING_PACKETS_MAX: Final = 8
 """Packets kept per name while it is being resolved."""
 
+RESOLVING_NAMES_MAX: Final = 64
+"""Names being resolved at once; packets to further ones are dropped. Rumours bring names, and each costs a
+thread of the loop's executor, where the addresses of streams are resolved, too."""
+
 PACKET_BUFFER_BYTES_MAX: Final = 1024 * 1024
 """Bytes of packets the operating system has not taken yet; further ones are dropped."""
 
 KEEPALIVE_SECONDS: Final = 60
 """An idle stream is probed by the kernel, so that those of vanished hosts do not pile up."""
+
+TLS_HANDSHAKE_TIMEOUT: Final = 5.0
+"""Seconds for a stream's TLS handshake, as for the members' own one that follows it."""
+
+TLS_CLOSE_TIMEOUT: Final = 1.0
+"""Seconds for the other end to confirm the end of TLS; asyncio's 30 would hold sockets for nothing."""
 
 SocketAddress = tuple[Any, ...]
 """Any: what the socket module uses, (host, port) or (host, port, flow, scope)."""
@@ -43,10 +58,17 @@ class SocketTransport:
 
     Args:
         bind: where to listen, `host:port`; port 0 lets the system choose one that is free for both.
+        tls: certificates for streams; None for plain ones.
+        metrics: where `tls.refused` counts streams whose other end did not pass.
     """
 
-    def __init__(self, bind: Address) -> None:
+    def __init__(
+        self, bind: Address, *, tls: TlsConfig | None = None, metrics: Metrics | None = None
+    ) -> None:
         self._bind = bind
+        self._tls_config = tls
+        self._tls: TlsContexts | None = None
+        self._metrics = metrics if metrics is not None else Metrics()
         self._server: asyncio.Server | None = None
         self._packets: _Packets | None = None
         self._streams: dict[asyncio.Transport, None] = {}
@@ -58,7 +80,9 @@ class SocketTransport:
 
         Raises:
             OSError: when the address cannot be bound.
+            ConfigError: a file of `tls` is bad.
         """
+        self.load_tls()
         host, port = parse_address(self._bind)
         where = (await _resolve(host, port, socket.SOCK_STREAM, passive=True))[0]
         for attempt in range(BIND_ATTEMPTS):
@@ -70,11 +94,23 @@ class SocketTransport:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def load_tls(self) -> TlsContexts | None:
+        """Read the files of `tls`, once; None without. `listen` and `connect` do it by themselves.
+
+        Raises:
+            ConfigError: a file cannot be read or used; names the field.
+        """
+        if self._tls is None and self._tls_config is not None:
+            self._tls = TlsContexts(self._tls_config, self._metrics.counter("tls.refused"))
+        return self._tls
+
     async def _bind_both(
         self, host: str, port: int, on_packet: PacketHandler, on_stream: ProtocolFactory
     ) -> Address:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(partial(_Tracker, self._track, on_stream), host, port)
+        secured = {} if self._tls is None else _secured(self._tls.server)
+        factory = partial(_Tracker, self._track, on_stream)
+        server = await loop.create_server(factory, host, port, **secured)
         bound: int = server.sockets[0].getsockname()[1]
         try:
             _, self._packets = await loop.create_datagram_endpoint(
@@ -96,17 +132,20 @@ class SocketTransport:
 
         Raises:
             ConnectionRefusedError: nobody listens there, at any address of the host.
-            OSError: any other failure.
+            OSError: any other failure, `ssl.SSLError` for one of TLS among them.
+            ConfigError: a file of `tls` is bad.
         """
         if self._closed:
             raise ConnectionAbortedError("this transport is closed")
         host, port = parse_address(to)
         loop = asyncio.get_running_loop()
+        tls = self.load_tls()
+        secured = {} if tls is None else {**_secured(tls.client), "server_hostname": host}
         other_error: OSError | None = None
         for where in await _resolve(host, port, socket.SOCK_STREAM):
             factory = partial(_Tracker, self._track, protocol_factory)
             try:
-                transport, _ = await loop.create_connection(factory, where[0], where[1])
+                transport, _ = await loop.create_connection(factory, where[0], where[1], **secured)
             except ConnectionRefusedError as error:
                 refused = error
             except OSError as error:
@@ -142,6 +181,14 @@ class SocketTransport:
             self._prune_at = max(64, 2 * len(self._streams))
 
 
+def _secured(context: ssl.SSLContext) -> dict[str, Any]:  # Any: arguments of the event loop
+    return {
+        "ssl": context,
+        "ssl_handshake_timeout": TLS_HANDSHAKE_TIMEOUT,
+        "ssl_shutdown_timeout": TLS_CLOSE_TIMEOUT,
+    }
+
+
 class _Tracker(asyncio.Protocol):
     """Sees a stream open, then steps aside, so that the data path costs nothing extra."""
 
@@ -156,9 +203,30 @@ class _Tracker(asyncio.Protocol):
         stream = cast("asyncio.Transport", transport)
         _tune(stream.get_extra_info("socket"))
         protocol = self._factory()
-        stream.set_protocol(protocol)
+        secured = stream.get_extra_info("ssl_object") is not None
+        stream.set_protocol(_Secured(protocol, stream) if secured else protocol)
         self._track(stream)
         protocol.connection_made(stream)
+
+
+class _Secured(asyncio.Protocol):
+    """Gives the protocol of a TLS stream what it is promised: nothing arrives once it has closed.
+
+    1. The protocol closes the stream inside `data_received`. 2. To do so, asyncio's TLS first reads what
+    is there already, 3. and calls the protocol in the middle of its own call to close. An end of file
+    needs no word: TLS closes both directions, and `connection_lost` follows.
+    """
+
+    def __init__(self, protocol: asyncio.Protocol, stream: asyncio.Transport) -> None:
+        self._protocol = protocol
+        self._stream = stream
+        self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]  # no detour
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+
+    def data_received(self, data: bytes) -> None:
+        if not self._stream.is_closing():
+            self._protocol.data_received(data)
 
 
 def _tune(tcp: socket.socket) -> None:
@@ -221,13 +289,18 @@ class _Packets(asyncio.DatagramProtocol):
         self._look_up(to, payload)
 
     def _look_up(self, to: Address, payload: bytes) -> None:
-        host, port = parse_address(to)
         loop = asyncio.get_running_loop()
         numeric = socket.AI_NUMERICHOST
         try:
+            host, port = parse_address(to)
             found = socket.getaddrinfo(host, port, self._family, socket.SOCK_DGRAM, 0, numeric)
+        except ValueError:
+            # No address, or a host that no resolver takes (UnicodeError): a rumour may name any text.
+            return
         except OSError:
             # Not a number: ask the system's resolver in a thread. A future, not a task.
+            if len(self._waiting) >= RESOLVING_NAMES_MAX:
+                return
             self._waiting[to] = [payload]
             ask = partial(socket.getaddrinfo, host, port, self._family, socket.SOCK_DGRAM)
             loop.run_in_executor(None, ask).add_done_callback(partial(self._looked_up, to))

@@ -10,13 +10,17 @@ Tags are fixed for ever; a changed meaning gets a new tag and a new `PROTOCOL_VE
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 PROTOCOL_VERSION: Final = 1
 NEVER: Final = -1.0
 """Seconds remaining of an entry that does not expire."""
+
+SecondsRemaining = Annotated[float, msgspec.Meta(ge=NEVER)]
+"""A time to live. The bound also keeps out NaN, which compares as false with every instant: an entry that
+ends then would never end."""
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
@@ -205,7 +209,7 @@ class EntryRecord(_Message, frozen=True):
     value: bytes | None
     hlc: int
     origin: int
-    ttl: float
+    ttl: SecondsRemaining
     """Seconds remaining, or `NEVER`; for a tombstone, seconds until it may be forgotten."""
 
 
@@ -229,6 +233,8 @@ class Replicate(_Message, frozen=True, tag=40):
     epoch: int
     entries: list[EntryRecord]
     operations: list[OperationRecord]
+    evicted: list[KeyVersion]
+    """Entries that the owner gave up to make room; holders of these very versions do the same."""
 
 
 class Replicated(_Message, frozen=True, tag=41):
@@ -359,7 +365,7 @@ class Set(_Message, frozen=True, tag=64):
     partition: int
     key: bytes
     value: bytes
-    ttl: float
+    ttl: SecondsRemaining
     operation: bytes
 
 
@@ -373,7 +379,7 @@ class Modify(_Message, frozen=True, tag=65):
     name: int
     """One of the `MODIFY_…` constants."""
     value: bytes
-    ttl: float
+    ttl: SecondsRemaining
     number: int
 
 
@@ -393,7 +399,7 @@ class SetMany(_Message, frozen=True, tag=66):
     partitions: list[int]
     keys: list[bytes]
     values: list[bytes]
-    ttl: float
+    ttl: SecondsRemaining
     operation: bytes
 
 
@@ -424,7 +430,7 @@ class Remaining(_Message, frozen=True, tag=70):
     """`exists` False: no entry. Else seconds remaining, or `NEVER`."""
 
     exists: bool
-    ttl: float
+    ttl: SecondsRemaining
 
 
 class CountEntries(_Message, frozen=True, tag=71):

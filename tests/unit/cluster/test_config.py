@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cache.cluster import config as config_module
-from cache.cluster.config import MIB, ClusterConfig, GossipConfig, LimitsConfig
+from cache.cluster.config import MIB, ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
 from cache.cluster.ids import Address
 from cache.errors import ConfigError
 
@@ -256,7 +257,7 @@ def test_configuration_is_frozen() -> None:
         config.replica_count = 3
 
 
-@pytest.mark.parametrize("settings", [ClusterConfig, GossipConfig, LimitsConfig])
+@pytest.mark.parametrize("settings", [ClusterConfig, GossipConfig, LimitsConfig, TlsConfig])
 def test_every_field_is_documented(settings: type) -> None:
     """Every field has its own docstring: meaning, unit, range, default and why."""
     lines = [line.strip() for line in inspect.getsource(settings).splitlines()]
@@ -273,3 +274,84 @@ def test_every_field_is_documented(settings: type) -> None:
 def test_module_reads_no_environment() -> None:
     """The environment is read only at the command line."""
     assert "environ" not in inspect.getsource(config_module)
+
+
+# -- secrets and certificates --------------------------------------------------------------------
+
+RING = ("the new secret", "the old secret")
+TLS = TlsConfig(certificate="cert.pem", key=Path("key.pem"), ca="ca.pem")
+
+
+@pytest.mark.parametrize("secret", ["long enough", ("long enough",), RING, RING * 2], ids=str)
+def test_secret_is_text_or_a_ring(secret: Any) -> None:  # Any: as a field
+    """One secret, or up to four of which the first is used."""
+    assert ClusterConfig.local(secret=secret).secret == secret
+
+
+def test_ring_from_a_file_becomes_a_tuple() -> None:
+    """JSON and TOML know lists only."""
+    assert ClusterConfig.local(secret=list(RING)).secret == RING
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "",
+        (),
+        ("",),
+        ("long enough", "short"),
+        ("long enough", None),
+        RING * 3,
+        7,
+        "\udcff" * 8,
+        {"only one text"},
+    ],
+    ids=str,
+)
+def test_bad_secret_is_refused(secret: object) -> None:
+    """Empty, too short, too many, not text, not UTF-8, without an order."""
+    message = _refused_as("secret", lambda: ClusterConfig.local(secret=secret))
+
+    assert "long enough" not in message
+
+
+def test_secret_is_not_in_the_repr() -> None:
+    """A configuration ends in logs, too."""
+    assert "the new secret" not in repr(ClusterConfig.local(secret=RING))
+
+
+@pytest.mark.parametrize("value", ["", None, b"cert.pem", 7, Path()], ids=str)
+@pytest.mark.parametrize("field", ["certificate", "key", "ca"])
+def test_tls_files_must_be_paths(field: str, value: object) -> None:
+    """Whether there are such files is seen when a node starts."""
+    fields: dict[str, Any] = {"certificate": "a", "key": "b", "ca": "c", field: value}
+
+    _refused_as(f"tls.{field}", lambda: TlsConfig(**fields))
+
+
+def test_check_hostname_is_a_choice() -> None:
+    """A word is no choice."""
+    wrong: Any = "no"
+
+    _refused_as(
+        "tls.check_hostname",
+        lambda: TlsConfig(certificate="a", key="b", ca="c", check_hostname=wrong),
+    )
+
+
+def test_tls_must_be_a_tls_config() -> None:
+    """A path is not enough."""
+    _refused_as("tls", lambda: ClusterConfig.local(tls="cert.pem"))
+
+
+def test_tls_needs_a_secret_where_others_can_send_packets() -> None:
+    """TLS does not cover UDP; saying allow_insecure_bind does not change that."""
+    reachable = {"bind": "10.0.0.1:7400", "tls": TLS}
+
+    message = _refused_as(
+        "secret", lambda: ClusterConfig.lan(**reachable, allow_insecure_bind=True)
+    )
+
+    assert "packets" in message
+    assert ClusterConfig.lan(**reachable, secret="long enough").tls is TLS
+    assert ClusterConfig.local(tls=TLS).tls is TLS

@@ -265,6 +265,24 @@ def test_each_round_is_shuffled_anew() -> None:
     assert len(set(map(str, rounds))) > 1
 
 
+@given(others=st.integers(2, 12), hurried=st.integers(0, 11), done=st.integers(1, 12))
+def test_hurried_member_is_probed_next_and_nobody_is_forgotten(
+    others: int, hurried: int, done: int
+) -> None:
+    """A suspect may be put before the others; they are still probed in this round, once."""
+    listed = [a_member(f"m{number}") for number in range(others)]
+    members = a_list(*listed)
+    before = [members.next_probe() for _ in range(min(done, others - 1))]
+    urgent = listed[hurried % others]
+
+    members.probe_next(urgent.id)
+    waiting = others - len(before) + (urgent in before)
+    after = [members.next_probe() for _ in range(waiting)]
+
+    assert after[0] == urgent
+    assert {m.id for m in listed} == {m.id for m in [*before, *after] if m is not None}
+
+
 def test_gone_members_are_not_probed() -> None:
     """Only live members are probed; alone there is nobody (foca next_yields_none)."""
     members = a_list(a_member("b"), a_member("c", 0, SUSPECT))
@@ -301,3 +319,23 @@ def test_sample_is_distinct_live_and_not_excluded(others: int, count: int, seed:
 
     assert min(count, others) == len(set(sample)) == len(sample)
     assert eligible.issuperset(sample)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.integers(0, 3), st.sampled_from(MemberState)), max_size=20
+    )
+)
+def test_what_is_remembered_of_the_members_is_never_outdated(
+    changes: list[tuple[int, int, MemberState]],
+) -> None:
+    """Counting and sampling remember the live and the dead; the dumb twin looks at everybody."""
+    members = a_list()
+    for number, incarnation, state in changes:
+        members.put(a_member(f"m{number}", incarnation, state), float(number))
+        members.reap(5.0, after=3.0)
+
+        everybody = members.all()
+        assert [m for m in everybody if m.live and m != members.local] == members.others()
+        assert sum(m.live for m in everybody) == members.count_live()
+        assert [m for m in everybody if m.state is DEAD] == members.recently_dead(5.0, 9.0)

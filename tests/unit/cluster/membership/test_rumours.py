@@ -225,6 +225,24 @@ def test_confirmation_is_passed_on_with_its_accuser() -> None:
     assert a_rumour(suspected(), D) in [rumour for _, rumour in sent(book.outputs, Rumour)]
 
 
+def test_some_who_hear_of_a_suspicion_probe_the_suspect_next() -> None:
+    """Twice as many as are needed: waiting for their turn, accusers would come too late."""
+    others = [a_member(f"m{number}") for number in range(30)]
+    accuser, suspect = others[:2]
+    hurried = 0
+    for seed in range(300):
+        book = a_book(*others)
+        book.rng.seed(seed)
+
+        book.hear(a_rumour(replace(suspect, state=SUSPECT), accuser), 0.0)
+
+        probed = book.members.next_probe()
+        hurried += probed is not None and probed.id == suspect.id
+    by_chance = 300 / len(others)
+
+    assert 6 / 29 * 300 * 0.7 < hurried - by_chance < 6 / 29 * 300 * 1.3
+
+
 def test_same_accuser_neither_shortens_nor_is_passed_on() -> None:
     """A repeated accusation is not evidence (Lifeguard §3.2; memberlist TestSuspectNode_Double)."""
     book = a_book(B, C, D, E)

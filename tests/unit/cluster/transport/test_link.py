@@ -122,7 +122,7 @@ async def test_silent_acceptor_is_given_up(endpoints: Endpoints, raw: RawServer)
     """A stopped process accepts connections (its kernel does) and never greets."""
     caller = await endpoints.member({"handshake_timeout": 0.05})
 
-    with pytest.raises(UnavailableError, match="no connection within"):
+    with pytest.raises(UnavailableError, match="no connection"):
         await caller.rpc.call(raw.address, GET, timeout=60)
 
     await eventually(lambda: raw.peers[0].lost)

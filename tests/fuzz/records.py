@@ -1,0 +1,99 @@
+"""The record targets: partition tables and stored entries as a peer sends them."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Final, TypeVar
+
+import msgspec
+
+from cache.cluster.partitions.table import EPOCH_MAX, VERSION_MAX, Table
+from cache.cluster.replication.replica import PartitionReplica, from_record, to_record
+from cache.cluster.wire.encoding import encode_message
+from cache.cluster.wire.messages import EntryRecord, PushTable, TableRecord
+from cache.errors import RemoteProtocolError
+from tests.fuzz import seeds
+from tests.fuzz.base import Target, expect
+from tests.fuzz.mutate import mutate_body
+
+PARTITIONS: Final = 8
+LIFETIME: Final = 600.0
+TABLES: Final = msgspec.msgpack.Decoder(TableRecord)
+ENTRIES: Final = msgspec.msgpack.Decoder(EntryRecord)
+
+R = TypeVar("R")
+
+
+class TableTarget(Target):
+    """A table is refused, or is whole and can be sent on."""
+
+    name = "tables"
+    mutation = staticmethod(mutate_body)
+
+    def seeds(self, rng: Random) -> list[bytes]:
+        return seeds.tables(rng)
+
+    def feed(self, data: bytes) -> str:
+        record = _decoded(TABLES, data)
+        if record is None:
+            return "not a table"
+        try:
+            table = Table.from_record(record, PARTITIONS)
+        except RemoteProtocolError as error:
+            return str(error)[:40]
+        expect(len(table.rows) == PARTITIONS, "a table of another size")
+        expect(0 <= table.id.version <= VERSION_MAX, "a version out of range")
+        for row in table.rows:
+            expect(0 <= row.epoch <= EPOCH_MAX, "an epoch out of range")
+            expect(len(set(row.holders)) == len(row.holders), "a holder twice")
+            expect(set(row.holders) <= set(table.addresses), "a holder without an address")
+        encode_message(PushTable(table.to_record()))
+        again = Table.from_record(table.to_record(), PARTITIONS)
+        expect(again == table, "a table changed on the wire")
+        table.owner_counts(), table.copy_counts(), table.held_by(table.id.coordinator)
+        return "table"
+
+
+class ReplicaTarget(Target):
+    """An entry is refused, or is stored, expires and can be sent on."""
+
+    name = "replica"
+    mutation = staticmethod(mutate_body)
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._replica = PartitionReplica(operation_memory=8, tombstone_lifetime=LIFETIME)
+
+    def seeds(self, rng: Random) -> list[bytes]:
+        return seeds.entries(rng)
+
+    async def reset(self) -> None:
+        self.__init__()  # type: ignore[misc]  # a replica is cheap to make anew
+
+    def feed(self, data: bytes) -> str:
+        record = _decoded(ENTRIES, data)
+        if record is None:
+            return "not an entry"
+        entry = from_record(record, self._now, tombstone_lifetime=LIFETIME)
+        expect(not math.isnan(entry[3]), "an entry that ends at no instant")
+        replica, name, key = self._replica, record.map, record.key
+        stored = replica.apply(name, key, entry)
+        expect(not replica.apply(name, key, entry), "a replayed entry was applied again")
+        held = replica.entry(name, key)
+        assert held is not None, "what was applied is held"
+        expect(held[1:3] >= entry[1:3], "an older version won")
+        msgspec.msgpack.encode(to_record(name, key, held, self._now))
+        self._now += 0.3
+        replica.sweep(self._now, 100)
+        replica.versions(range(64))
+        expect(replica.size_bytes >= 0 <= replica.entry_count, "a negative size")
+        return f"{stored} {held[0] is None} {held[3] == math.inf}"
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[R], data: bytes) -> R | None:
+    """Return the record, checked as it is inside a message; None when that is refused."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
