@@ -163,3 +163,16 @@ def run(main: Awaitable[int]) -> int:
 
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(body())
+
+
+def resident_bytes(process: int | str) -> int:
+    """Return the resident size of a process, "self" or a process id (Linux)."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(f"process {process} has no resident size")
+
+
+def open_files(process: int | str) -> int:
+    """Return how many files and sockets a process has open (Linux)."""
+    return len(list(Path(f"/proc/{process}/fd").iterdir()))

@@ -97,6 +97,7 @@ class Node:
         self._name = self.config.name or f"node-{names.getrandbits(32):08x}"
         self._id = new_member_id(self._name, environment.seed("generation"))
         self._scope = Scope(self._name)
+        self._metrics.gauge("node.tasks", lambda: self._scope.task_count)
         self._farewell = Scope(f"{self._name}.farewell")
         self._state = "new"
         self._closed = asyncio.Event()

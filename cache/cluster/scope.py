@@ -24,6 +24,11 @@ class Scope:
         self._closed = False
         self.failure_count = 0
 
+    @property
+    def task_count(self) -> int:
+        """Tasks that run now."""
+        return len(self._tasks)
+
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Run `coroutine` as a task of this scope; an escaping exception is logged and counted.
 

@@ -53,8 +53,17 @@ def example(kind: Any, rng: Random) -> Any:  # Any: a type expression, and a val
     if origin is dict:
         return {example(arguments[0], rng): example(arguments[1], rng)}
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return kind(*(example(field.type, rng) for field in msgspec.structs.fields(kind)))
+        return _example_of(kind, rng)
     return _scalar(kind, rng)
+
+
+def _example_of(kind: type[msgspec.Struct], rng: Random) -> msgspec.Struct:
+    """Return an example that the type's own checks accept (columns of one length)."""
+    while True:
+        try:
+            return kind(*(example(field.type, rng) for field in msgspec.structs.fields(kind)))
+        except ValueError:
+            continue
 
 
 def _scalar(kind: object, rng: Random) -> object:

@@ -24,15 +24,23 @@ from cache.cluster.transport.handshake import (
     new_hello,
 )
 from cache.cluster.wire import frames
-from cache.cluster.wire.encoding import decode_greeting, encode_message
+from cache.cluster.wire.encoding import decode_greeting, decode_reply, encode_message
 from cache.cluster.wire.frames import encode_frame
 from cache.cluster.wire.messages import (
+    CODE_BAD_REQUEST,
+    CODE_NOT_OWNER,
     NEVER,
+    Call,
     Failure,
     FetchTable,
+    Get,
     MemberRecord,
+    PushTable,
     Refusal,
+    Request,
     Set,
+    TableId,
+    TableRecord,
 )
 from cache.cluster.wire.packets import (
     HEADER_BYTES,
@@ -239,6 +247,65 @@ async def test_a_time_to_live_that_is_no_number_is_refused(open_node: Node) -> N
 
     await eventually(lambda: client.lost)
     assert 1 == count(open_node, "rpc.malformed")
+    assert before == state_of(open_node)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [([0, 1], [b"k"]), ([0], []), ([], [b"k"])],
+)
+async def test_columns_of_different_lengths_are_a_broken_protocol(
+    open_node: Node, columns: tuple[list[int], list[bytes]]
+) -> None:
+    """Judged while decoding: no part of such a batch is applied."""
+    before = state_of(open_node)
+    encode = msgspec.msgpack.encode
+    partitions, keys = columns
+    batches = [
+        [62, "users", partitions, keys, False],  # GetMany
+        [66, "users", partitions, keys, [b"\x01"], NEVER, b"operation"],  # SetMany
+        [67, "users", partitions, keys, b"operation"],  # DeleteMany
+    ]
+
+    for batch in batches:
+        client = await connect_raw(open_node.address)
+        await client.greet(Role.INITIATOR)
+        client.write(encode_frame(frames.REQUEST, 1, encode(batch)))
+        await eventually(partial(_is_lost, client))
+
+    assert len(batches) == count(open_node, "rpc.malformed")
+    assert before == state_of(open_node)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Call("m", "get", b"\x81\xa3key" + b"\x91" * 5000 + b"\x01"),  # deep nesting
+        Call("m", "get", b"\x81\xa3key\xdd\xff\xff\xff\xff"),  # 2^32 - 1 elements
+        Call("m", "get", b"\xc1"),
+        Call("m", "__class__", b"\x80"),
+        Call("m" * 1000, "get", b"\x81\xa3key\x01"),
+        Get("m", -1, b"k", backup=False),
+        Get("m", 2**40, b"k", backup=True),
+        PushTable(TableRecord(TableId(5, "z#1"), [], [], [], [])),
+    ],
+    ids=lambda request: type(request).__name__,
+)
+async def test_a_senseless_request_is_refused_and_its_connection_goes_on(
+    open_node: Node, request_: Request
+) -> None:
+    """It is the caller's fault, and is said to be: nothing fails here, so nothing is logged."""
+    before = state_of(open_node)
+    client = await connect_raw(open_node.address)
+    await client.greet(Role.INITIATOR)
+
+    client.write(encode_frame(frames.REQUEST, 1, encode_message(request_)))
+    await eventually(partial(_has_frames, client, 3))
+
+    failure = decode_reply(client.frames()[2][2])
+    assert isinstance(failure, Failure)
+    assert failure.code in {CODE_BAD_REQUEST, CODE_NOT_OWNER}
+    assert not client.lost
     assert before == state_of(open_node)
 
 

@@ -23,7 +23,12 @@ from cache.cluster.wire.messages import (
     Reply,
     Versions,
 )
-from cache.errors import IndeterminateError, NotOwnerError, UnavailableError
+from cache.errors import (
+    IndeterminateError,
+    NotOwnerError,
+    RemoteProtocolError,
+    UnavailableError,
+)
 from cache.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -62,6 +67,11 @@ class Holder:
                 f"{row.owner} owns it in epoch {row.epoch}"
             )
         self._raise_fence(message.partition, message.epoch)
+        wall = self._replication.clock.wall()
+        if not all(self._replication.hlc.observe(record.hlc, wall) for record in message.entries):
+            raise RemoteProtocolError(
+                "a version is a day ahead of this clock: set the clocks right"
+            )
         replica = self._replication.copy_of(message.partition)
         newer = self._replication.apply_records(replica, message.entries)
         for victim in message.evicted:

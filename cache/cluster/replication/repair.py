@@ -314,7 +314,8 @@ class Repair:
         changes = []
         overtaken: dict[Key, None] = {}
         for record in records:
-            self._replication.hlc.observe(record.hlc, wall)
+            if not self._replication.hlc.observe(record.hlc, wall):
+                continue
             entry = from_record(record, now, tombstone_lifetime=self._config.tombstone_lifetime)
             held = ownership.replica.entry(record.map, record.key)
             if held is None or held[1:3] < entry[1:3]:

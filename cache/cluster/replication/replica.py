@@ -17,7 +17,7 @@ from cache.cluster.replication.expiry import ExpiryWheel
 from cache.cluster.wire.messages import NEVER, EntryRecord, KeyVersion, OperationRecord
 
 STALE_FACTOR: Final = 3
-STALE_MIN: Final = 1024
+STALE_MIN: Final = 64
 """References to expiries beyond so many per entry, and so many in all, are made anew."""
 
 Entry = tuple[bytes | None, int, int, float]

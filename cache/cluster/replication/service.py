@@ -102,6 +102,7 @@ class ReplicationService:
         self._writes = metrics.counter("replication.writes")
         self._restamped = metrics.counter("replication.restamped")
         self._evicted = metrics.counter("replication.evicted")
+        self._absurd = metrics.counter("replication.absurd_versions")
         self._resent = metrics.counter("replication.resent")
         self.stalls = metrics.counter("replication.stalls")
         self._fenced = metrics.counter("replication.fenced")
@@ -469,7 +470,9 @@ class ReplicationService:
         now, wall = self.clock.monotonic(), self.clock.wall()
         newer = []
         for record in records:
-            self.hlc.observe(record.hlc, wall)
+            if not self.hlc.observe(record.hlc, wall):
+                self._absurd.add()
+                continue  # A day ahead of this clock: it would beat every write from now on.
             entry = from_record(record, now, tombstone_lifetime=self.config.tombstone_lifetime)
             if not replica.apply(record.map, record.key, entry):
                 held = replica.entry(record.map, record.key)

@@ -55,10 +55,10 @@ class Gateway:
         if message.method not in METHODS:
             raise RemoteProtocolError(f"no map method {message.method!r}; there are {METHODS}")
         arguments = _unpack(message.arguments)
-        if message.method == "set_many":
-            arguments["items"] = dict(arguments.get("items", ()))
         method = getattr(self._map_of(message.map), message.method)
         try:
+            if message.method == "set_many":
+                arguments["items"] = dict(arguments.get("items", ()))
             result = await method(**arguments)
         except CodecError as error:
             raise RemoteProtocolError(str(error)) from error

@@ -39,7 +39,7 @@ from cache.cluster.wire.messages import (
     TimeToLive,
     Value,
 )
-from cache.errors import CacheError, NoQuorumError, NotOwnerError
+from cache.errors import CacheError, NoQuorumError, NotOwnerError, RemoteProtocolError
 
 READ_TIMEOUT: Final = 2.0
 """Seconds for the other copies asked by a quorum read."""
@@ -159,6 +159,14 @@ class StructureService:
             tombstone_lifetime=self._config.tombstone_lifetime,
         )
 
+    def _check_size(self, key: bytes, value: bytes) -> None:
+        """Callers check this first; here it stops those that do not."""
+        limits = self._config.limits
+        if len(key) > limits.key_bytes_max or len(value) > limits.value_bytes_max:
+            raise RemoteProtocolError(
+                f"key of {len(key)} bytes or value of {len(value)} bytes is over the limits"
+            )
+
     def _writable(self, partition: int) -> Ownership:
         ownership = self._replication.serve(partition)
         self._replication.check_write_quorum(ownership)
@@ -166,6 +174,7 @@ class StructureService:
         return ownership
 
     def _on_set(self, message: Set, peer: Peer | None) -> Answer:
+        self._check_size(message.key, message.value)
         ownership = self._writable(message.partition)
         stamper = self._stamper()
         entry = stamper.live(message.value, stamper.expires_at(message.ttl))
@@ -173,6 +182,7 @@ class StructureService:
         return Done() if confirmed is None else _after(confirmed, Done())
 
     def _on_modify(self, message: Modify, peer: Peer | None) -> Answer:
+        self._check_size(message.key, message.value)
         ownership = self._writable(message.partition)
         remembered = ownership.replica.operation(message.operation)
         if remembered is not None:

@@ -17,6 +17,7 @@ from cache.errors import (
     CacheError,
     ClosedError,
     CodecError,
+    ConfigError,
     IndeterminateError,
     NoQuorumError,
     NotOwnerError,
@@ -55,6 +56,7 @@ _CODES: Final[tuple[tuple[type[CacheError], int], ...]] = (
     (ClosedError, messages.CODE_CLOSED),
     (RemoteProtocolError, messages.CODE_BAD_REQUEST),
     (CodecError, messages.CODE_BAD_REQUEST),
+    (ConfigError, messages.CODE_BAD_REQUEST),  # of a map that a client named
 )
 
 

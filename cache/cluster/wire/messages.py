@@ -10,7 +10,7 @@ Tags are fixed for ever; a changed meaning gets a new tag and a new `PROTOCOL_VE
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -25,6 +25,12 @@ ends then would never end."""
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """Base of all messages: an immutable typed array."""
+
+
+def _require_equal_lengths(*columns: list[Any]) -> None:  # Any: only their lengths matter
+    """Refuse columns that do not belong together; while decoding, this makes the message malformed."""
+    if any(len(column) != len(columns[0]) for column in columns):
+        raise ValueError(f"columns of {[len(column) for column in columns]} entries")
 
 
 # -- handshake -----------------------------------------------------------------------------------
@@ -351,6 +357,9 @@ class GetMany(_Message, frozen=True, tag=62):
     keys: list[bytes]
     backup: bool
 
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.partitions, self.keys)
+
 
 class Many(_Message, frozen=True, tag=63):
     """Values in the order of the keys asked."""
@@ -402,6 +411,9 @@ class SetMany(_Message, frozen=True, tag=66):
     ttl: SecondsRemaining
     operation: bytes
 
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.partitions, self.keys, self.values)
+
 
 class DeleteMany(_Message, frozen=True, tag=67):
     """Delete keys, as parallel columns. Answered by `Outcomes`."""
@@ -410,6 +422,9 @@ class DeleteMany(_Message, frozen=True, tag=67):
     partitions: list[int]
     keys: list[bytes]
     operation: bytes
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.partitions, self.keys)
 
 
 class Outcomes(_Message, frozen=True, tag=68):
