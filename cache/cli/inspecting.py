@@ -1,14 +1,19 @@
-"""`cache members`, `stats`, `drain`: questions to one member, and its graceful leave."""
+"""`cache members`, `stats`, `ready`, `drain`: questions to one member, and its graceful leave."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+import time
+from typing import Any, Final
 
 import click
 
 from cache.cli.options import Target, json_option, target_options
 from cache.cli.outcome import NOT_FOUND, run
+
+READY_INTERVAL: Final = 0.2
+"""Seconds between two looks of `cache ready --wait`."""
 
 
 @click.command()
@@ -67,6 +72,37 @@ def _number(value: object) -> str:
     if isinstance(value, float | int) and not isinstance(value, bool):
         return f"{int(value):,}"
     return str(value)
+
+
+@click.command()
+@click.option(
+    "--wait", default=0.0, metavar="SECONDS", help="Ask again until then.  [default: once]"
+)
+@target_options
+def ready(wait: float, *, target: Target) -> None:
+    """Exit with 0 if this member serves and nothing is left to copy or move, else with 1.
+
+    What a rolling restart waits for before it stops the next member.
+    """
+    unfinished = run(_ready(target, wait))
+    click.echo("ready" if not unfinished else f"not ready: {unfinished}")
+    if unfinished:
+        raise SystemExit(NOT_FOUND)
+
+
+async def _ready(target: Target, wait: float) -> str:
+    """Return what is unfinished, or nothing."""
+    deadline = time.monotonic() + wait
+    while True:
+        async with target.connect() as client:
+            status = await client.inspect("status")
+        if status["settled"] or time.monotonic() >= deadline:
+            break
+        await asyncio.sleep(READY_INTERVAL)
+    if status["settled"]:
+        return ""
+    names = ("under_replicated", "migrating", "unsettled", "orphans")
+    return ", ".join(f"{name}={status[name]}" for name in names if status[name]) or "joining"
 
 
 @click.command()

@@ -50,6 +50,14 @@ class NodeStats:
     readings: dict[str, float]
     """Every counter and gauge by name."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether, as far as this member knows, every copy is there and nothing is to be moved.
+
+        What an orchestrator waits for on each member before it stops the next one.
+        """
+        return not (self.under_replicated or self.migrating or self.unsettled or self.orphans)
+
 
 class Inspection:
     """Answers questions about one node."""
@@ -141,6 +149,7 @@ class Inspection:
             **fields,
             "id": self._replication.member,
             "ready": ready,
+            "settled": ready and stats.settled,
             "version": PROTOCOL_VERSION,
         }
 

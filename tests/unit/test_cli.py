@@ -382,3 +382,24 @@ def test_target_comes_from_the_environment(
 
     assert [options["at"] for options in fake.opened] == ["10.0.0.9:7400", "10.0.0.8:7400"]
     assert fake.opened[0]["secret"] == "from the environment"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        ({"settled": True}, 0, "ready"),
+        ({"settled": False, "migrating": 3, "orphans": 1}, 1, "migrating=3, orphans=1"),
+        ({"settled": False}, 1, "joining"),
+    ],
+)
+def test_ready_says_what_is_unfinished(
+    fake: type[FakeClient], status: dict[str, Any], code: int, said: str
+) -> None:
+    """An orchestrator goes on with 0 only."""
+    work = dict.fromkeys(("under_replicated", "migrating", "unsettled", "orphans"), 0)
+    fake.results["status"] = {**work, **status}
+
+    result = CliRunner().invoke(cli, ["ready"])
+
+    assert code == result.exit_code
+    assert said in result.output
