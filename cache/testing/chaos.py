@@ -50,18 +50,17 @@ class Findings:
 
 
 def draw_chaos(seed: int, seconds: float) -> Schedule:
-    """Draw kills, restarts, pauses, joins and leaves for so long, one every second or two."""
+    """Draw kills, restarts, pauses, joins and leaves for so long, one every two seconds or so."""
     rng = Random(f"chaos/{seed}")
     faults: list[Fault] = []
-    at, born = 0.0, SIZE
+    at = 0.0
     while True:
-        at += rng.uniform(0.5, 1.5)
+        at += rng.uniform(1.0, 2.5)
         if at >= seconds:
             return Schedule(seed, SIZE, {"replica_count": COPIES}, tuple(faults))
         kind = rng.choice(("restart", "restart", "restart", "pause", "pause", "join", "drain"))
-        lasting = round(rng.choice((0.5, 2.0, 5.0)) * rng.uniform(0.5, 1.5), 3)
-        members = () if kind == "join" else (rng.randrange(max(0, born - SIZE), born),)
-        born += kind == "join"
+        lasting = round(rng.choice((0.3, 1.0, 3.0)) * rng.uniform(0.5, 1.5), 3)
+        members = () if kind == "join" else (rng.randrange(60),)  # A rank, see `Nemesis.ranked`.
         faults.append(Fault(round(at, 3), kind, members, lasting if kind == "pause" else 0.0))
 
 
@@ -87,7 +86,7 @@ def run_chaos(seed: int, seconds: float) -> Findings:
 async def _run(cluster: TestCluster, schedule: Schedule, findings: Findings) -> None:
     history = History()
     load = Load(cluster, history, schedule.seed, pace=LOAD_PACE)
-    nemesis = Nemesis(cluster, schedule, history, load)
+    nemesis = Nemesis(cluster, schedule, history, load, ranked=True)
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run(), name="load")
         await nemesis.run()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from cache.cluster.partitions.table import map_seed, partition_of
@@ -44,6 +44,8 @@ class Nemesis:
     schedule: Schedule
     history: History
     load: Load
+    ranked: bool = False
+    """Whether a fault's members are ranks among those that run then, not indexes: no fault is in vain."""
     done: dict[str, int] = field(default_factory=dict)
     """Faults that happened, by kind."""
     skipped: dict[str, int] = field(default_factory=dict)
@@ -72,6 +74,10 @@ class Nemesis:
 
     async def _run_fault(self, fault: Fault, began_at: float) -> None:
         await self.cluster.sleep(max(0.0, began_at + fault.at - self.cluster.now()))
+        if self.ranked:
+            running = self.cluster.members
+            indexes = tuple(running[rank % len(running)].index for rank in fault.members)
+            fault = replace(fault, members=indexes)
         dividing = fault.kind in DIVIDING
         if dividing:
             self._begin_division()
