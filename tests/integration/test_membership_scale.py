@@ -39,12 +39,13 @@ def test_cut_network_heals_by_itself() -> None:
     assert heal(16, 600, seed=1) <= 65
 
 
-@pytest.mark.parametrize(
-    ("slow", "blocked", "open_for"), [(1, 8.0, 0.25), (4, 8.0, 0.25), (4, 2.0, 0.02)]
-)
-def test_slow_members_do_not_bury_healthy_ones(slow: int, blocked: float, open_for: float) -> None:
+@pytest.mark.parametrize("deaf", [False, True])
+@pytest.mark.parametrize(("slow", "blocked", "open_for"), [(1, 8.0, 0.25), (4, 2.0, 0.02)])
+def test_slow_members_do_not_bury_healthy_ones(
+    slow: int, blocked: float, open_for: float, deaf: bool
+) -> None:
     """T8: Lifeguard's table, 50 members for half a minute."""
-    assert (0, 0) == slow_members(slow, blocked, open_for, 50, 30.0, 1)
+    assert (0, 0) == slow_members(slow, blocked, open_for, 50, 30.0, deaf, 1)
 
 
 def test_loss_and_stalls_bury_nobody() -> None:

@@ -33,6 +33,7 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.codec": GROUND,
     "cache.durations": GROUND,
     "cache.metrics": GROUND,
+    "cache.interface": GROUND,
     "cache.local": BLOCKS,
     "cache.storage": BLOCKS,
     "cache.cluster.ids": BLOCKS,
@@ -110,7 +111,8 @@ PURE: Final = (
     "cache.cluster.replication.replica",
     "cache.cluster.transport.handshake",
     "cache.cluster.wire",
-    "cache.local",
+    "cache.local.eviction",
+    "cache.local.store",
 )
 """Modules (or whole packages) that take time and randomness as arguments and do no I/O."""
 
@@ -121,6 +123,7 @@ IMPURE_IMPORTS: Final = frozenset(
 
 TASK_MAKERS: Final[Mapping[str, str]] = {
     "cache.cluster.scope": "every other task is made by Scope.spawn",
+    "cache.local.cache": "a load outlives the caller that started it; close() ends them all",
     "cache.testing.sim.world": "tasks of simulated processes are ended by the world",
 }
 """Modules that may create tasks outside a TaskGroup, each with its reason."""

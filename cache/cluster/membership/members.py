@@ -18,6 +18,9 @@ from typing import Final
 from cache.cluster.ids import Address, MemberId, member_name
 from cache.cluster.wire.messages import MemberRecord
 
+SENIORITY_MAX: Final = 2**62
+"""A higher one is implausible; newcomers after the highest share it, and their ids order them."""
+
 INCARNATION_MAX: Final = 2**62
 """A rumour beyond it is ignored, so that a hostile one cannot exhaust the counter."""
 
@@ -86,7 +89,7 @@ def member_from_record(record: MemberRecord) -> Member | None:
         and 0 <= record.incarnation <= INCARNATION_MAX
         and 0 <= record.state <= MemberState.LEFT
         and 0 <= record.weight <= 1000
-        and record.seniority >= 1
+        and 1 <= record.seniority <= SENIORITY_MAX
         and _bytes(record.host) + _bytes(record.zone) + _bytes(*record.tags, *record.tags.values())
         <= DESCRIPTION_BYTES_MAX
     )

@@ -116,6 +116,8 @@ class Book:
 
     def hear(self, rumour: Rumour, now: float) -> None:
         """Take in one rumour."""
+        if self._is_old(rumour.record):
+            return
         news = member_from_record(rumour.record)
         if news is None:
             self.outputs.append(Noted("member.implausible", MemberId(rumour.record.id[:64])))
@@ -125,7 +127,7 @@ class Book:
     def merge(self, records: Iterable[MemberRecord], now: float) -> None:
         """Take in the full state of another member."""
         for record in records:
-            if self._is_old_hat(record):
+            if self._is_old(record):
                 continue
             news = member_from_record(record)
             if news is None:
@@ -134,14 +136,18 @@ class Book:
                 if self.members.get(news.id) is None:
                     continue  # Long gone: a newcomer need not bury it again.
                 news = replace(news, state=MemberState.SUSPECT)
-            self.learn(news, self.local.id, now)
+            # Not in this member's name: it saw nothing itself, and each exchange would make another
+            # "independent" accuser of one sick member's suspicion. All exchanges count as one.
+            self.learn(news, news.id, now)
 
-    def _is_old_hat(self, record: MemberRecord) -> bool:
-        """Whether a record repeats that a member is alive: nearly all of an exchange does."""
+    def _is_old(self, record: MemberRecord) -> bool:
+        """Whether a record says nothing new, as nearly all do: then it need not be taken apart."""
         known = self.members.get(MemberId(record.id))
-        if known is None or known.state is not MemberState.ALIVE:
+        if known is None or record.state == MemberState.LEFT:
             return False
-        return record.state == MemberState.ALIVE and record.incarnation <= known.incarnation
+        if known.state is MemberState.SUSPECT and record.state == MemberState.SUSPECT:
+            return record.incarnation < known.incarnation  # At the same one it may confirm.
+        return (record.incarnation, record.state) <= (known.incarnation, known.state)
 
     def learn(self, news: Member, accuser: MemberId, now: float) -> None:
         """Believe `news` if it is later than what is known."""
@@ -233,7 +239,7 @@ class Book:
             longest=shortest * self.gossip.suspicion_max_multiplier,
             now=now,
         )
-        if needed and accuser != self.local.id:
+        if needed and accuser != self.local.id and self.awareness.score == 0:
             # Were all to wait for their turn to probe it, a suspicion would often outlast `shortest`
             # for want of accusers. So some who hear of it look next: twice as many as are needed.
             if self.rng.random() * (count - 2) < 2 * needed:

@@ -12,7 +12,7 @@ from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
 from cache.cluster.driver import Driver
 from cache.cluster.ids import Address, MemberId
-from cache.cluster.membership.members import Member
+from cache.cluster.membership.members import SENIORITY_MAX, Member
 from cache.cluster.membership.outputs import (
     Event,
     Exchanged,
@@ -162,7 +162,8 @@ class MembershipService:
         now = self._clock.monotonic()
         self._joined = True
         book = self._swim.book
-        seniority = 1 + max((record.seniority for record in records), default=0)
+        highest = max((record.seniority for record in records), default=0)
+        seniority = min(1 + highest, SENIORITY_MAX)
         book.members.set_local(seniority=seniority)
         self._swim.start(now)
         book.merge(records, now)

@@ -16,7 +16,7 @@ from random import Random
 from typing import Final
 
 from cache.cluster.config import ClusterConfig
-from cache.cluster.ids import Address, MemberId
+from cache.cluster.ids import GENERATION_SEPARATOR, Address, MemberId
 from cache.cluster.membership.members import Member, MemberState
 from cache.cluster.membership.outputs import (
     Event,
@@ -43,6 +43,9 @@ NACK_SHARE: Final = 0.8
 
 RELAYS_MAX: Final = 1024
 """Probes relayed for others at once; further requests are ignored."""
+
+SEQUENCE_BITS: Final = 16
+"""Each ping and each answer carries its number; an old one has long been refused when numbers recur."""
 
 
 @dataclass(slots=True)
@@ -97,7 +100,7 @@ class Swim:
         self._config = config
         self._gossip = config.gossip
         self._rng = rng
-        self._sequence = rng.getrandbits(24)
+        self._sequence = rng.getrandbits(SEQUENCE_BITS)
         self._probe: Probe | None = None
         self._relays: dict[int, Relay] = {}
         self._streams: dict[int, _Verification] = {}
@@ -206,7 +209,7 @@ class Swim:
                 case Rumour():
                     self.book.hear(part, now)
                 case Ping():
-                    self._on_ping(part, source)
+                    self._on_ping(part, source, sender)
                 case PingRequest():
                     self._on_ping_request(part, source, now)
                 case Ack():
@@ -223,21 +226,25 @@ class Swim:
             rumour = Rumour(record=member.to_record(), accuser=self.book.local.id)
             self.book.outputs.append(SendPacket(source, [rumour]))
 
-    def _on_ping(self, ping: Ping, source: Address) -> None:
-        if ping.target == self.book.local.id:
+    def _on_ping(self, ping: Ping, source: Address, sender: MemberId) -> None:
+        local = self.book.local.id
+        if ping.target in (local, _life_of(local)):
             ack = Ack(sequence=ping.sequence)
-            self.book.outputs.append(SendPacket(source, [ack, *self.book.take_news(16)]))
+            known = self.book.members.get(sender)
+            # News for members only: an answer to a stranger is never larger than its question.
+            news = self.book.take_news(16) if known is not None and known.address == source else []
+            self.book.outputs.append(SendPacket(source, [ack, *news]))
 
     def _on_ping_request(self, request: PingRequest, source: Address, now: float) -> None:
         target = self.book.members.get(MemberId(request.target))
         if target is None or len(self._relays) >= RELAYS_MAX:
             return
-        self._sequence += 1
+        self._sequence = (self._sequence + 1) % 2**SEQUENCE_BITS
         timeout = self._gossip.probe_timeout
         self._relays[self._sequence] = Relay(
             source, request.sequence, now + NACK_SHARE * timeout, now + 4 * timeout
         )
-        self.book.send(target, Ping(sequence=self._sequence, target=target.id))
+        self.book.send(target, Ping(sequence=self._sequence, target=_life_of(target.id)))
 
     def _on_ack(self, ack: Ack) -> None:
         relay = self._relays.pop(ack.sequence, None)
@@ -277,11 +284,11 @@ class Swim:
         if target is None:
             self._probe = None
             return
-        self._sequence += 1
+        self._sequence = (self._sequence + 1) % 2**SEQUENCE_BITS
         self._probe = Probe(
             self._sequence, target, now + awareness.scale(gossip.probe_timeout), now + interval
         )
-        parts: list[Part] = [Ping(sequence=self._sequence, target=target.id)]
+        parts: list[Part] = [Ping(sequence=self._sequence, target=_life_of(target.id))]
         if target.state is MemberState.SUSPECT:  # Let it refute at once (Lifeguard's buddy).
             parts.insert(0, Rumour(record=target.to_record(), accuser=self.book.local.id))
         self.book.send(target, *parts)
@@ -336,7 +343,7 @@ class Swim:
             return
         if any(v.member == member.id for v in self._streams.values()):
             return
-        self._sequence += 1
+        self._sequence = (self._sequence + 1) % 2**SEQUENCE_BITS
         self._ask_by_stream(member, self._sequence, self._gossip.probe_timeout)
 
     # -- full exchanges ----------------------------------------------------------------------
@@ -363,3 +370,8 @@ class Swim:
         if dead := [address for address in dead if address not in reached]:
             wanted.append(self._rng.choice(dead))
         self.book.outputs.extend(StartExchange(address) for address in dict.fromkeys(wanted))
+
+
+def _life_of(member: MemberId) -> str:
+    """Return the part of an id that differs between any two lives: all that a ping has to name."""
+    return member.rpartition(GENERATION_SEPARATOR)[2]

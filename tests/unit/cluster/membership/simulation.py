@@ -64,10 +64,12 @@ class Host:
     """Which part of a cut network it is in."""
     crashed: bool = False
     frozen: bool = False
+    deaf: bool = False
+    """Its timers run, while everything that comes in or goes out waits."""
     armed_at: float = math.inf
     inbox: list[Event] = field(default_factory=list)
     waiting: list[Callable[[], None]] = field(default_factory=list)
-    """Questions over streams that arrived while it was frozen."""
+    """What waits beside the inbox: questions over streams, and what a deaf one has to say."""
     exchanging: dict[Address, None] = field(default_factory=dict)
     bytes_sent: int = 0
     packets_sent: int = 0
@@ -153,15 +155,17 @@ class World:
         host.crashed = True
         del self.hosts[host.member.address]
 
-    def freeze(self, host: Host, seconds: float) -> None:
-        """Let a process do nothing for a while."""
-        host.frozen = True
+    def freeze(self, host: Host, seconds: float, *, deaf: bool = False) -> None:
+        """Let a process do nothing for a while; a deaf one at least looks at its clock."""
+        host.frozen, host.deaf = not deaf, deaf
         self._at(self.now + seconds, partial(self._thaw, host))
 
-    def freeze_cyclically(self, host: Host, *, blocked: float, open_for: float) -> None:
+    def freeze_cyclically(
+        self, host: Host, *, blocked: float, open_for: float, deaf: bool = False
+    ) -> None:
         """Freeze a process again and again, from now on."""
-        self.freeze(host, blocked)
-        again = partial(self.freeze_cyclically, host, blocked=blocked, open_for=open_for)
+        self.freeze(host, blocked, deaf=deaf)
+        again = partial(self.freeze_cyclically, host, blocked=blocked, open_for=open_for, deaf=deaf)
         self._at(self.now + blocked + open_for, again)
 
     def split(self, side_of: Callable[[int], int]) -> None:
@@ -264,7 +268,7 @@ class World:
     def _deliver(self, host: Host, event: Event) -> None:
         if host.crashed:
             return
-        if not host.frozen:
+        if not (host.frozen or host.deaf):
             self._run(host, (event,))
         elif len(host.inbox) < SOCKET_PACKETS_MAX:
             host.inbox.append(event)
@@ -273,7 +277,7 @@ class World:
         """Do what `Driver` does after a stall: read first, answer, and judge by timers only then."""
         if host.crashed:
             return
-        host.frozen = False
+        host.frozen = host.deaf = False
         late, host.armed_at = self.now - host.armed_at, math.inf
         if late > self._config.gossip.probe_timeout:
             host.swim.handle(LoopStalled(late), self.now)
@@ -309,6 +313,9 @@ class World:
         return None if other is None or other.side != host.side else other
 
     def _send(self, host: Host, to: Address, parts: list[Part]) -> None:
+        if host.deaf:
+            host.waiting.append(partial(self._send, host, to, parts))
+            return
         packet = Packet(sender=host.member.id, parts=parts)
         if self._weigh:
             host.bytes_sent += len(self._codec.seal(packet))
@@ -331,14 +338,18 @@ class World:
             self._ask(Question(host, to, None, exchange_of(host)), EXCHANGE_TIMEOUT)
 
     def _ask(self, question: Question, timeout: float) -> None:
-        self._at(self.now + self._stream_delay(), partial(self._asked, question))
+        ask = partial(self._asked, question)
+        if question.source.deaf:
+            question.source.waiting.append(ask)
+        else:
+            self._at(self.now + self._stream_delay(), ask)
         self._at(self.now + timeout, partial(self._timed_out, question))
 
     def _asked(self, question: Question) -> None:
         other = self._reachable(question.source, question.to)
         if other is None:
             return
-        if other.frozen:
+        if other.frozen or other.deaf:
             other.waiting.append(partial(self._asked, question))
             return
         if (probe := question.probe) is not None:
@@ -360,8 +371,11 @@ class World:
             return
         self._close(question)
         if question.probe is not None:
-            token = question.probe.token
-            self._deliver(question.source, StreamAnswered(token, alive=False, gone=False))
+            failed = StreamAnswered(question.probe.token, alive=False, gone=False)
+            if question.source.deaf:  # It is a timer that says so.
+                self._run(question.source, (failed,))
+            else:
+                self._deliver(question.source, failed)
 
     def _close(self, question: Question) -> None:
         question.open = False

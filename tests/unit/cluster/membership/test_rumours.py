@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cache.cluster.config import GossipConfig
 from cache.cluster.ids import Address
@@ -463,6 +465,46 @@ def test_merge_takes_in_what_is_later() -> None:
 
     assert [0, 3, 4, 0] == [member.incarnation for member in book.members.all()]
     assert (None, ALIVE) == (state_of(book, D), state_of(book, E))
+
+
+STATES = st.sampled_from(MemberState)
+INCARNATIONS = st.integers(0, 2)
+
+
+@given(
+    about=st.sampled_from([A, B]),
+    known=st.tuples(INCARNATIONS, STATES),
+    told=st.tuples(INCARNATIONS, STATES),
+)
+def test_what_is_skipped_as_old_would_have_changed_nothing(
+    about: Member, known: tuple[int, MemberState], told: tuple[int, MemberState]
+) -> None:
+    """Most of what is heard is old, and is not even taken apart; the twin takes it apart."""
+    book = a_book(C, D, E)
+    if about is A:
+        book.members.set_local(incarnation=known[0])
+    else:
+        book.members.put(replace(about, incarnation=known[0], state=known[1]), 0.0)
+    news = replace(about, incarnation=told[0], state=told[1])
+    before = book.members.all()
+
+    if book._is_old(news.to_record()):
+        book.learn(news, C.id, 1.0)
+
+        assert [] == book.outputs
+        assert before == book.members.all()
+
+
+def test_exchanges_bring_one_accuser_whoever_they_are_with() -> None:
+    """Who hears of a suspicion by push-pull saw nothing; it does not accuse in its own name."""
+    book = a_book(B, C, D, E)
+
+    for _ in range(3):
+        book.merge([suspected().to_record()], 1.0)
+
+    assert {B.id} == {r.accuser for _, r in sent(book.outputs, Rumour) if r.record.state == SUSPECT}
+    assert not book.suspicions[B.id].confirm(B.id, 2.0)
+    assert book.suspicions[B.id].confirm(C.id, 2.0)
 
 
 def test_own_death_in_a_merge_is_refuted() -> None:

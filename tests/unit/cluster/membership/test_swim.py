@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from cache.cluster.config import ClusterConfig
-from cache.cluster.ids import Address, MemberId
+from cache.cluster.ids import Address
 from cache.cluster.membership.members import Member, MemberState
 from cache.cluster.membership.outputs import (
     Exchanged,
@@ -44,6 +44,11 @@ from tests.unit.cluster.membership.support import (
 A, B, C, D, E = (a_member(name) for name in "abcde")
 
 
+def life_of(member: Member) -> str:
+    """Return what a ping calls a member."""
+    return member.id.partition("#")[2]
+
+
 def begin_probe(swim: Swim, now: float = 1.0) -> tuple[Address, Ping]:
     """Let the machine probe somebody now, and return whom."""
     swim.tick(now)
@@ -66,7 +71,7 @@ def test_probe_pings_one_member_by_its_life() -> None:
 
     to, ping = begin_probe(swim)
 
-    assert (B.address, B.id) == (to, ping.target)
+    assert (B.address, life_of(B)) == (to, ping.target)
 
 
 def test_member_probes_once_per_interval() -> None:
@@ -107,6 +112,18 @@ def test_acknowledged_probe_bothers_nobody_else() -> None:
     assert [ALIVE, ALIVE] == [member.state for member in swim.book.members.others()]
 
 
+def test_numbers_of_probes_recur_and_are_still_answered() -> None:
+    """A number takes two bytes; after 65,536 of them the first one comes again."""
+    swim = a_swim(B)
+    swim._sequence = 2**16 - 1
+    _, ping = begin_probe(swim)
+
+    swim.handle(a_packet(B, Ack(sequence=ping.sequence)), 1.1)
+
+    assert 0 == ping.sequence
+    assert [] == only(ask_relays(swim), StreamProbe)
+
+
 def test_late_probe_asks_relays_and_the_stream() -> None:
     """k others are asked to ping it, the stream is tried beside (SWIM §3.1; memberlist)."""
     swim = a_swim(B, C, D, E, a_member("f"), a_member("g"))
@@ -116,10 +133,9 @@ def test_late_probe_asks_relays_and_the_stream() -> None:
 
     relays = sent(outputs, PingRequest)
     assert 3 == len({relay for relay, _ in relays} - {to, A.address})
-    assert {PingRequest(ping.sequence, ping.target, to)} == {request for _, request in relays}
-    assert [StreamProbe(ping.sequence, MemberId(ping.target), to, 0.5)] == only(
-        outputs, StreamProbe
-    )
+    target = next(member.id for member in swim.book.members.others() if member.address == to)
+    assert {PingRequest(ping.sequence, target, to)} == {request for _, request in relays}
+    assert [StreamProbe(ping.sequence, target, to, 0.5)] == only(outputs, StreamProbe)
 
 
 def test_relays_are_asked_once() -> None:
@@ -141,7 +157,7 @@ def test_relay_pings_the_target_and_passes_its_answer_on() -> None:
     [(to, ping)] = sent(swim.take_outputs(), Ping)
     swim.handle(a_packet(C, Ack(sequence=ping.sequence)), 0.2)
 
-    assert (C.address, C.id) == (to, ping.target)
+    assert (C.address, life_of(C)) == (to, ping.target)
     assert [(B.address, Ack(sequence=77))] == sent(swim.take_outputs(), Ack)
 
 
@@ -312,16 +328,19 @@ def test_refusals_of_a_member_that_refuted_one_are_no_evidence() -> None:
 # -- answering -----------------------------------------------------------------------------------
 
 
-def test_ping_is_answered_with_its_number() -> None:
-    """A ping is acknowledged to where it came from (SWIM §3.1)."""
+@pytest.mark.parametrize("target", [A.id, life_of(A)])
+def test_ping_is_answered_with_its_number(target: str) -> None:
+    """A ping is acknowledged to where it came from; it names a life, its member too if it likes."""
     swim = a_swim(B)
 
-    swim.handle(a_packet(B, Ping(sequence=9, target=A.id)), 0.1)
+    swim.handle(a_packet(B, Ping(sequence=9, target=target)), 0.1)
 
     assert [SendPacket(B.address, [Ack(sequence=9)])] == swim.take_outputs()
 
 
-@pytest.mark.parametrize("target", [a_member("a", generation=2).id, B.id, ""])
+@pytest.mark.parametrize(
+    "target", [a_member("a", generation=2).id, life_of(a_member("a", generation=2)), B.id, ""]
+)
 def test_ping_for_another_life_is_not_answered(target: str) -> None:
     """A restarted process does not keep its old life alive (memberlist HandlePing_WrongNode)."""
     swim = a_swim(B)
@@ -606,7 +625,7 @@ def test_every_member_probes_every_other_within_two_rounds() -> None:
     mesh.run(10.0)
 
     pings = {
-        (name, part.target[0])
+        (name, output.to[0])
         for _, name, output in mesh.outputs
         if isinstance(output, SendPacket)
         for part in output.parts
