@@ -86,6 +86,8 @@ def member_from_record(record: MemberRecord) -> Member | None:
     plausible = (
         0 < len(record.id) <= 256
         and 0 < len(record.address) <= 256
+        and record.id.isprintable()  # They are logged: nobody writes lines of their own there.
+        and record.address.isprintable()
         and 0 <= record.incarnation <= INCARNATION_MAX
         and 0 <= record.state <= MemberState.LEFT
         and 0 <= record.weight <= 1000

@@ -143,8 +143,8 @@ class Book:
     def _is_old(self, record: MemberRecord) -> bool:
         """Whether a record says nothing new, as nearly all do: then it need not be taken apart."""
         known = self.members.get(MemberId(record.id))
-        if known is None or record.state == MemberState.LEFT:
-            return False
+        if known is None or record.state == MemberState.LEFT or record.id == self.local.id:
+            return False  # What is said of this member is always looked at.
         if known.state is MemberState.SUSPECT and record.state == MemberState.SUSPECT:
             return record.incarnation < known.incarnation  # At the same one it may confirm.
         return (record.incarnation, record.state) <= (known.incarnation, known.state)
@@ -208,7 +208,8 @@ class Book:
         local = self.local
         if self.left or not local.incarnation <= news.incarnation < INCARNATION_MAX:
             return
-        if news.state is MemberState.ALIVE and news.incarnation == local.incarnation:
+        same = news.incarnation == local.incarnation
+        if news.state is MemberState.ALIVE and same and _visible(news) == _visible(local):
             return
         if news.state is not MemberState.ALIVE:
             self.awareness.add(1)

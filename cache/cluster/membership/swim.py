@@ -59,6 +59,8 @@ class Probe:
     acked: bool = False
     asked_relays: bool = False
     nacks_missing: int = 0
+    answerers: dict[MemberId, None] = field(default_factory=dict)
+    """Whose acknowledgement counts: the target's, and those of the relays that were asked."""
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class Relay:
     """A ping made for somebody else."""
 
     source: Address
+    target: MemberId
     sequence: int
     nack_at: float
     ends_at: float
@@ -213,7 +216,7 @@ class Swim:
                 case PingRequest():
                     self._on_ping_request(part, source, now)
                 case Ack():
-                    self._on_ack(part)
+                    self._on_ack(part, sender)
                 case Nack():
                     if self._probe is not None and self._probe.sequence == part.sequence:
                         self._probe.nacks_missing -= 1
@@ -242,18 +245,20 @@ class Swim:
         self._sequence = (self._sequence + 1) % 2**SEQUENCE_BITS
         timeout = self._gossip.probe_timeout
         self._relays[self._sequence] = Relay(
-            source, request.sequence, now + NACK_SHARE * timeout, now + 4 * timeout
+            source, target.id, request.sequence, now + NACK_SHARE * timeout, now + 4 * timeout
         )
         self.book.send(target, Ping(sequence=self._sequence, target=_life_of(target.id)))
 
-    def _on_ack(self, ack: Ack) -> None:
-        relay = self._relays.pop(ack.sequence, None)
-        if relay is not None:
+    def _on_ack(self, ack: Ack, sender: MemberId) -> None:
+        relay = self._relays.get(ack.sequence)
+        if relay is not None and relay.target == sender:
+            del self._relays[ack.sequence]
             self.book.outputs.append(SendPacket(relay.source, [Ack(sequence=relay.sequence)]))
         probe = self._probe
         if probe is not None and probe.sequence == ack.sequence and not probe.acked:
-            probe.acked = True
-            self.book.awareness.add(-1)
+            if sender == probe.target.id or sender in probe.answerers:
+                probe.acked = True
+                self.book.awareness.add(-1)
 
     def _tick_relays(self, now: float) -> None:
         for sequence, relay in list(self._relays.items()):
@@ -297,6 +302,7 @@ class Swim:
         probe.asked_relays = True
         relays = self.book.members.sample(self._gossip.indirect_probes, probe.target.id)
         probe.nacks_missing = len(relays)
+        probe.answerers = dict.fromkeys(relay.id for relay in relays)
         for relay in relays:
             request = PingRequest(probe.sequence, probe.target.id, probe.target.address)
             self.book.send(relay, request)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cache.cluster.ids import MemberId
 from cache.cluster.membership.members import INCARNATION_MAX, member_from_record
-from cache.cluster.wire.packets import Ping
+from cache.cluster.wire.packets import Ack, Ping
 from tests.unit.cluster.membership.support import (
     ALIVE,
     DEAD,
@@ -16,6 +17,7 @@ from tests.unit.cluster.membership.support import (
     a_rumour,
     a_swim,
     notes,
+    sent,
     state_of,
 )
 
@@ -88,3 +90,33 @@ def test_what_was_noted_about_a_member_goes_with_it() -> None:
 
     assert {} == book._refusal_deaths
     assert 1 == len(book.members.all())
+
+
+def test_an_acknowledgement_of_somebody_who_was_not_asked_does_not_count() -> None:
+    """Only the target, or a relay that was asked, can say that the target lives (C65)."""
+    b, c = a_member("b"), a_member("c")
+    swim = a_swim(b)
+    swim.tick(1.0)
+    ping = sent(swim.take_outputs(), Ping)[0][1]
+
+    swim.handle(a_packet(c, Ack(sequence=ping.sequence)), 1.1)
+    swim.tick(1.6)
+
+    assert swim._probe is not None
+    assert not swim._probe.acked
+
+
+def test_a_foreign_record_of_the_same_incarnation_is_overtaken() -> None:
+    """Whoever heard the foreign one first would keep it otherwise (C24)."""
+    book = a_book()
+
+    book.hear(a_rumour(replace(book.local, weight=7)), 1.0)
+
+    assert (1, 1) == (book.local.incarnation, book.local.weight)
+
+
+def test_a_name_that_writes_lines_of_its_own_into_the_log_is_implausible() -> None:
+    """Ids and addresses are logged (S19)."""
+    assert (
+        member_from_record(replace(a_member("b"), id=MemberId("b#1\nforged")).to_record()) is None
+    )

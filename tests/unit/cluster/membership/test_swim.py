@@ -81,8 +81,9 @@ def test_member_probes_once_per_interval() -> None:
     pings = 0
     for tenth in range(10, 60):
         swim.tick(tenth / 10)
-        for _, ping in sent(swim.take_outputs(), Ping):
-            swim.handle(a_packet(B, Ack(sequence=ping.sequence)), tenth / 10)
+        for to, ping in sent(swim.take_outputs(), Ping):
+            target = next(member for member in (B, C, D) if member.address == to)
+            swim.handle(a_packet(target, Ack(sequence=ping.sequence)), tenth / 10)
             pings += 1
 
     assert 5 == pings
