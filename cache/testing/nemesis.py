@@ -101,8 +101,8 @@ class Nemesis:
 
     async def _drain(self, fault: Fault) -> bool:
         (index,) = fault.members
-        if not self._may_end(index):
-            return False
+        if not self._may_end(index) or index in self._paused:
+            return False  # Who stands still would drain later, when nobody expects it any more.
         self._ending[index] = None
         try:
             receipt = await self.cluster.remove_member(index)
@@ -165,7 +165,9 @@ class Nemesis:
 
     async def _pause(self, fault: Fault) -> bool:
         (index,) = fault.members
-        if not self._is_there(index) or len(self._paused) + 1 >= len(self.cluster.members):
+        if not self._is_there(index) or index in self._ending:
+            return False
+        if len(self._paused) + 1 >= len(self.cluster.members):
             return False
         self._paused[index] = self._paused.get(index, 0) + 1
         # As many at once as there are copies: the others may take both copies of a key for dead.
