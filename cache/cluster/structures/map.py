@@ -135,11 +135,8 @@ class DistributedMap(Generic[V]):
             now = self._router.clock.monotonic()
             if now <= self._router.replication.valid_until:
                 return replica.get(self._name, encoded, now)
-        reply = await self._router.read(
-            partition,
-            Get(self._name, partition, encoded, False),
-            Get(self._name, partition, encoded, True),
-        )
+        request = Get(self._name, partition, encoded, False)
+        reply = await self._router.read(partition, request)
         assert isinstance(reply, Value)
         return reply.value
 

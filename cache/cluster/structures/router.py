@@ -10,13 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.service import Answer, StructureService
-from cache.cluster.wire.messages import Reply
+from cache.cluster.wire.messages import Get, Reply
 from cache.errors import (
     CacheError,
     ClosedError,
@@ -77,13 +79,22 @@ class Router:
             lambda remaining: self._ask(self.owner(partition), request, remaining)
         )
 
-    async def read(self, partition: int, request: Any, backup: Any) -> Reply:
-        """Carry out a read on its owner, or `backup` on another complete copy if it is silent.
+    async def read(self, partition: int, request: Get) -> Reply:
+        """Carry out a read on its owner, or on another complete copy if it is silent."""
+        owner = self.owner(partition)
+        address = None if owner is None else self.replication.address_of(owner)
+        if self._closed or address is None or owner == self.replication.member:
+            return await self._read_patiently(partition, request, attempt=0)
+        self.replication.check_member_quorum()
+        try:  # The common case, without the machinery of retries.
+            return await self.replication.rpc.call(address, request, timeout=READ_PATIENCE)
+        except (IndeterminateError, NotOwnerError, OverloadedError, UnavailableError):
+            self._retries.add()
+        return await self._read_patiently(partition, request, attempt=1)
 
-        `request` and `backup` are the same map request, without and with leave to use a backup.
-        """
-        # Any: a map request.
-        attempt = 0
+    async def _read_patiently(self, partition: int, request: Get, *, attempt: int) -> Reply:
+        """Ask the owner and the other copies in turn, beginning after `attempt` attempts."""
+        backup = msgspec.structs.replace(request, backup=True)
 
         async def ask(remaining: float) -> Reply:
             nonlocal attempt
