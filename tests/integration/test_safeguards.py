@@ -138,6 +138,20 @@ async def test_a_write_beats_a_later_version_left_on_a_copy(cluster: TestCluster
 NEVER_EXPIRES = float("inf")
 
 
+@cluster_test("simulated", size=2, partition_count=8)
+async def test_a_write_is_not_acknowledged_before_its_copy_has_it(cluster: TestCluster) -> None:
+    """Invariant 1: the owner may die in the very next moment."""
+    partition, owner, holder = await _placed(cluster)
+    copy = _node(cluster, holder)._replication.copies[partition]
+    users = _node(cluster, owner).map("users")
+
+    async def write() -> bytes | None:
+        await users.set(KEY, 2)
+        return copy.get("users", encode_key(KEY), 0.0)
+
+    assert encode_value(2) == await _on(cluster, owner, write)
+
+
 @cluster_test("simulated", size=3, partition_count=8)
 async def test_writes_go_on_when_a_copy_can_be_reached_by_others_only(
     cluster: TestCluster,
@@ -237,6 +251,50 @@ async def test_a_deposed_owner_takes_back_what_it_could_not_confirm(cluster: Tes
 
     assert encode_value(1) == await _on(cluster, owner, write_and_lose)
     cluster.heal()
+
+
+@cluster_test("simulated", size=2, partition_count=8)
+async def test_an_operation_that_was_taken_back_is_not_remembered_as_done(
+    cluster: TestCluster,
+) -> None:
+    """Its retry would be told of a success that no copy has."""
+    partition, owner, holder = await _placed(cluster)
+    node = _node(cluster, owner)
+    cluster.partition([owner], [holder])
+
+    async def increment_and_lose() -> tuple[int, int]:
+        ownership: Ownership = node._replication.owned[partition]
+        incrementing = asyncio.ensure_future(node.map("users").incr(KEY))
+        await asyncio.sleep(0)
+        during = len(ownership.replica.operations())
+        ownership.abandon(IndeterminateError("deposed"))
+        incrementing.cancel()
+        return during, len(ownership.replica.operations())
+
+    assert (1, 0) == await _on(cluster, owner, increment_and_lose)
+    cluster.heal()
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_a_write_that_reached_a_former_copy_late_is_offered_to_the_owner(
+    cluster: TestCluster,
+) -> None:
+    """No new table comes to remind the member that holds it."""
+    partition, owner, holder = await _placed(cluster)
+    stray = ({0, 1, 2} - {owner, holder}).pop()
+    table = _node(cluster, stray).partition_table()
+    replica = _node(cluster, stray)._replication.copy_of(partition)
+    held = _node(cluster, owner)._replication.copies[partition].entry("users", encode_key(KEY))
+    assert held is not None
+    replica.apply("users", encode_key(KEY), (encode_value(2), held[1] + 1, 7, NEVER_EXPIRES))
+
+    async def gone() -> bool:
+        return partition not in _node(cluster, stray)._replication.copies
+
+    await cluster.eventually(gone, within=10.0, what="the stray copy's end")
+
+    assert [2, 2, 2] == [await member.map("users").get(KEY) for member in cluster.members]
+    assert table == _node(cluster, stray).partition_table()
 
 
 @cluster_test("simulated", size=2, partition_count=8)

@@ -43,7 +43,7 @@ MUTATIONS: Final = (
         SERVICE,
         "        pending.settle()\n        return pending.future\n",
         "        pending.settle()\n        return None\n",
-        first=70,
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "send writes to no copy",
@@ -83,7 +83,7 @@ MUTATIONS: Final = (
         OWNERSHIP,
         "            self.replica.forget_operation(operation.id)\n",
         "            pass\n",
-        "tests/integration/test_campaign.py",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "count a joining copy that missed a write",
@@ -142,7 +142,7 @@ MUTATIONS: Final = (
         COORDINATOR,
         "            if owner in (target[0], self._released.get(partition)) or owner != serving:\n",
         "            if owner:\n",
-        first=56,
+        "tests/unit/cluster/partitions",
     ),
     Mutation(
         "keep the epoch when the owner changes",
@@ -155,7 +155,7 @@ MUTATIONS: Final = (
         TABLE,
         " | xxh32_intdigest(table.coordinator.encode()) >> 12",
         "",
-        first=13,
+        "tests/unit/cluster/partitions",
     ),
     Mutation(
         "trust copies of the other side of a split",
@@ -233,7 +233,7 @@ MUTATIONS: Final = (
         REPAIR,
         "            await _event_or_timeout(self._offers_due, OFFER_INTERVAL)\n",
         "            await self._offers_due.wait()\n",
-        "tests/integration/test_campaign.py",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "never compare copies in the background",
@@ -247,7 +247,7 @@ MUTATIONS: Final = (
         "cluster/node.py",
         "        while self._remaining() and self._has_successor()",
         "        while False and self._has_successor()",
-        first=56,
+        "tests/integration/test_leave.py",
     ),
     Mutation(
         "lose a refutation",

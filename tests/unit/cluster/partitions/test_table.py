@@ -16,6 +16,7 @@ from cache.cluster.partitions.table import (
     Table,
     TableVersion,
     empty_table,
+    epoch_of,
     map_seed,
     partition_of,
 )
@@ -172,3 +173,16 @@ def test_maps_spread_equal_keys_differently() -> None:
 
     assert sum(x == y for x, y in zip(*placed, strict=True)) < 20
     assert all(len(dict.fromkeys(column)) > 250 for column in placed)
+
+
+def test_two_coordinators_never_begin_the_same_epoch() -> None:
+    """Both sides of a split make a table of the same version."""
+    assert epoch_of(TableVersion(7, A)) != epoch_of(TableVersion(7, B))
+
+
+def test_epochs_rise_with_the_version_whoever_makes_it() -> None:
+    """A fencing token only rises."""
+    makers = [A, B, C, A, C, B]
+    epochs = [epoch_of(TableVersion(version, maker)) for version, maker in enumerate(makers)]
+
+    assert sorted(set(epochs)) == epochs
