@@ -1,11 +1,13 @@
 """Keys and values to bytes and back. No pickle: decoding never runs code.
 
 A key is one tag byte (`s` text, `b` bytes, `i` whole number) and its canonical form. A value is one
-tag byte: 0 and the bytes themselves, untouched, or 1 and MessagePack.
+tag byte: 0 and the bytes themselves, untouched, or 1 and MessagePack. A value with tags is 2, the length of
+the tags in two bytes, the tags as MessagePack, and then the value as above.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgpack
@@ -14,6 +16,8 @@ from cache.errors import CodecError
 
 RAW: Final = b"\x00"
 PACKED: Final = b"\x01"
+TAGGED: Final = b"\x02"
+TAGS_LENGTH_BYTES: Final = 2
 DEPTH_MAX: Final = 100
 """Levels of lists and maps inside one value."""
 
@@ -74,12 +78,16 @@ def _whole_number(body: bytes) -> int:
         raise CodecError("damaged key: too many digits") from error
 
 
-def encode_value(value: object) -> bytes:
-    """Return the bytes of a value.
+def encode_value(value: object, tags: Sequence[str] = ()) -> bytes:
+    """Return the bytes of a value with its tags.
 
     Raises:
         CodecError: the value (or something inside it, named by its path) cannot be stored.
     """
+    if tags:
+        packed_tags: bytes = msgpack.packb(list(tags))
+        head = TAGGED + len(packed_tags).to_bytes(TAGS_LENGTH_BYTES, "big")
+        return head + packed_tags + encode_value(value)
     if type(value) is bytes:
         return RAW + value
     try:
@@ -97,12 +105,48 @@ def decode_value(encoded: bytes) -> object:
     """
     if encoded[:1] == RAW:
         return encoded[1:]
+    if encoded[:1] == TAGGED:
+        return decode_value(_split(encoded)[1])
     try:
         if encoded[:1] == PACKED:
             return _unpack(encoded[1:])
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise CodecError(f"damaged value: {error}") from error
     raise CodecError("damaged value: unknown tag")
+
+
+def tags_of(encoded: bytes) -> list[str]:
+    """Return the tags of a value.
+
+    Raises:
+        CodecError: the bytes are no encoded value.
+    """
+    if encoded[:1] != TAGGED:
+        return []
+    try:
+        tags: object = msgpack.unpackb(_split(encoded)[0])
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise CodecError(f"damaged tags: {error}") from error
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise CodecError("damaged tags: no list of texts")
+    return tags
+
+
+def with_tags_of(held: bytes, encoded: bytes) -> bytes:
+    """Return an encoded value without tags, with those of the value `held`."""
+    if held[:1] != TAGGED:
+        return encoded
+    tags, _ = _split(held)
+    return held[: 1 + TAGS_LENGTH_BYTES] + tags + encoded
+
+
+def _split(encoded: bytes) -> tuple[bytes, bytes]:
+    """Return tags and value of the bytes of a value with tags."""
+    start = 1 + TAGS_LENGTH_BYTES
+    end = start + int.from_bytes(encoded[1:start], "big")
+    if end >= len(encoded) or encoded[end : end + 1] == TAGGED:
+        raise CodecError("damaged value: its tags do not end")
+    return encoded[start:end], encoded[end:]
 
 
 def _unpack(packed: bytes) -> object:

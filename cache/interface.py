@@ -8,27 +8,18 @@ Keys are `str`, `bytes` or `int`; a stored None is a value; `ttl` is seconds, a 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
-from cache.codec import decode_key, encode_key
 from cache.durations import DEFAULT, Default, parse_ttl
-from cache.errors import ConfigError, WrongTypeError
+from cache.errors import ConfigError
+from cache.flights import Factory
+from cache.keys import K, Key, Ttl, check_plain_key, has_prefix
 
 V = TypeVar("V")
 D = TypeVar("D")
-
-Key = str | bytes | int
-K = TypeVar("K", bound=Key)
-Ttl = float | timedelta | str | None | Default
-"""Seconds, `timedelta`, text such as "1h30m", None for never, or `DEFAULT` for the cache's own."""
-
-
-INT64_MIN: Final = -(2**63)
-INT64_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,39 +44,13 @@ class CacheStats:
     """Bytes held, as the cache weighs them."""
 
 
-def check_plain_key(key: Key) -> Key:
-    """Return `key` as exactly `str`, `bytes` or `int`; True is no spelling of 1.
+@dataclass(frozen=True, slots=True)
+class CacheEntry(Generic[V]):
+    """A value and how long it lives on."""
 
-    Raises:
-        CodecError: the key is of another type.
-    """
-    kind = type(key)
-    if kind is str or kind is bytes or kind is int:
-        return key
-    return decode_key(encode_key(key))
-
-
-def has_prefix(key: Key, prefix: str) -> bool:
-    """Return whether `scan(prefix=prefix)` yields `key`; an `int` begins with no text but ""."""
-    if not prefix:
-        return True
-    if isinstance(key, str):
-        return key.startswith(prefix)
-    return isinstance(key, bytes) and key.startswith(prefix.encode())
-
-
-def add_whole(start: object, delta: int) -> int:
-    """Return the sum of two whole numbers, as `incr` of every cache does.
-
-    Raises:
-        WrongTypeError: `start` is something else, or the sum leaves 64 bits.
-    """
-    if not isinstance(start, int) or isinstance(start, bool):
-        raise WrongTypeError(f"incr needs a whole number, the key holds {type(start).__name__}")
-    total = start + delta
-    if not INT64_MIN <= total <= INT64_MAX:
-        raise WrongTypeError("incr would leave the range of 64-bit integers; nothing was changed")
-    return total
+    value: V
+    ttl: float
+    """Seconds left; `math.inf` without end."""
 
 
 class Cache(ABC, Generic[V]):
@@ -113,6 +78,10 @@ class Cache(ABC, Generic[V]):
         """Return the value of `key`, or `default`. A stored None is a value: see `exists`."""
 
     @abstractmethod
+    async def get_entry(self, key: Key) -> CacheEntry[V] | None:
+        """Return the value of `key` with the seconds it has left, None if it is absent."""
+
+    @abstractmethod
     async def exists(self, key: Key) -> bool:
         """Return whether `key` is present (also when its value is None)."""
 
@@ -123,15 +92,21 @@ class Cache(ABC, Generic[V]):
     # -- one key, write ----------------------------------------------------------------------
 
     @abstractmethod
-    async def set(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> None:
-        """Store `value`, replacing what was there, its time to live included."""
+    async def set(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> None:
+        """Store `value`, replacing what was there, its time to live and its tags included."""
 
     @abstractmethod
-    async def add(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> bool:
+    async def add(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> bool:
         """Store `value` only if `key` is absent; return whether it was."""
 
     @abstractmethod
-    async def replace(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> bool:
+    async def replace(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> bool:
         """Store `value` only if `key` is present; return whether it was."""
 
     @abstractmethod
@@ -170,14 +145,27 @@ class Cache(ABC, Generic[V]):
 
     @abstractmethod
     async def get_or_set(
-        self, key: Key, factory: Callable[[], Awaitable[V] | V], *, ttl: Ttl = DEFAULT
+        self,
+        key: Key,
+        factory: Factory[V],
+        *,
+        ttl: Ttl = DEFAULT,
+        tags: Iterable[str] = (),
+        min_ttl: float = 0.0,
     ) -> V:
         """Return the value of `key`; if it is absent, what `factory` makes, and store that.
 
-        Of many callers in this process one runs `factory` (sync or async), in a task of its own. A caller
-        that is cancelled leaves the others waiting; the last one to leave cancels the load. An error
-        reaches every waiting caller and is not stored. A write of the key while it is loaded wins: the
-        loaded value is returned to those who wait, not stored.
+        Of many callers one runs `factory` (sync or async), in a task of its own. A caller that is cancelled
+        leaves the others waiting; the last one to leave cancels the load. An error reaches every waiting
+        caller and is not stored. A write of the key while it is loaded wins, and so does an
+        invalidation of one of the tags: the loaded value is returned to those who wait, not stored.
+
+        Args:
+            key: what to look up.
+            factory: makes the value; it may return `Loaded` to say how to keep it.
+            ttl: time to live of what was made.
+            tags: its tags, see `invalidate_tags`.
+            min_ttl: a value with fewer seconds left counts as absent, and is replaced.
         """
 
     # -- many keys ---------------------------------------------------------------------------
@@ -187,7 +175,9 @@ class Cache(ABC, Generic[V]):
         """Return the values of those `keys` that are present."""
 
     @abstractmethod
-    async def set_many(self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT) -> None:
+    async def set_many(
+        self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> None:
         """Store all `items`."""
 
     @abstractmethod
@@ -210,6 +200,14 @@ class Cache(ABC, Generic[V]):
     @abstractmethod
     async def clear(self) -> int:
         """Remove every key that is present now; return how many."""
+
+    @abstractmethod
+    async def invalidate_tags(self, *tags: str) -> int:
+        """Remove every key that bears one of `tags`; return how many.
+
+        Complete: a value that is being loaded meanwhile with such a tag is not stored. Namespaces of a
+        cache share its tags.
+        """
 
     @abstractmethod
     def stats(self) -> CacheStats:
@@ -281,6 +279,10 @@ class NamespacedCache(Cache[V]):
         """Return the value of `key`, or `default`."""
         return await self._cache.get(self._outer(key), default)
 
+    async def get_entry(self, key: Key) -> CacheEntry[V] | None:
+        """Return the value of `key` with the seconds it has left."""
+        return await self._cache.get_entry(self._outer(key))
+
     async def exists(self, key: Key) -> bool:
         """Return whether `key` is present."""
         return await self._cache.exists(self._outer(key))
@@ -289,17 +291,23 @@ class NamespacedCache(Cache[V]):
         """Return the seconds `key` has left."""
         return await self._cache.ttl(self._outer(key))
 
-    async def set(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> None:
+    async def set(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> None:
         """Store `value`."""
-        await self._cache.set(self._outer(key), value, ttl=self._or_own(ttl))
+        await self._cache.set(self._outer(key), value, ttl=self._or_own(ttl), tags=tags)
 
-    async def add(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> bool:
+    async def add(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> bool:
         """Store `value` only if `key` is absent."""
-        return await self._cache.add(self._outer(key), value, ttl=self._or_own(ttl))
+        return await self._cache.add(self._outer(key), value, ttl=self._or_own(ttl), tags=tags)
 
-    async def replace(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> bool:
+    async def replace(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> bool:
         """Store `value` only if `key` is present."""
-        return await self._cache.replace(self._outer(key), value, ttl=self._or_own(ttl))
+        return await self._cache.replace(self._outer(key), value, ttl=self._or_own(ttl), tags=tags)
 
     async def delete(self, key: Key) -> bool:
         """Remove `key`."""
@@ -327,10 +335,17 @@ class NamespacedCache(Cache[V]):
         return await self._cache.incr(self._outer(key), delta, initial=initial, ttl=own)
 
     async def get_or_set(
-        self, key: Key, factory: Callable[[], Awaitable[V] | V], *, ttl: Ttl = DEFAULT
+        self,
+        key: Key,
+        factory: Factory[V],
+        *,
+        ttl: Ttl = DEFAULT,
+        tags: Iterable[str] = (),
+        min_ttl: float = 0.0,
     ) -> V:
         """Return the value of `key`, or make and store it."""
-        return await self._cache.get_or_set(self._outer(key), factory, ttl=self._or_own(ttl))
+        outer, own = self._outer(key), self._or_own(ttl)
+        return await self._cache.get_or_set(outer, factory, ttl=own, tags=tags, min_ttl=min_ttl)
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values of those `keys` that are present."""
@@ -338,10 +353,12 @@ class NamespacedCache(Cache[V]):
         found: dict[Any, V] = await self._cache.get_many(outer)  # Any: K does not fit K here
         return {outer[key]: value for key, value in found.items()}
 
-    async def set_many(self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT) -> None:
+    async def set_many(
+        self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> None:
         """Store all `items`."""
         outer = {self._outer(key): value for key, value in items.items()}
-        await self._cache.set_many(outer, ttl=self._or_own(ttl))
+        await self._cache.set_many(outer, ttl=self._or_own(ttl), tags=tags)
 
     async def delete_many(self, keys: Iterable[K]) -> int:
         """Remove `keys`; return how many were present."""
@@ -362,6 +379,10 @@ class NamespacedCache(Cache[V]):
         """Remove every key of this namespace; takes a scan."""
         self._outdate_loads("")
         return await self.delete_many([key async for key in self.scan()])
+
+    async def invalidate_tags(self, *tags: str) -> int:
+        """Remove every key of the whole cache that bears one of `tags`."""
+        return await self._cache.invalidate_tags(*tags)
 
     def _outdate_loads(self, prefix: str) -> None:
         self._cache._outdate_loads(self._prefix + prefix)

@@ -8,19 +8,20 @@ loop, or one thread, at a time: there are no locks.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 import sys
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from copy import deepcopy
 from random import Random
-from typing import Any, Final, Generic, Literal, TypeVar, cast, overload
+from typing import Any, Final, Literal, TypeVar, cast, overload
 
 from cache.clock import Clock, SystemClock
 from cache.durations import DEFAULT, Default, parse_ttl
-from cache.errors import CacheError, ClosedError, ConfigError
-from cache.interface import Cache, CacheStats, K, Key, Ttl, add_whole, check_plain_key, has_prefix
+from cache.errors import ClosedError, ConfigError
+from cache.flights import Factory, Flight, Loaded, SingleFlight
+from cache.interface import Cache, CacheEntry, CacheStats
+from cache.keys import K, Key, Ttl, add_whole, check_plain_key, check_tags, has_prefix
 from cache.local.eviction import POLICIES
 from cache.local.store import Entry, Store
 
@@ -31,110 +32,6 @@ PolicyName = Literal["s3fifo", "lru", "wtinylfu"]
 
 SWEEP_INTERVAL: Final = 1.0
 """Seconds between two looks at the wheel while nobody uses the cache: the width of its buckets."""
-
-
-class _Flight(Generic[V]):
-    """One load and how many wait for it."""
-
-    __slots__ = ("is_outdated", "task", "waiter_count")
-
-    def __init__(self) -> None:
-        self.task: asyncio.Task[V]  # set by whoever makes it, before anything can look
-        self.waiter_count = 0
-        self.is_outdated = False
-
-
-class SingleFlight(Generic[V]):
-    """Lets callers that want the same key at the same time share one load.
-
-    A load belongs to nobody who waits for it: it runs in a task of its own, which ends with its load, with
-    the last caller that waits, or with `close`.
-    """
-
-    def __init__(self) -> None:
-        self.loading: dict[Key, _Flight[V]] = {}  # that a caller may still join
-        self._tasks: dict[asyncio.Task[V], None] = {}  # also those of outdated loads
-        self._closed = False
-
-    async def run(
-        self,
-        key: Key,
-        factory: Callable[[], Awaitable[V] | V],
-        keep: Callable[[V], object],
-    ) -> V:
-        """Return what the load of `key` makes; `keep` gets it first, unless the key was written meanwhile.
-
-        Raises:
-            ClosedError: `close` came first.
-            CacheError: the load cancelled itself.
-        """
-        flight = self.loading.get(key)
-        if flight is None:
-            flight = self.loading[key] = self._start(key, factory, keep)
-        flight.waiter_count += 1
-        try:
-            return await asyncio.shield(flight.task)
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if flight.task.cancelled() and current is not None and not current.cancelling():
-                if self._closed:
-                    raise ClosedError("the cache was closed during the load") from None
-                raise CacheError("the load was cancelled from inside; nothing stored") from None
-            raise
-        finally:
-            flight.waiter_count -= 1
-            if flight.waiter_count == 0 and not flight.task.done():
-                self._part(key, flight)  # Who comes now must not join a load that is being ended.
-                flight.task.cancel()
-
-    def _start(
-        self, key: Key, factory: Callable[[], Awaitable[V] | V], keep: Callable[[V], object]
-    ) -> _Flight[V]:
-        flight: _Flight[V] = _Flight()
-
-        async def load() -> V:
-            try:
-                made = factory()
-                value = cast(V, await made if inspect.isawaitable(made) else made)  # by the test
-                if not flight.is_outdated and not self._closed:
-                    self._part(key, flight)  # `keep` writes the key: that outdates others only.
-                    keep(value)
-                return value
-            finally:
-                self._part(key, flight)
-
-        flight.task = asyncio.get_running_loop().create_task(load(), name="cache.load")
-        self._tasks[flight.task] = None
-        flight.task.add_done_callback(self._ended)
-        return flight
-
-    def _part(self, key: Key, flight: _Flight[V]) -> None:
-        if self.loading.get(key) is flight:
-            del self.loading[key]
-
-    def _ended(self, task: asyncio.Task[V]) -> None:
-        del self._tasks[task]
-
-    def outdate(self, key: Key) -> None:
-        """Say that a key was written: its load still serves those who wait, but is not stored."""
-        if flight := self.loading.pop(key, None):
-            flight.is_outdated = True
-
-    def outdate_all(self, prefix: str = "") -> None:
-        """Say that every key with this prefix was written."""
-        for key in tuple(self.loading):
-            if has_prefix(key, prefix):
-                self.outdate(key)
-
-    async def close(self) -> None:
-        """Cancel every load and wait until all have ended; idempotent."""
-        self._closed = True
-        current = asyncio.current_task()
-        while tasks := [task for task in self._tasks if task is not current]:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await asyncio.sleep(0)  # Let `_ended` see them.
 
 
 class LocalCache(Cache[V]):
@@ -298,6 +195,16 @@ class LocalCache(Cache[V]):
         """Return the value of `key`, or `default`; never waits."""
         return self.get_nowait(key, default)
 
+    async def get_entry(self, key: Key) -> CacheEntry[V] | None:
+        """Return the value of `key` with the seconds it has left; a use of it."""
+        now = self._now()
+        key = check_plain_key(key)
+        ends_at = self._store.ends_at(key, now)
+        entry = self._store.get(key, now)
+        if entry is None or ends_at is None:
+            return None
+        return CacheEntry(self._out(entry), ends_at - now)
+
     async def exists(self, key: Key) -> bool:
         """Return whether `key` is present; not a use of it."""
         now = self._now()
@@ -315,33 +222,43 @@ class LocalCache(Cache[V]):
         seconds = self._ttl if isinstance(ttl, Default) else parse_ttl(ttl)
         return self._store.expires_at(seconds, now)
 
-    def _put(self, key: Key, value: V, expires_at: float, now: float) -> None:
+    def _put(
+        self, key: Key, value: V, expires_at: float, now: float, tags: tuple[str, ...] = ()
+    ) -> None:
         """Store under a plain key; every value comes in through here."""
         if self._flights.loading:
             self._flights.outdate(key)
         kept = deepcopy(value) if self._copy else value
-        self._store.put(key, kept, expires_at=expires_at, now=now)
+        self._store.put(key, kept, expires_at=expires_at, now=now, tags=tags)
 
-    async def set(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> None:
-        """Store `value`, replacing what was there, its time to live included."""
+    async def set(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> None:
+        """Store `value`, replacing what was there, its time to live and its tags included."""
         now = self._now()
-        self._put(check_plain_key(key), value, self._expires_at(ttl, now), now)
+        bears = check_tags(tags) if tags else ()
+        self._put(check_plain_key(key), value, self._expires_at(ttl, now), now, bears)
 
-    async def add(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> bool:
+    async def add(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> bool:
         """Store `value` only if `key` is absent; return whether it was."""
-        return self._put_if(key, value, ttl, present=False)
+        return self._put_if(key, value, ttl, tags, present=False)
 
-    async def replace(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> bool:
+    async def replace(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> bool:
         """Store `value` only if `key` is present; return whether it was."""
-        return self._put_if(key, value, ttl, present=True)
+        return self._put_if(key, value, ttl, tags, present=True)
 
-    def _put_if(self, key: Key, value: V, ttl: Ttl, *, present: bool) -> bool:
+    def _put_if(self, key: Key, value: V, ttl: Ttl, tags: Iterable[str], *, present: bool) -> bool:
         now = self._now()
+        bears = check_tags(tags)
         key = check_plain_key(key)
         expires_at = self._expires_at(ttl, now)
         if (self._store.peek(key, now) is not None) is not present:
             return False
-        self._put(key, value, expires_at, now)
+        self._put(key, value, expires_at, now, bears)
         return True
 
     async def delete(self, key: Key) -> bool:
@@ -381,23 +298,36 @@ class LocalCache(Cache[V]):
         entry = self._store.peek(key, now)
         total = add_whole(initial if entry is None else entry[0], delta)
         expires_at = fresh_expires_at if entry is None else entry[1]
-        self._put(key, cast(V, total), expires_at, now)  # V of a cache of counters has int
+        # V of a cache of counters has int.
+        self._put(key, cast(V, total), expires_at, now, self._store.tags(key))
         return total
 
     async def get_or_set(
-        self, key: Key, factory: Callable[[], Awaitable[V] | V], *, ttl: Ttl = DEFAULT
+        self,
+        key: Key,
+        factory: Factory[V],
+        *,
+        ttl: Ttl = DEFAULT,
+        tags: Iterable[str] = (),
+        min_ttl: float = 0.0,
     ) -> V:
         """Return the value of `key`; if it is absent, what `factory` makes, and store that."""
         now = self._now()
         key = check_plain_key(key)
+        bears = check_tags(tags)
         seconds = self._ttl if isinstance(ttl, Default) else parse_ttl(ttl)
-        entry = self._store.get(key, now)
-        if entry is not None:
-            return self._out(entry)
+        ends_at = self._store.ends_at(key, now) if min_ttl > 0 else math.inf
+        if ends_at is not None and ends_at - now >= min_ttl:
+            entry = self._store.get(key, now)
+            if entry is not None:
+                return self._out(entry)
 
-        def keep(value: V) -> None:
+        def keep(loaded: Loaded[V], flight: Flight[V]) -> None:
             now = self._now()  # The load took a while.
-            self._put(key, value, self._store.expires_at(seconds, now), now)
+            own = seconds if isinstance(loaded.ttl, Default) else parse_ttl(loaded.ttl)
+            all_tags = check_tags((*bears, *loaded.tags))
+            if loaded.store and flight.may_keep(all_tags):
+                self._put(key, loaded.value, self._store.expires_at(own, now), now, all_tags)
 
         value = await self._flights.run(key, factory, keep)
         return deepcopy(value) if self._copy else value
@@ -410,13 +340,16 @@ class LocalCache(Cache[V]):
         found = ((key, self.get_nowait(key, missing)) for key in keys)
         return {key: value for key, value in found if value is not missing}
 
-    async def set_many(self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT) -> None:
+    async def set_many(
+        self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> None:
         """Store all `items`, or none if a key or the time to live is refused."""
         now = self._now()
         plain = [(check_plain_key(key), value) for key, value in items.items()]
         seconds = self._ttl if isinstance(ttl, Default) else parse_ttl(ttl)
+        bears = check_tags(tags)
         for key, value in plain:
-            self._put(key, value, self._store.expires_at(seconds, now), now)
+            self._put(key, value, self._store.expires_at(seconds, now), now, bears)
 
     async def delete_many(self, keys: Iterable[K]) -> int:
         """Remove `keys`; return how many were present."""
@@ -441,6 +374,14 @@ class LocalCache(Cache[V]):
         now = self._now()
         self._flights.outdate_all()
         return self._store.clear(now)
+
+    async def invalidate_tags(self, *tags: str) -> int:
+        """Remove every key that bears one of `tags`; return how many."""
+        now = self._now()
+        bears = check_tags(tags)
+        self._flights.invalidate(bears)
+        keys = [key for tag in bears for key in self._store.tagged(tag)]
+        return sum([self._store.delete(key, now) is not None for key in keys])
 
     def _outdate_loads(self, prefix: str) -> None:
         self._flights.outdate_all(prefix)

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from cache.interface import Key
+from cache.keys import Key
 
 COUNT_MASK: Final = 3
 """The bits of a mark that count hits."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TypeVar, overload
 
 from cache.durations import DEFAULT, Default, parse_ttl
 from cache.errors import ClosedError
-from cache.interface import Cache, CacheStats, K, Key, Ttl, add_whole, check_plain_key
-from cache.local.cache import SingleFlight
+from cache.flights import Factory, Flight, Loaded, SingleFlight
+from cache.interface import Cache, CacheEntry, CacheStats
+from cache.keys import K, Key, Ttl, add_whole, check_plain_key, check_tags
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -30,10 +31,11 @@ class NullCache(Cache[V]):
     def __repr__(self) -> str:
         return f"<NullCache {'closed' if self._closed else 'open'}>"
 
-    def _check(self, key: Key, ttl: Ttl = DEFAULT) -> None:
+    def _check(self, key: Key, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()) -> None:
         if self._closed:
             raise ClosedError("this cache was closed")
         check_plain_key(key)
+        check_tags(tags)
         if not isinstance(ttl, Default):
             parse_ttl(ttl)
 
@@ -47,6 +49,12 @@ class NullCache(Cache[V]):
         self._misses += 1
         return default
 
+    async def get_entry(self, key: Key) -> CacheEntry[V] | None:
+        """Return None."""
+        self._check(key)
+        self._misses += 1
+        return None
+
     async def exists(self, key: Key) -> bool:
         """Return False."""
         self._check(key)
@@ -57,18 +65,24 @@ class NullCache(Cache[V]):
         self._check(key)
         return None
 
-    async def set(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> None:
+    async def set(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> None:
         """Forget `value`."""
-        await self.set_many({key: value}, ttl=ttl)
+        await self.set_many({key: value}, ttl=ttl, tags=tags)
 
-    async def add(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> bool:
+    async def add(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> bool:
         """Forget `value`; return True, as the key was absent."""
-        await self.set(key, value, ttl=ttl)
+        await self.set(key, value, ttl=ttl, tags=tags)
         return True
 
-    async def replace(self, key: Key, value: V, *, ttl: Ttl = DEFAULT) -> bool:
+    async def replace(
+        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> bool:
         """Return False."""
-        self._check(key, ttl)
+        self._check(key, ttl, tags)
         return False
 
     async def delete(self, key: Key) -> bool:
@@ -101,14 +115,20 @@ class NullCache(Cache[V]):
         return add_whole(initial, delta)
 
     async def get_or_set(
-        self, key: Key, factory: Callable[[], Awaitable[V] | V], *, ttl: Ttl = DEFAULT
+        self,
+        key: Key,
+        factory: Factory[V],
+        *,
+        ttl: Ttl = DEFAULT,
+        tags: Iterable[str] = (),
+        min_ttl: float = 0.0,
     ) -> V:
         """Return what `factory` makes; callers at the same time share one load."""
-        self._check(key, ttl)
+        self._check(key, ttl, tags)
         self._misses += 1
         return await self._flights.run(check_plain_key(key), factory, self._forget)
 
-    def _forget(self, value: V) -> None:
+    def _forget(self, loaded: Loaded[V], flight: Flight[V]) -> None:
         self._sets += 1
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
@@ -118,10 +138,12 @@ class NullCache(Cache[V]):
             self._misses += 1
         return {}
 
-    async def set_many(self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT) -> None:
+    async def set_many(
+        self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
+    ) -> None:
         """Forget all `items`."""
         for key in items:
-            self._check(key, ttl)
+            self._check(key, ttl, tags)
             self._flights.outdate(check_plain_key(key))
             self._sets += 1
 
@@ -148,6 +170,12 @@ class NullCache(Cache[V]):
         """Return 0."""
         self._check("")
         self._flights.outdate_all()
+        return 0
+
+    async def invalidate_tags(self, *tags: str) -> int:
+        """Return 0."""
+        self._check("", tags=tags)
+        self._flights.invalidate(tags)
         return 0
 
     def _outdate_loads(self, prefix: str) -> None:

@@ -24,7 +24,7 @@ from random import Random
 from typing import Final, Generic, TypeVar
 
 from cache.codec import encode_key
-from cache.interface import Key
+from cache.keys import Key
 from cache.local.eviction import Policy
 
 V = TypeVar("V")
@@ -105,6 +105,8 @@ class Store(Generic[V]):
         "_policy",
         "_rng",
         "_shared_weights",
+        "_tagged",
+        "_tags",
         "_used_at",
         "_weigh",
         "_wheel",
@@ -146,6 +148,8 @@ class Store(Generic[V]):
         self.entries.clear()  # The same dict: the fast path of `LocalCache` holds it.
         self.size_bytes = 0
         self._wheel = Wheel()
+        self._tags: dict[Key, tuple[str, ...]] = {}  # of the keys that have some
+        self._tagged: dict[str, dict[Key, None]] = {}  # the other way round
         self._used_at: dict[Key, float] = {}  # only with max_idle
         self._armed: dict[Key, int] = {}  # only with max_idle: the bucket that counts
 
@@ -194,7 +198,14 @@ class Store(Generic[V]):
         return self._deadline[2]
 
     def put(
-        self, key: Key, value: V, *, expires_at: float, now: float, value_bytes: int | None = None
+        self,
+        key: Key,
+        value: V,
+        *,
+        expires_at: float,
+        now: float,
+        tags: tuple[str, ...] = (),
+        value_bytes: int | None = None,
     ) -> None:
         """Store a value, making room for it; one that is over `max_bytes` alone is not kept.
 
@@ -219,6 +230,8 @@ class Store(Generic[V]):
         else:
             self.size_bytes += weight - old[2]
             self._policy.record(key)
+        if tags or self._tags:
+            self._tag(key, tags)
         if expires_at != math.inf or self._max_idle is not None:
             self._arm(key, expires_at, None if old is None else old[1], now)
         if len(entries) > self._max_entries or self.size_bytes > self._max_bytes:
@@ -243,6 +256,26 @@ class Store(Generic[V]):
         self.entries[key] = (entry[0], expires_at, entry[2])
         self._arm(key, expires_at, entry[1], now)
         return True
+
+    def _tag(self, key: Key, tags: tuple[str, ...]) -> None:
+        """Give a key these tags instead of those it had."""
+        for tag in self._tags.pop(key, ()):
+            keys = self._tagged[tag]
+            del keys[key]
+            if not keys:
+                del self._tagged[tag]
+        if tags:
+            self._tags[key] = tags
+            for tag in tags:
+                self._tagged.setdefault(tag, {})[key] = None
+
+    def tags(self, key: Key) -> tuple[str, ...]:
+        """Return the tags of a key."""
+        return self._tags.get(key, ())
+
+    def tagged(self, tag: str) -> tuple[Key, ...]:
+        """Return the keys that bear a tag, ended ones included."""
+        return tuple(self._tagged.get(tag, ()))
 
     def delete(self, key: Key, now: float) -> Entry[V] | None:
         """Remove a key; return what it held, or None."""
@@ -272,6 +305,8 @@ class Store(Generic[V]):
     def _drop(self, key: Key, entry: Entry[V]) -> None:
         del self.entries[key]
         self.size_bytes -= entry[2]
+        if self._tags:
+            self._tag(key, ())
         if self._max_idle is not None:
             del self._used_at[key]
             del self._armed[key]

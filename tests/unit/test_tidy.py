@@ -34,6 +34,8 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.durations": GROUND,
     "cache.metrics": GROUND,
     "cache.interface": GROUND,
+    "cache.keys": GROUND,
+    "cache.flights": GROUND,
     "cache.local": BLOCKS,
     "cache.storage": BLOCKS,
     "cache.cluster.ids": BLOCKS,
@@ -89,6 +91,9 @@ SERVICE_ORDER: Final = (
 """Each may import those before it, never those after it."""
 
 PURE: Final = (
+    "cache.codec",
+    "cache.durations",
+    "cache.keys",
     "cache.cluster.hlc",
     "cache.cluster.ids",
     "cache.cluster.machine",
@@ -123,7 +128,7 @@ IMPURE_IMPORTS: Final = frozenset(
 
 TASK_MAKERS: Final[Mapping[str, str]] = {
     "cache.cluster.scope": "every other task is made by Scope.spawn",
-    "cache.local.cache": "a load outlives the caller that started it; close() ends them all",
+    "cache.flights": "a load outlives the caller that started it; close() ends them all",
     "cache.testing.sim.world": "tasks of simulated processes are ended by the world",
 }
 """Modules that may create tasks outside a TaskGroup, each with its reason."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.interface import Key
+from cache.keys import Key
 from cache.local.eviction import GONE_MIN, POLICIES, Lru, Policy, S3Fifo, TinyLfu
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import CodecError
-from cache.interface import Key
+from cache.keys import Key
 from cache.local.eviction import POLICIES, Lru
 from cache.local.store import STALE_MIN, Store, key_bytes
 
