@@ -33,6 +33,7 @@ def members(*, as_json: bool, target: Target) -> None:
         table.add_column(heading, no_wrap=True)
     for heading in ("owned", "copies"):
         table.add_column(heading, justify="right")
+    table.add_column("lag", justify="right")
     table.add_column("zone/host")
     for row in rows:
         table.add_row(
@@ -42,6 +43,7 @@ def members(*, as_json: bool, target: Target) -> None:
             "coordinator" if row["is_coordinator"] else "",
             str(row["owned"]),
             str(row["copies"]),
+            f"{row['lag']:.1f} s" if row["lag"] else "",
             "/".join(part for part in (row["zone"], row["host"]) if part),
         )
     Console().print(table)

@@ -18,8 +18,8 @@ from cache.cli.inspecting import describe_receipt
 from cache.cli.outcome import INTERRUPTED, NOT_FOUND, OK, fail
 from cache.cluster import ClusterConfig, DistributedMap, Node
 from cache.cluster.scope import Scope
-from cache.cluster.structures.map import Ttl
 from cache.durations import DEFAULT
+from cache.keys import Ttl
 
 STDIN: Final = 0
 
@@ -31,10 +31,11 @@ class ServedNode(Node):
         super().__init__(config)
         self._map_ttls = dict(map_ttls)
 
-    def map(self, name: str, *, ttl: Ttl = DEFAULT) -> DistributedMap[Any]:
+    def map(self, name: str, *, ttl: Ttl = DEFAULT, **options: Any) -> DistributedMap[Any]:
         """Return the map; its default is that of the command line unless `ttl` says otherwise."""
-        # Any: values of any type, as in `Node.map`.
-        return super().map(name, ttl=self._map_ttls.get(name, DEFAULT) if ttl is DEFAULT else ttl)
+        # Any: values and options as in `Node.map`.
+        default = self._map_ttls.get(name, DEFAULT)
+        return super().map(name, ttl=default if ttl is DEFAULT else ttl, **options)
 
 
 class NodeProcess:

@@ -163,6 +163,7 @@ class Inspection:
                 "address": member.address,
                 "state": member.state.name.lower(),
                 "leaving": member.leaving,
+                "lag": member.lag,
                 "seniority": member.seniority,
                 "owned": sum(row.owner == member.id for row in rows),
                 "copies": sum(member.id in row.replicas for row in rows),

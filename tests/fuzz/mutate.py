@@ -202,7 +202,7 @@ class PacketMutation:
     def _renumber(self, body: bytes) -> bytes:
         try:
             tree = msgspec.msgpack.decode(body)
-            if isinstance(tree, list) and len(tree) == 3 and isinstance(tree[2], int):
+            if isinstance(tree, list) and len(tree) == 4 and isinstance(tree[2], int):
                 self._number += 1
                 tree[2] = self._number
                 return msgspec.msgpack.encode(tree)

@@ -30,12 +30,12 @@ MEMBERS = [
     {
         "id": "ada#1", "name": "ada", "address": "10.0.0.1:7400", "state": "alive",
         "leaving": False, "seniority": 1, "owned": 600, "copies": 1024, "zone": "z1",
-        "host": "h1", "tags": {}, "is_coordinator": True,
+        "host": "h1", "tags": {}, "is_coordinator": True, "lag": 0.0,
     },
     {
         "id": "bob#1", "name": "bob", "address": "10.0.0.2:7400", "state": "suspect",
         "leaving": True, "seniority": 2, "owned": 424, "copies": 1024, "zone": None,
-        "host": None, "tags": {}, "is_coordinator": False,
+        "host": None, "tags": {}, "is_coordinator": False, "lag": 2.04,
     },
 ]  # fmt: skip
 
@@ -336,7 +336,7 @@ def test_members_shows_a_row_for_each(fake: type[FakeClient]) -> None:
     result = run("members")
 
     assert result.exit_code == 0
-    for text in ("ada", "10.0.0.1:7400", "coordinator", "600", "bob", "leaving", "z1/h1"):
+    for text in ("ada", "10.0.0.1:7400", "coordinator", "600", "bob", "leaving", "z1/h1", "2.0 s"):
         assert text in result.stdout
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
+from xxhash import xxh3_64_intdigest
+
 from cache.cluster.ids import Address, MemberId, member_name
 from cache.cluster.wire.messages import MemberRecord
 
@@ -24,6 +26,9 @@ SENIORITY_MAX: Final = 2**62
 INCARNATION_MAX: Final = 2**62
 """A rumour beyond it is ignored, so that a hostile one cannot exhaust the counter."""
 
+INCARNATION_JUMP_MAX: Final = 2**20
+"""A rumour that raises the incarnation of somebody known by more is ignored: the member itself raises it by
+one, and is forgotten after minutes of silence. So no handful of rumours exhausts the counter."""
 
 DESCRIPTION_BYTES_MAX: Final = 768
 """Bytes of host, zone and tags together; a record has to fit into one packet."""
@@ -54,6 +59,9 @@ class Member:
     host: str | None = None
     zone: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    lag: float = field(default=0.0, compare=False)
+    """Seconds by which its event loop was late at worst in the last minutes, as it told this member itself.
+    An observation, not a part of the record: no rumour carries it."""
 
     @property
     def name(self) -> str:
@@ -165,6 +173,15 @@ class MemberList:
         """Count the members that count, this one included."""
         return len(self._live_others()) + self.local.live
 
+    def count(self, state: MemberState) -> int:
+        """Count the members of whom this is believed, this one included."""
+        return sum(member.state is state for member in self._members.values())
+
+    def namesake(self, member: Member) -> Member | None:
+        """Return another live member of the same name, this one included; None if there is none."""
+        same = (m for m in self._members.values() if m.live and m.name == member.name)
+        return next((m for m in same if m.id != member.id), None)
+
     def at(self, address: Address) -> Member | None:
         """Return the live member that listens at `address`, if another one does."""
         found = (m for m in self._live_others() if m.address == address)
@@ -177,6 +194,8 @@ class MemberList:
             return False
         if known is None or known.state is not member.state:
             self._changed_at[member.id] = now
+        if known is not None and known.lag != member.lag:  # News by others knows nothing of it.
+            member = replace(member, lag=known.lag)
         self._members[member.id] = member
         self._others = self._dead = None
         if member.id == self.local.id:
@@ -224,6 +243,23 @@ class MemberList:
         if excluded:
             eligible = [member for member in eligible if member.id not in excluded]
         return self._rng.sample(eligible, min(count, len(eligible)))
+
+    def hear_lag(self, member: MemberId, seconds: float) -> None:
+        """Note what another member said about its own lag."""
+        known = self._members.get(member)
+        if known is not None and known.lag != seconds and member != self.local.id:
+            self._members[member] = replace(known, lag=seconds)
+            self._others = self._dead = None
+
+    def digest(self) -> int:
+        """Return a hash of who is believed to live: equal views have equal ones, 64 bits.
+
+        Those who are gone do not count: each member forgets them at an instant of its own.
+        """
+        views = sorted(
+            (m.id, m.incarnation, int(m.state)) for m in self._members.values() if m.live
+        )
+        return xxh3_64_intdigest(repr(views).encode())
 
     def set_local(self, **changes: object) -> Member:
         """Change the record of this member and return it."""

@@ -16,6 +16,7 @@ from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import MemberId
 from cache.cluster.membership.broadcasts import Broadcasts, retransmit_limit
 from cache.cluster.membership.members import (
+    INCARNATION_JUMP_MAX,
     INCARNATION_MAX,
     Member,
     MemberList,
@@ -61,6 +62,7 @@ class Book:
         self._codec = codec
         self._refusal_deaths: dict[MemberId, None] = {}
         self._distrusted_until: dict[MemberId, float] = {}
+        self._adopting = False
         self.left = False
 
     @property
@@ -105,6 +107,8 @@ class Book:
 
     def tell(self, member: Member, accuser: MemberId, now: float) -> None:
         """Queue news about a member, and start to tell it at once."""
+        if self._adopting:
+            return
         rumour = Rumour(record=member.to_record(), accuser=accuser)
         if self._codec.size(rumour) > self.part_budget():
             self.outputs.append(Noted("member.record_too_large", member.id))
@@ -124,6 +128,16 @@ class Book:
             return
         self.learn(news, MemberId(rumour.accuser), now)
 
+    def adopt(self, records: Iterable[MemberRecord], now: float) -> None:
+        """Take in the members of the cluster that this one joins, and tell nobody: all know them.
+
+        Told one by one they were three packets each, and each packet of somebody still unknown makes
+        its receiver ask for the whole list (`MembershipService._believable`).
+        """
+        self._adopting = True
+        self.merge(records, now)
+        self._adopting = False
+
     def merge(self, records: Iterable[MemberRecord], now: float) -> None:
         """Take in the full state of another member."""
         for record in records:
@@ -140,6 +154,13 @@ class Book:
             # "independent" accuser of one sick member's suspicion. All exchanges count as one.
             self.learn(news, news.id, now)
 
+    def agrees(self, digest: int) -> bool:
+        """Whether an exchange with a member of that view would bring nothing.
+
+        About a suspect it always does: that the other one suspects it too is a confirmation.
+        """
+        return not self.suspicions and digest == self.members.digest()
+
     def _is_old(self, record: MemberRecord) -> bool:
         """Whether a record says nothing new, as nearly all do: then it need not be taken apart."""
         known = self.members.get(MemberId(record.id))
@@ -151,20 +172,22 @@ class Book:
 
     def learn(self, news: Member, accuser: MemberId, now: float) -> None:
         """Believe `news` if it is later than what is known."""
-        if news.id == self.local.id:
-            self._refute(news, now)
-            return
         known = self.members.get(news.id)
         if known is None:
             if news.live:
                 self._welcome(news, accuser, now)
             return
-        if supersedes(news, known):
+        if news.incarnation - known.incarnation > INCARNATION_JUMP_MAX:
+            self.outputs.append(Noted("member.implausible", news.id))
+            return
+        if news.id == self.local.id:
+            self._refute(news, now)
+        elif supersedes(news, known):
             self._believe(news, known, accuser, now)
         elif news.state is MemberState.SUSPECT and known.state is MemberState.SUSPECT:
             suspicion = self.suspicions.get(news.id)
             same = news.incarnation == known.incarnation
-            if suspicion is not None and same and suspicion.confirm(accuser, now):
+            if suspicion is not None and same and self.confirm(suspicion, accuser, now):
                 self.tell(known, accuser, now)
 
     def _welcome(self, news: Member, accuser: MemberId, now: float) -> None:
@@ -176,6 +199,8 @@ class Book:
             return
         if older is not None:  # Only one process can listen there: the older life is over.
             self.bury(older, self.local.id, now)
+        if self.members.namesake(news) is not None:  # Allowed, and hardly meant.
+            self.outputs.append(Noted("member.name_conflict", news.id))
         self.outputs += [Noted("member.joined", news.id), MembersChanged()]
         self.tell(replace(news, state=MemberState.ALIVE), accuser, now)
         if news.state is MemberState.SUSPECT:
@@ -206,7 +231,11 @@ class Book:
     def _refute(self, news: Member, now: float) -> None:
         """Somebody believes something else of this member than it does itself."""
         local = self.local
-        if self.left or not local.incarnation <= news.incarnation < INCARNATION_MAX:
+        if self.left or news.incarnation < local.incarnation:
+            return
+        if news.incarnation >= INCARNATION_MAX:
+            if news.state is not MemberState.ALIVE:
+                self.outputs.append(Noted("member.cannot_refute", local.id))
             return
         same = news.incarnation == local.incarnation
         if news.state is MemberState.ALIVE and same and _visible(news) == _visible(local):
@@ -247,6 +276,18 @@ class Book:
                 self.members.probe_next(member.id)
         self.outputs.append(Noted("member.suspect", member.id))
         self.tell(suspected, accuser, now)
+
+    def confirm(self, suspicion: Suspicion, accuser: MemberId, now: float) -> bool:
+        """Count an accuser; return whether that was news.
+
+        A member whose traffic was held up accuses others of silence, and when it is let go the
+        accusations of all such members arrive in one burst: together they make its oldest
+        suspicion overdue, a millisecond before the suspects' answers come. So whoever doubts
+        itself leaves the suspect the time of a probe to be heard.
+        """
+        awareness = self.awareness
+        hearing = awareness.scale(self.gossip.probe_timeout) if awareness.score else 0.0
+        return suspicion.confirm(accuser, now, hearing=hearing)
 
     def bury(self, member: Member, accuser: MemberId, now: float) -> None:
         """Declare a member dead."""

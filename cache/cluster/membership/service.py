@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Final
 
+import msgspec
+
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
+from cache.cluster.discovery.finder import Finder
 from cache.cluster.driver import Driver
 from cache.cluster.ids import Address, MemberId
-from cache.cluster.membership.members import SENIORITY_MAX, Member
+from cache.cluster.membership.lag import to_tenths
+from cache.cluster.membership.members import SENIORITY_MAX, Member, MemberState
 from cache.cluster.membership.outputs import (
     Event,
     Exchanged,
@@ -31,7 +36,15 @@ from cache.cluster.membership.swim import Swim
 from cache.cluster.scope import Scope
 from cache.cluster.transport.base import Transport
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
-from cache.cluster.wire.messages import Done, MemberRecord, PushPull, Reply, StreamPing
+from cache.cluster.wire.messages import (
+    CompareMembers,
+    Done,
+    MemberRecord,
+    MembersCompared,
+    PushPull,
+    Reply,
+    StreamPing,
+)
 from cache.cluster.wire.packets import Drop, Packet, PacketCodec, Part, Rumour
 from cache.errors import CacheError, JoinRefusedError, RemoteProtocolError, UnavailableError
 from cache.metrics import Metrics
@@ -39,7 +52,7 @@ from cache.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 EXCHANGE_TIMEOUT: Final = 3.0
-"""Seconds for one push-pull."""
+"""Seconds for one push-pull, and for the question before it."""
 
 JOIN_RETRY_INTERVAL: Final = 0.2
 FAREWELL_ROUNDS: Final = 3
@@ -48,6 +61,9 @@ FAREWELL_ROUNDS: Final = 3
 FAREWELL_INTERVAL: Final = 0.02
 EXCHANGES_MAX: Final = 16
 """Push-pulls under way at once."""
+
+WARNINGS: Final = ("member.cannot_refute", "member.name_conflict", "member.no_room")
+"""Notes that somebody has to do something about."""
 
 
 class MembershipService:
@@ -65,8 +81,10 @@ class MembershipService:
         rpc: RpcEndpoint,
         metrics: Metrics,
         scope: Scope,
+        finder: Finder | None = None,
     ) -> None:
         self._config = config
+        self._finder = finder if finder is not None else Finder(config, metrics)
         self._clock = clock
         self._transport = transport
         self._rpc = rpc
@@ -93,10 +111,19 @@ class MembershipService:
         self._joined = False
         self._exchanging: dict[Address, None] = {}
         self._refused: dict[Address, None] = {}
-        metrics.gauge("member.count", lambda: len(self.members()))
-        metrics.gauge("member.awareness", lambda: self._swim.book.awareness.score)
+        self._register_gauges()
         rpc.register(StreamPing, self._on_stream_ping)
         rpc.register(PushPull, self._on_push_pull)
+        rpc.register(CompareMembers, self._on_compare)
+
+    def _register_gauges(self) -> None:
+        gauge, book = self._metrics.gauge, self._swim.book
+        gauge("member.count", lambda: len(self.members()))
+        for state in MemberState:
+            gauge(f"member.count.{state.name.lower()}", partial(book.members.count, state))
+        gauge("member.awareness", lambda: book.awareness.score)
+        gauge("member.lag", lambda: book.local.lag)
+        gauge("member.events_dropped", lambda: self._driver.dropped_count)
 
     # -- what others ask ---------------------------------------------------------------------
 
@@ -137,7 +164,7 @@ class MembershipService:
         self._metrics.counter("packets.unknown_sender").add()
         self._start_exchange(source)
         parts: list[Part] = [part for part in packet.parts if not isinstance(part, Rumour)]
-        return Packet(sender=packet.sender, parts=parts)
+        return msgspec.structs.replace(packet, parts=parts)
 
     def report_refused(self, address: Address) -> None:
         """Nobody listens at `address`: evidence that the member there is gone."""
@@ -153,12 +180,13 @@ class MembershipService:
     # -- life --------------------------------------------------------------------------------
 
     async def join(self) -> None:
-        """Find the cluster through the configured peers, or begin one.
+        """Find the cluster through the peers that are known, or begin one.
 
         Raises:
             JoinRefusedError: every peer that answered refused this node.
         """
-        records = await self._find_cluster()
+        answers = await self._find_cluster()
+        records = [record for answer in answers for record in answer.records]
         now = self._clock.monotonic()
         self._joined = True
         book = self._swim.book
@@ -166,23 +194,36 @@ class MembershipService:
         seniority = min(1 + highest, SENIORITY_MAX)
         book.members.set_local(seniority=seniority)
         self._swim.start(now)
-        book.merge(records, now)
+        for answer in answers[:1]:
+            book.adopt(answer.records, now)
+        book.merge(records, now)  # Where the answers differ there is something to tell.
         book.announce(now)
         self._driver.flush()
         if records:
             peers = [member.address for member in book.members.others()]
             for address in peers[:2]:
                 self._start_exchange(address)
+        if not self._finder.is_constant:
+            self._scope.spawn(self._keep_looking(), name="keep_looking")
 
-    async def _find_cluster(self) -> list[MemberRecord]:
-        """Return what the cluster knows, or nothing when there is none to be found."""
-        peers = [peer for peer in self._config.peers if peer != self.local().address]
+    async def _keep_looking(self) -> None:
+        """Ask for peers for ever; SWIM tries those that are no members."""
+        while True:
+            await asyncio.sleep(self._config.gossip.rejoin_interval)
+            self._swim.peers = await self._finder.find()
+
+    async def _find_cluster(self) -> list[PushPull]:
+        """Return what peers know, most first; nothing when there is no cluster to be found."""
         deadline = self._clock.monotonic() + self._config.join_timeout
-        while peers:
+        while True:
+            self._swim.peers = await self._finder.find()
+            peers = [peer for peer in self._swim.peers if peer != self.local().address]
+            if not peers:
+                break
             answers = await asyncio.gather(*(self._ask_to_join(peer) for peer in peers))
             found = [answer for answer in answers if isinstance(answer, PushPull)]
             if found:
-                return [record for answer in found for record in answer.records]
+                return sorted(found, key=lambda answer: -len(answer.records))
             refusals = [answer for answer in answers if isinstance(answer, JoinRefusedError)]
             if refusals:
                 raise refusals[0]
@@ -226,7 +267,8 @@ class MembershipService:
     def _perform(self, output: Output) -> None:
         match output:
             case SendPacket(to, parts):
-                packet = Packet(sender=self.local().id, parts=parts)
+                local = self.local()
+                packet = Packet(local.id, parts, to_tenths(local.lag))
                 self._transport.send_packet(to, self._codec.seal(packet))
             case StreamProbe():
                 self._scope.spawn(self._probe_by_stream(output), name="stream_probe")
@@ -237,7 +279,8 @@ class MembershipService:
                     callback()
             case Noted(event, member):
                 self._metrics.counter(event).add()
-                logger.info("%s member=%s by=%s", event, member, self.local().id)
+                level = logging.WARNING if event in WARNINGS else logging.INFO
+                logger.log(level, "%s member=%s by=%s", event, member, self.local().id)
 
     async def _probe_by_stream(self, probe: StreamProbe) -> None:
         self._refused.pop(probe.address, None)
@@ -260,9 +303,16 @@ class MembershipService:
             self._scope.spawn(self._exchange(address), name="exchange")
 
     async def _exchange(self, address: Address) -> None:
+        until = self._clock.monotonic() + EXCHANGE_TIMEOUT
         try:
+            question = CompareMembers(digest=self._swim.book.members.digest())
+            compared = await self._rpc.call(address, question, timeout=EXCHANGE_TIMEOUT)
+            if isinstance(compared, MembersCompared) and compared.equal:
+                self._metrics.counter("member.exchanges_spared").add()
+                return
             message = PushPull(join=False, records=self._records())
-            answer = await self._rpc.call(address, message, timeout=EXCHANGE_TIMEOUT)
+            left = until - self._clock.monotonic()
+            answer = await self._rpc.call(address, message, timeout=left)
             if isinstance(answer, PushPull):
                 self._driver.post(Exchanged(answer.records))
         except CacheError as error:
@@ -279,6 +329,11 @@ class MembershipService:
         if message.target != self.local().id or not self._joined:
             raise RemoteProtocolError(f"{message.target} does not listen here")
         return Done()
+
+    def _on_compare(self, message: CompareMembers, peer: Peer) -> Reply:
+        if not self._joined:
+            raise UnavailableError("this member has not joined yet")
+        return MembersCompared(equal=self._swim.book.agrees(message.digest))
 
     def _on_push_pull(self, message: PushPull, peer: Peer) -> Reply:
         if not self._joined:

@@ -50,12 +50,15 @@ class Suspicion:
             longest=self._longest,
         )
 
-    def confirm(self, accuser: MemberId, now: float) -> bool:
-        """Another member suspects it too; return whether that was news."""
+    def confirm(self, accuser: MemberId, now: float, *, hearing: float = 0.0) -> bool:
+        """Another member suspects it too; return whether that was news.
+
+        The suspect is left `hearing` seconds from now on to be heard, however overdue it is.
+        """
         if accuser in self._accusers or len(self._accusers) > self._needed:
             return False
         self._accusers[accuser] = None
-        self.deadline = now + self._remaining(now)
+        self.deadline = min(self.deadline, now + max(hearing, self._remaining(now)))
         return True
 
 

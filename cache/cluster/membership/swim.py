@@ -3,7 +3,7 @@
 Each probe interval one member is pinged. Is its answer late, relays are asked to ping it and it is
 asked over the stream, too; if nothing came by the end of the interval it is suspected. A member in
 doubt about itself (its own probes fail, it was accused, its loop stalled) is more patient by its
-awareness score.
+awareness score, and with a member that says that its loop stalls (`lag.py`).
 
 Source: Das et al., SWIM, DSN 2002, §3-4; Dadgar et al., Lifeguard, DSN 2018, §3.
 """
@@ -11,12 +11,14 @@ Source: Das et al., SWIM, DSN 2002, §3-4; Dadgar et al., Lifeguard, DSN 2018, �
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import GENERATION_SEPARATOR, Address, MemberId
+from cache.cluster.membership.lag import Lag, from_tenths, patience
 from cache.cluster.membership.members import Member, MemberState
 from cache.cluster.membership.outputs import (
     Event,
@@ -43,6 +45,9 @@ NACK_SHARE: Final = 0.8
 
 RELAYS_MAX: Final = 1024
 """Probes relayed for others at once; further requests are ignored."""
+
+NEWCOMERS_MAX: Final = 64
+"""Unknown members taken in from one packet: twice what fits the usual size. Others come with the next."""
 
 SEQUENCE_BITS: Final = 16
 """Each ping and each answer carries its number; an old one has long been refused when numbers recur."""
@@ -100,7 +105,8 @@ class Swim:
         self, local: Member, config: ClusterConfig, codec: PacketCodec, rng: Random
     ) -> None:
         self.book = Book(local, config, codec, rng)
-        self._config = config
+        self.peers: Sequence[Address] = config.peers
+        """Who is asked for ever to join, unless it is a member already."""
         self._gossip = config.gossip
         self._rng = rng
         self._sequence = rng.getrandbits(SEQUENCE_BITS)
@@ -108,6 +114,7 @@ class Swim:
         self._relays: dict[int, Relay] = {}
         self._streams: dict[int, _Verification] = {}
         self._timers = _Timers()
+        self._lag = Lag()
 
     # -- machine contract --------------------------------------------------------------------
 
@@ -126,20 +133,25 @@ class Swim:
             return
         match event:
             case PacketReceived(source, packet):
-                self._on_packet(source, MemberId(packet.sender), packet.parts, now)
+                sender = MemberId(packet.sender)
+                self.book.members.hear_lag(sender, from_tenths(packet.lag_tenths))
+                self._on_packet(source, sender, packet.parts, now)
             case StreamAnswered(token, alive, gone):
                 self._on_stream(token, alive=alive, gone=gone, now=now)
             case Exchanged(records):
                 self.book.merge(records, now)
             case Refused(address):
                 self._on_refused(address, now)
-            case LoopStalled():
+            case LoopStalled(seconds):
                 self.book.awareness.add(1)
+                self._lag.note(seconds, now)
 
     def tick(self, now: float) -> None:
         """Fire what is due."""
         if self.book.left:
             return
+        if (lag := self._lag.worst(now)) != self.book.local.lag:
+            self.book.members.set_local(lag=lag)
         self._tick_probe(now)
         self._tick_relays(now)
         self.book.expire_suspicions(now)
@@ -170,17 +182,17 @@ class Swim:
         """Return the instant of the next timer."""
         if self.book.left:
             return None
-        timers, instants = self._timers, []
-        instants += [timers.probe_at, timers.exchange_at, timers.second_exchange_at]
-        instants.append(timers.rejoin_at)
+        timers = self._timers
+        instants = [timers.exchange_at, timers.second_exchange_at, timers.rejoin_at]
         if len(self.book.broadcasts):
             instants.append(timers.gossip_at)
-        if self._probe is not None and not self._probe.acked:
+        if self._probe is None or self._probe.acked:
+            instants.append(timers.probe_at)
+        else:
             instants.append(self._probe.ends_at)
             if not self._probe.asked_relays:
                 instants.append(self._probe.late_at)
-        for relay in self._relays.values():
-            instants.append(relay.ends_at if relay.nacked else relay.nack_at)
+        instants += [r.ends_at if r.nacked else r.nack_at for r in self._relays.values()]
         if (suspicion := self.book.next_suspicion()) is not None:
             instants.append(suspicion)
         soonest = min(instants)
@@ -207,10 +219,14 @@ class Swim:
     # -- packets -----------------------------------------------------------------------------
 
     def _on_packet(self, source: Address, sender: MemberId, parts: list[Part], now: float) -> None:
+        newcomers = 0
+        incarnation = self.book.local.incarnation
         for part in parts:
             match part:
-                case Rumour():
-                    self.book.hear(part, now)
+                case Rumour(record):
+                    newcomers += self.book.members.get(MemberId(record.id)) is None
+                    if newcomers <= NEWCOMERS_MAX:
+                        self.book.hear(part, now)
                 case Ping():
                     self._on_ping(part, source, sender)
                 case PingRequest():
@@ -220,14 +236,22 @@ class Swim:
                 case Nack():
                     if self._probe is not None and self._probe.sequence == part.sequence:
                         self._probe.nacks_missing -= 1
-        self._tell_the_buried(sender, source)
+        self._settle_doubts(sender, source, is_refuted=incarnation < self.book.local.incarnation)
 
-    def _tell_the_buried(self, sender: MemberId, source: Address) -> None:
-        """A member that was declared dead still talks: let it know, so that it refutes."""
+    def _settle_doubts(self, sender: MemberId, source: Address, *, is_refuted: bool) -> None:
+        """Let a suspected or buried member that talks know of it, and whoever doubts this one that it lives.
+
+        Neither may be gossiped to each other: each believes that the other is dead, or will before long.
+        """
         member = self.book.members.get(sender)
-        if member is not None and member.state is MemberState.DEAD:
+        if member is None or member.address != source:
+            return
+        if member.state is not MemberState.ALIVE:
             rumour = Rumour(record=member.to_record(), accuser=self.book.local.id)
             self.book.outputs.append(SendPacket(source, [rumour]))
+        if is_refuted:
+            local = self.book.local
+            self.book.outputs.append(SendPacket(source, [Rumour(local.to_record(), local.id)]))
 
     def _on_ping(self, ping: Ping, source: Address, sender: MemberId) -> None:
         local = self.book.local.id
@@ -240,7 +264,7 @@ class Swim:
 
     def _on_ping_request(self, request: PingRequest, source: Address, now: float) -> None:
         target = self.book.members.get(MemberId(request.target))
-        if target is None or len(self._relays) >= RELAYS_MAX:
+        if target is None or target.id == self.book.local.id or len(self._relays) >= RELAYS_MAX:
             return
         self._sequence = (self._sequence + 1) % 2**SEQUENCE_BITS
         timeout = self._gossip.probe_timeout
@@ -272,14 +296,25 @@ class Swim:
     # -- probing -----------------------------------------------------------------------------
 
     def _tick_probe(self, now: float) -> None:
-        probe = self._probe
-        if probe is not None and not probe.acked:
+        probe = self._open_probe()
+        if probe is not None:
             if now >= probe.late_at and not probe.asked_relays:
                 self._ask_relays(probe)
-            if now >= probe.ends_at:
-                self._fail_probe(probe, now)
+            if now < probe.ends_at:
+                return  # It may end later than the next one begins, when its target is a slow one.
+            self._fail_probe(probe, now)
         if now >= self._timers.probe_at:
             self._start_probe(now)
+
+    def _open_probe(self) -> Probe | None:
+        """Return the probe that still waits, unless its target left or died meanwhile."""
+        probe = self._probe
+        if probe is None or probe.acked:
+            return None
+        target = self.book.members.get(probe.target.id)
+        if target is None or not target.live:
+            self._probe = None
+        return self._probe
 
     def _start_probe(self, now: float) -> None:
         awareness, gossip = self.book.awareness, self._gossip
@@ -290,9 +325,10 @@ class Swim:
             self._probe = None
             return
         self._sequence = (self._sequence + 1) % 2**SEQUENCE_BITS
-        self._probe = Probe(
-            self._sequence, target, now + awareness.scale(gossip.probe_timeout), now + interval
-        )
+        # A stall of `lag` beyond a timer was one of up to `lag + interval`: timers lie no further apart.
+        longer = patience(target.lag, gossip.probe_interval)
+        late_at = now + awareness.scale(gossip.probe_timeout) + longer
+        self._probe = Probe(self._sequence, target, late_at, now + interval + longer)
         parts: list[Part] = [Ping(sequence=self._sequence, target=_life_of(target.id))]
         if target.state is MemberState.SUSPECT:  # Let it refute at once (Lifeguard's buddy).
             parts.insert(0, Rumour(record=target.to_record(), accuser=self.book.local.id))
@@ -324,7 +360,7 @@ class Swim:
             self.book.suspect(member, self.book.local.id, now)
         elif member is not None and member.state is MemberState.SUSPECT:
             suspicion = self.book.suspicions.get(member.id)
-            if suspicion is not None and suspicion.confirm(self.book.local.id, now):
+            if suspicion is not None and self.book.confirm(suspicion, self.book.local.id, now):
                 self.book.tell(member, self.book.local.id, now)
 
     def _on_stream(self, token: int, *, alive: bool, gone: bool, now: float) -> None:
@@ -371,7 +407,7 @@ class Swim:
         members = self.book.members
         self.book.reap(now, FORGET_FACTOR * self._gossip.gossip_to_dead_time)
         reached = dict.fromkeys(member.address for member in members.live())
-        wanted = [peer for peer in self._config.peers if peer not in reached]
+        wanted = [peer for peer in self.peers if peer not in reached]
         dead = [m.address for m in members.all() if m.state is MemberState.DEAD]
         if dead := [address for address in dead if address not in reached]:
             wanted.append(self._rng.choice(dead))

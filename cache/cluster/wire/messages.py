@@ -121,6 +121,19 @@ class PushPull(_Message, frozen=True, tag=20):
     records: list[MemberRecord]
 
 
+class CompareMembers(_Message, frozen=True, tag=21):
+    """Asked before a `PushPull`, which need not be sent when both believe the same of the living."""
+
+    digest: int
+    """See `membership/members.py`; of the sender's view."""
+
+
+class MembersCompared(_Message, frozen=True, tag=22):
+    """Reply: whether the digest of the receiver's view is the same."""
+
+    equal: bool
+
+
 # -- partition table -----------------------------------------------------------------------------
 
 
@@ -202,6 +215,13 @@ class CheckTable(_Message, frozen=True, tag=37):
     """Is this the table you go by? Answered by `TableAnswer` without a table."""
 
     id: TableId
+
+
+class Fenced(_Message, frozen=True, tag=38):
+    """Owner to coordinator: copies refuse my epoch as over, yet by this table I own these partitions."""
+
+    id: TableId
+    partitions: list[int]
 
 
 # -- copies --------------------------------------------------------------------------------------
@@ -470,6 +490,173 @@ class Counted(_Message, frozen=True, tag=73):
     refused: list[int]
 
 
+class GetEntry(_Message, frozen=True, tag=74):
+    """Read one key with its time to live. Answered by `Found`."""
+
+    map: str
+    partition: int
+    key: bytes
+
+
+class Found(_Message, frozen=True, tag=75):
+    """Value (None: no entry) and seconds remaining, or `NEVER`."""
+
+    value: bytes | None
+    ttl: SecondsRemaining
+
+
+class ScanKeys(_Message, frozen=True, tag=76):
+    """List keys of a map, partition by partition in this order, sorted within each. Answered by `Scanned`."""
+
+    map: str
+    partitions: list[int]
+    after: bytes
+    """In the first partition: only keys after this one."""
+    prefix: bytes
+    """Only text and bytes that begin so; empty for all keys."""
+    limit: int
+
+
+class Scanned(_Message, frozen=True, tag=77):
+    """Keys found, and how far that went."""
+
+    keys: list[bytes]
+    finished: list[int]
+    """Partitions listed to their end."""
+    halfway: int
+    """Partition that goes on after the last of `keys`, -1 for none."""
+    refused: list[int]
+    """Partitions that this member does not serve."""
+
+
+class InvalidateTags(_Message, frozen=True, tag=78):
+    """Delete every entry with one of these tags in these partitions. Answered by `Counted`."""
+
+    map: str
+    partitions: list[int]
+    tags: list[str]
+
+
+class BeginLoad(_Message, frozen=True, tag=85):
+    """Ask for a key that is loaded when absent, by one caller of the whole cluster. Answered by `LoadTurn`.
+
+    `token` names the caller's attempt: asking again with the same one is the same attempt.
+    """
+
+    map: str
+    partition: int
+    key: bytes
+    token: bytes
+    min_ttl: SecondsRemaining
+    """A value with fewer seconds left counts as absent."""
+    tags: list[str]
+    """Of what will be loaded, as far as they are known before."""
+
+
+class LoadTurn(_Message, frozen=True, tag=86):
+    """What the caller is to do: one of the `LOAD_…` constants, with what goes with it."""
+
+    turn: int
+    value: bytes
+    """The value, or for `LOAD_FAILED` the loader's error; empty for the others."""
+
+
+LOAD_PRESENT: Final = 0
+"""Here is the value."""
+LOAD_YOURS: Final = 1
+"""Load it, renew the lease meanwhile, and end it with `EndLoad`."""
+LOAD_BUSY: Final = 2
+"""Another caller loads; ask again."""
+LOAD_FAILED: Final = 3
+"""The other caller's loader failed."""
+
+
+class RenewLoad(_Message, frozen=True, tag=87):
+    """The load goes on. Answered by `LoadTurn`: `LOAD_YOURS`, or `LOAD_BUSY` when the lease is gone."""
+
+    map: str
+    partition: int
+    key: bytes
+    token: bytes
+
+
+class EndLoad(_Message, frozen=True, tag=88):
+    """The load has ended. Answered by `Done`, also when nothing was stored because the lease was gone."""
+
+    map: str
+    partition: int
+    key: bytes
+    token: bytes
+    outcome: int
+    """One of the `LOADED_…` constants."""
+    value: bytes
+    """The value, or for `LOADED_ERROR` the error."""
+    ttl: SecondsRemaining
+
+
+LOADED_STORE: Final = 0
+LOADED_PASS: Final = 1
+"""Give the value to those who wait, and store nothing."""
+LOADED_ERROR: Final = 2
+LOADED_NOTHING: Final = 3
+"""The load was given up; whoever waits may take over."""
+
+
+# -- near copies ---------------------------------------------------------------------------------
+
+NEAR_CHANGES_MAX: Final = 65_536
+"""Changes of one reply, at most; a journal keeps fewer."""
+
+NEAR_ALL: Final = -1
+"""Instead of a digest: every key of the partition, whatever the map."""
+
+
+class GetNear(_Message, frozen=True, tag=90):
+    """Read one key on its owner, to keep a copy of it. Answered by `NearValue`."""
+
+    map: str
+    partition: int
+    key: bytes
+
+
+class NearValue(_Message, frozen=True, tag=91):
+    """The value (None: no entry), seconds remaining or `NEVER`, and how far the owner's journal was then."""
+
+    value: bytes | None
+    ttl: SecondsRemaining
+    journal: int
+    """Which journal: a member begins another one in each life, and after a time without readers."""
+    sequence: int
+
+
+class NearPoll(_Message, frozen=True, tag=92):
+    """What changed after `sequence`? Answered by `NearChanges`, at the latest after `wait` seconds."""
+
+    journal: int
+    sequence: int
+    wait: SecondsRemaining
+
+
+class NearChanges(_Message, frozen=True, tag=93):
+    """Every change after the sequence asked about, up to `sequence`, one number each.
+
+    Change i, with the number asked about + 1 + i, is that of `digests[i]` (xxh3_64 of the key, seeded
+    with that of the map's name; or `NEAR_ALL`) in `partitions[i]`.
+    """
+
+    journal: int
+    sequence: int
+    is_complete: bool
+    """False: they are not known any more, or those of another journal were asked for; none are given."""
+    kept: SecondsRemaining
+    """Seconds between the poll's arrival and this reply, by the owner's clock."""
+    partitions: Annotated[list[int], msgspec.Meta(max_length=NEAR_CHANGES_MAX)]
+    digests: list[int]
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.partitions, self.digests)
+
+
 # -- clients and inspection ----------------------------------------------------------------------
 
 
@@ -507,12 +694,14 @@ class Drain(_Message, frozen=True, tag=84):
 Request = (
     StreamPing
     | PushPull
+    | CompareMembers
     | PushTable
     | FetchTable
     | CaughtUp
     | Release
     | Unreachable
     | CheckTable
+    | Fenced
     | Replicate
     | FetchDigests
     | FetchBuckets
@@ -528,6 +717,14 @@ Request = (
     | TimeToLive
     | CountEntries
     | ClearEntries
+    | GetEntry
+    | ScanKeys
+    | InvalidateTags
+    | BeginLoad
+    | RenewLoad
+    | EndLoad
+    | GetNear
+    | NearPoll
     | Call
     | Inspect
     | Drain
@@ -538,6 +735,7 @@ Reply = (
     Failure
     | Done
     | PushPull
+    | MembersCompared
     | TableAnswer
     | Released
     | Replicated
@@ -551,6 +749,11 @@ Reply = (
     | Outcomes
     | Remaining
     | Counted
+    | Found
+    | Scanned
+    | LoadTurn
+    | NearValue
+    | NearChanges
     | Called
     | Inspected
 )

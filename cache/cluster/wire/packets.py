@@ -1,7 +1,7 @@
 """The packet protocol of membership: small, unordered, possibly lost or repeated.
 
 Layout: 2 magic bytes, 1 version byte, 4 bytes naming the cluster (hash of its name), with a secret
-16 bytes of keyed BLAKE2b over everything else, then a MessagePack array of sender, parts and number.
+16 bytes of keyed BLAKE2b over everything else, then a MessagePack array of sender, parts, number and lag.
 A packet is decoded whole, or dropped whole.
 
 The number rises with each packet of one life of a member. With a secret, a receiver remembers for each
@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from xxhash import xxh32_digest
@@ -33,6 +33,9 @@ NUMBER_FIRST: Final = 2**32
 NUMBER_BYTES: Final = 9
 WINDOW: Final = 1024
 """Numbers behind a sender's highest that may still come, out of order; older packets are dropped."""
+
+LAG_TENTHS_MAX: Final = 127
+"""Largest lag that a packet carries, 12.7 seconds: what fits one byte."""
 
 SENDERS_MAX: Final = 8192
 """Senders whose numbers are remembered; the one silent for longest is forgotten first."""
@@ -87,6 +90,8 @@ class Packet(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unkn
 
     sender: str
     parts: list[Part]
+    lag_tenths: int = 0
+    """By how much the sender's event loop was late of late, tenths of a second."""
 
 
 class _Numbered(_Part, frozen=True):
@@ -95,6 +100,7 @@ class _Numbered(_Part, frozen=True):
     sender: str
     parts: list[Part]
     number: int
+    lag_tenths: Annotated[int, msgspec.Meta(ge=0, le=LAG_TENTHS_MAX)]
 
 
 class Drop(enum.Enum):
@@ -164,7 +170,7 @@ class PacketCodec:
     @property
     def overhead_bytes(self) -> int:
         """Bytes around the parts of a packet, about."""
-        return HEADER_BYTES + (MAC_BYTES if self._keys else 0) + 8 + NUMBER_BYTES
+        return HEADER_BYTES + (MAC_BYTES if self._keys else 0) + 9 + NUMBER_BYTES
 
     def size(self, part: Part) -> int:
         """Return the bytes a part takes."""
@@ -173,7 +179,8 @@ class PacketCodec:
     def seal(self, packet: Packet) -> bytes:
         """Return the bytes to send."""
         self._number += 1
-        body = self._encoder.encode(_Numbered(packet.sender, packet.parts, self._number))
+        numbered = _Numbered(packet.sender, packet.parts, self._number, packet.lag_tenths)
+        body = self._encoder.encode(numbered)
         if not self._keys:
             return self._header + body
         return self._header + self._mac(body, self._keys[0]) + body
@@ -203,7 +210,7 @@ class PacketCodec:
             return Drop.TOO_MANY_PINGS
         if self._keys and not self._is_new(numbered.sender, numbered.number):
             return Drop.REPLAYED
-        return Packet(numbered.sender, numbered.parts)
+        return Packet(numbered.sender, numbered.parts, numbered.lag_tenths)
 
     def _is_sealed(self, body: bytes, mac: bytes) -> bool:
         return any(hmac.compare_digest(mac, self._mac(body, key)) for key in self._keys)

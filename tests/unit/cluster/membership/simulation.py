@@ -18,8 +18,11 @@ from itertools import count
 from random import Random
 from typing import Final
 
+import msgspec
+
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address, MemberId
+from cache.cluster.membership.lag import to_tenths
 from cache.cluster.membership.members import Member
 from cache.cluster.membership.outputs import (
     Event,
@@ -34,6 +37,7 @@ from cache.cluster.membership.outputs import (
     StreamProbe,
 )
 from cache.cluster.membership.swim import Swim
+from cache.cluster.wire.messages import CompareMembers, MembersCompared, PushPull
 from cache.cluster.wire.packets import Packet, PacketCodec, Part, Rumour
 
 PACKET_LATENCY: Final = 0.0005
@@ -73,6 +77,8 @@ class Host:
     exchanging: dict[Address, None] = field(default_factory=dict)
     bytes_sent: int = 0
     packets_sent: int = 0
+    stream_bytes: int = 0
+    """Of exchanges, sent by it or to it, without frames."""
 
     @property
     def member(self) -> Member:
@@ -87,12 +93,11 @@ class Host:
 
 @dataclass(slots=True, eq=False)
 class Question:
-    """Something asked over a stream; `probe` is None for an exchange."""
+    """Something asked over a stream: a probe, or an exchange, which asks a second time if views differ."""
 
     source: Host
     to: Address
-    probe: StreamProbe | None
-    exchange: Exchanged
+    ask: StreamProbe | CompareMembers | PushPull
     open: bool = True
 
 
@@ -130,14 +135,14 @@ class World:
         return host
 
     def _asked_to_join(self, host: Host, seed: int) -> None:
-        answer = exchange_of(self.hosts[address_of(seed)])
+        answer = push_pull_of(self.hosts[address_of(seed)])
         self._at(self.now + self._stream_delay(), partial(self._joined, host, answer))
 
-    def _joined(self, host: Host, answer: Exchanged) -> None:
+    def _joined(self, host: Host, answer: PushPull) -> None:
         book = host.swim.book
         book.members.set_local(seniority=1 + max(r.seniority for r in answer.records))
         self._start(host, arm=False)
-        book.merge(answer.records, self.now)
+        book.adopt(answer.records, self.now)
         book.announce(self.now)
         for peer in book.members.others()[:2]:
             book.outputs.append(StartExchange(peer.address))
@@ -263,7 +268,7 @@ class World:
             return event
         self._exchange(host, event.source)
         parts: list[Part] = [part for part in event.packet.parts if not isinstance(part, Rumour)]
-        return PacketReceived(event.source, Packet(sender=sender, parts=parts))
+        return PacketReceived(event.source, msgspec.structs.replace(event.packet, parts=parts))
 
     def _deliver(self, host: Host, event: Event) -> None:
         if host.crashed:
@@ -298,7 +303,7 @@ class World:
             case SendPacket(to, parts):
                 self._send(host, to, parts)
             case StreamProbe(_, _, address, timeout):
-                self._ask(Question(host, address, output, Exchanged([])), timeout)
+                self._ask(Question(host, address, output), timeout)
             case StartExchange(address):
                 self._exchange(host, address)
             case Noted(event, member):
@@ -316,7 +321,8 @@ class World:
         if host.deaf:
             host.waiting.append(partial(self._send, host, to, parts))
             return
-        packet = Packet(sender=host.member.id, parts=parts)
+        lag = to_tenths(host.member.lag)
+        packet = Packet(sender=host.member.id, parts=parts, lag_tenths=lag)
         if self._weigh:
             host.bytes_sent += len(self._codec.seal(packet))
             host.packets_sent += 1
@@ -335,15 +341,19 @@ class World:
     def _exchange(self, host: Host, to: Address) -> None:
         if to not in host.exchanging and len(host.exchanging) < EXCHANGES_MAX:
             host.exchanging[to] = None
-            self._ask(Question(host, to, None, exchange_of(host)), EXCHANGE_TIMEOUT)
+            digest = host.swim.book.members.digest()
+            self._ask(Question(host, to, CompareMembers(digest)), EXCHANGE_TIMEOUT)
 
     def _ask(self, question: Question, timeout: float) -> None:
+        self._put(question)
+        self._at(self.now + timeout, partial(self._timed_out, question))
+
+    def _put(self, question: Question) -> None:
         ask = partial(self._asked, question)
         if question.source.deaf:
             question.source.waiting.append(ask)
         else:
             self._at(self.now + self._stream_delay(), ask)
-        self._at(self.now + timeout, partial(self._timed_out, question))
 
     def _asked(self, question: Question) -> None:
         other = self._reachable(question.source, question.to)
@@ -352,26 +362,53 @@ class World:
         if other.frozen or other.deaf:
             other.waiting.append(partial(self._asked, question))
             return
-        if (probe := question.probe) is not None:
-            alive = other.member.id == probe.member
-            answer: Event = StreamAnswered(probe.token, alive, gone=not alive)
-        else:
-            answer = exchange_of(other)
-            self._run(other, (question.exchange,))
+        answer: StreamAnswered | MembersCompared | PushPull
+        match question.ask:
+            case StreamProbe(token, member, _, _):
+                alive = other.member.id == member
+                answer = StreamAnswered(token, alive, gone=not alive)
+            case CompareMembers(digest):
+                answer = MembersCompared(other.swim.book.agrees(digest))
+            case PushPull(_, records):
+                answer = push_pull_of(other)
+                self._run(other, (Exchanged(records),))
+        self._weigh_exchange(question, other, answer)
         delay = self._stream_delay()
         self._at(self.now + delay, partial(self._answered, question, answer))
 
-    def _answered(self, question: Question, answer: Event) -> None:
-        if question.open and self._reachable(question.source, question.to) is not None:
-            self._close(question)
-            self._deliver(question.source, answer)
+    def _weigh_exchange(
+        self, question: Question, other: Host, answer: StreamAnswered | MembersCompared | PushPull
+    ) -> None:
+        if self._weigh and not isinstance(answer, StreamAnswered):
+            both_ways = sum(len(msgspec.msgpack.encode(m)) for m in (question.ask, answer))
+            question.source.stream_bytes += both_ways
+            other.stream_bytes += both_ways
+
+    def _answered(
+        self, question: Question, answer: StreamAnswered | MembersCompared | PushPull
+    ) -> None:
+        source = question.source
+        if not question.open or self._reachable(source, question.to) is None:
+            return
+        if isinstance(answer, MembersCompared) and not answer.equal:
+            if source.frozen or source.deaf:
+                source.waiting.append(partial(self._answered, question, answer))
+                return
+            question.ask = push_pull_of(source)
+            self._put(question)
+            return
+        self._close(question)
+        if isinstance(answer, StreamAnswered):
+            self._deliver(source, answer)
+        elif isinstance(answer, PushPull):
+            self._deliver(source, Exchanged(answer.records))
 
     def _timed_out(self, question: Question) -> None:
         if not question.open:
             return
         self._close(question)
-        if question.probe is not None:
-            failed = StreamAnswered(question.probe.token, alive=False, gone=False)
+        if isinstance(question.ask, StreamProbe):
+            failed = StreamAnswered(question.ask.token, alive=False, gone=False)
             if question.source.deaf:  # It is a timer that says so.
                 self._run(question.source, (failed,))
             else:
@@ -379,7 +416,7 @@ class World:
 
     def _close(self, question: Question) -> None:
         question.open = False
-        if question.probe is None:
+        if not isinstance(question.ask, StreamProbe):
             question.source.exchanging.pop(question.to, None)
 
 
@@ -387,5 +424,5 @@ def address_of(number: int) -> Address:
     return Address(f"10.0.{number // 250}.{number % 250 + 1}:7946")
 
 
-def exchange_of(host: Host) -> Exchanged:
-    return Exchanged([member.to_record() for member in host.swim.book.members.all()])
+def push_pull_of(host: Host) -> PushPull:
+    return PushPull(False, [member.to_record() for member in host.swim.book.members.all()])

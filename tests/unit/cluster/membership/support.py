@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from cache.cluster.config import ClusterConfig, GossipConfig
 from cache.cluster.ids import Address, MemberId
+from cache.cluster.membership.lag import to_tenths
 from cache.cluster.membership.members import Member, MemberState
 from cache.cluster.membership.outputs import (
     Exchanged,
@@ -79,7 +80,9 @@ def a_swim(*others: Member, local: str = "a", gossip: GossipConfig | None = None
 
 def a_packet(sender: Member, *parts: Part) -> PacketReceived:
     """Return the arrival of a packet."""
-    return PacketReceived(sender.address, Packet(sender=sender.id, parts=list(parts)))
+    lag = to_tenths(sender.lag)
+    packet = Packet(sender=sender.id, parts=list(parts), lag_tenths=lag)
+    return PacketReceived(sender.address, packet)
 
 
 def only(outputs: list[Output], kind: type[OutputT]) -> list[OutputT]:

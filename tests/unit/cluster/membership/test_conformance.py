@@ -9,10 +9,21 @@ import pytest
 
 from cache.cluster.config import GossipConfig
 from cache.cluster.ids import Address
-from cache.cluster.membership.members import INCARNATION_MAX, MemberList
-from cache.cluster.membership.outputs import Exchanged, MembersChanged, StartExchange
-from cache.cluster.membership.swim import Swim
-from cache.cluster.wire.packets import Ack, Ping, PingRequest
+from cache.cluster.membership.members import (
+    INCARNATION_JUMP_MAX,
+    INCARNATION_MAX,
+    Member,
+    MemberList,
+    MemberState,
+)
+from cache.cluster.membership.outputs import (
+    Exchanged,
+    MembersChanged,
+    StartExchange,
+    StreamProbe,
+)
+from cache.cluster.membership.swim import NEWCOMERS_MAX, Swim
+from cache.cluster.wire.packets import Ack, Nack, Ping, PingRequest
 from tests.unit.cluster.membership.support import (
     ALIVE,
     CODEC,
@@ -78,6 +89,20 @@ def test_each_confirmation_brings_the_death_closer_by_less() -> None:
     assert pytest.approx([0.75, 0.604, 0.5, 0.5], abs=0.001) == deadlines
 
 
+def test_whoever_doubts_itself_hears_a_suspect_before_a_burst_of_accusers_buries_it() -> None:
+    """T8: members whose traffic was held up accuse in one burst, a millisecond before the answers come."""
+    deadlines = []
+    for failures in (0, 7):
+        book = a_book(B, C, D, E, F)
+        book.suspect(B, A.id, 0.0)
+        book.awareness.add(failures)
+        for accuser in (C, D, E):
+            book.hear(a_rumour(replace(B, state=SUSPECT), accuser), 8.0)
+        deadlines.append(book.next_suspicion())
+
+    assert [8.0, 8.0 + 8 * 0.5] == deadlines
+
+
 def test_a_refuted_suspicion_is_no_new_member() -> None:
     """C22: the same incarnation keeps the suspicion, a higher one clears it without a join."""
     book = a_book(B, C)
@@ -98,6 +123,7 @@ def test_a_refuted_suspicion_is_no_new_member() -> None:
 def test_the_highest_accusation_possible_wraps_nothing() -> None:
     """C62, S13: one below the limit is refuted at the limit; at the limit the counter stays."""
     book = a_book(B)
+    book.members.set_local(incarnation=INCARNATION_MAX - 2)
     book.hear(a_rumour(replace(A, state=SUSPECT, incarnation=INCARNATION_MAX - 1), B), 1.0)
     refuted = book.local.incarnation
 
@@ -105,6 +131,38 @@ def test_the_highest_accusation_possible_wraps_nothing() -> None:
 
     assert (INCARNATION_MAX, INCARNATION_MAX) == (refuted, book.local.incarnation)
     assert ALIVE is book.local.state
+
+
+def test_a_member_that_cannot_refute_any_more_says_so() -> None:
+    """C62: at the highest incarnation it will be buried by the others; its operator hears of it."""
+    book = a_book(B)
+    book.members.set_local(incarnation=INCARNATION_MAX)
+
+    book.hear(a_rumour(replace(A, state=SUSPECT, incarnation=INCARNATION_MAX), B), 1.0)
+
+    assert [("member.cannot_refute", A.id)] == notes(book.outputs)
+
+
+@pytest.mark.parametrize("state", [ALIVE, SUSPECT, DEAD, LEFT])
+@pytest.mark.parametrize("about", [A, B])
+def test_a_great_jump_of_an_incarnation_is_implausible(about: Member, state: MemberState) -> None:
+    """S13: a member raises its own by one at a time, so few rumours cannot exhaust the counter."""
+    book = a_book(B)
+
+    jump = replace(about, state=state, incarnation=INCARNATION_JUMP_MAX + 1)
+    book.hear(a_rumour(jump, C), 1.0)
+
+    assert [("member.implausible", about.id)] == notes(book.outputs)
+    assert [A, B] == book.members.all()
+
+
+def test_a_jump_that_a_long_absence_explains_is_believed() -> None:
+    """S13: whoever was cut off for long has missed many refutations."""
+    book = a_book(B)
+
+    book.hear(a_rumour(replace(B, incarnation=INCARNATION_JUMP_MAX)), 1.0)
+
+    assert [INCARNATION_JUMP_MAX] == [member.incarnation for member in book.members.others()]
 
 
 # -- names, addresses, records -------------------------------------------------------------------
@@ -119,6 +177,28 @@ def test_a_name_that_is_used_elsewhere_takes_nothing_over() -> None:
 
     assert (ALIVE, ALIVE) == (state_of(book, B), state_of(book, namesake))
     assert (B, namesake) == (book.members.at(B.address), book.members.at(namesake.address))
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_name_that_two_live_members_use_is_told_to_everybody(name: str) -> None:
+    """C85, S15: to the two themselves, too; nobody is hindered."""
+    book = a_book(B)
+    namesake = replace(a_member(name, generation=2, seniority=5), address=Address("z:1"))
+
+    book.hear(a_rumour(namesake), 1.0)
+
+    assert {("member.joined", namesake.id), ("member.name_conflict", namesake.id)} == set(
+        notes(book.outputs)
+    )
+
+
+def test_a_restart_at_the_same_address_is_no_conflict_of_names() -> None:
+    """S15: the older life is over, however recently it died."""
+    book = a_book(B)
+
+    book.hear(a_rumour(a_member("b", generation=2, seniority=5)), 1.0)
+
+    assert "member.name_conflict" not in dict(notes(book.outputs))
 
 
 def test_a_name_is_free_at_once_after_a_leave() -> None:
@@ -198,6 +278,31 @@ def test_a_stranger_is_answered_with_nothing_but_the_acknowledgement() -> None:
     assert [Ack(sequence=9)] == getattr(packet, "parts", None)
 
 
+def test_newcomers_of_one_packet_are_bounded() -> None:
+    """S14: a packet of 64 KiB cannot fill the list; what is left out comes with the next one."""
+    swim = a_swim(B)
+    crowd = [a_member(f"m{number:03}") for number in range(2 * NEWCOMERS_MAX)]
+
+    counts = []
+    for at in (0.1, 0.2):
+        swim.handle(a_packet(B, *map(a_rumour, crowd), a_rumour(replace(B, incarnation=1))), at)
+        counts.append(len(swim.book.members.others()))
+
+    assert [1 + NEWCOMERS_MAX, 1 + 2 * NEWCOMERS_MAX] == counts
+    assert [1] == [m.incarnation for m in swim.book.members.others() if m.id == B.id]
+
+
+def test_a_relay_is_not_asked_about_itself() -> None:
+    """C66: whoever gets such a request answers pings, or cannot answer this either."""
+    swim = a_swim(B)
+
+    swim.handle(a_packet(B, PingRequest(5, A.id, A.address)), 0.1)
+    swim.tick(0.6)
+
+    assert ([], {}) == (sent(swim.take_outputs(), Nack), swim._relays)
+    assert [] == sent(swim.take_outputs(), Ping)
+
+
 def test_packets_in_ones_own_name_change_no_member() -> None:
     """C66: what claims to come from or to ask about this member itself is no state."""
     swim = a_swim(B, C)
@@ -226,6 +331,24 @@ def test_probing_goes_on_after_a_target_left_in_the_middle_of_its_probe() -> Non
     pings = sent(swim.take_outputs(), Ping)
     assert [other.address] == [to for to, _ in pings]
     assert {} == swim.book.suspicions
+
+
+@pytest.mark.parametrize("state", [DEAD, LEFT])
+def test_nobody_is_asked_about_a_target_that_went_during_its_probe(state: MemberState) -> None:
+    """C71: neither relays nor the stream, and the silence is held against nobody."""
+    swim = a_swim(B, C, D)
+    swim.book.members.probe_next(B.id)
+    swim.tick(1.0)
+    swim.take_outputs()
+    swim.handle(a_packet(C, a_rumour(replace(B, state=state, incarnation=1), C)), 1.2)
+
+    for at in (1.5, 2.0):
+        swim.tick(at)
+
+    outputs = swim.take_outputs()
+    assert ([], []) == (sent(outputs, PingRequest), only(outputs, StreamProbe))
+    assert 0 == swim.book.awareness.score
+    assert 1 == len([to for to, _ in sent(outputs, Ping)])
 
 
 def test_the_dead_are_tried_again_and_again_and_nobody_else_is() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from cache.cluster.config import ClusterConfig, GossipConfig
-from tests.unit.cluster.membership.simulation import World, address_of
+from tests.unit.cluster.membership.simulation import World, address_of, push_pull_of
 
 
 def a_world(size: int, seed: int, *, loss: float = 0.0) -> World:
@@ -94,3 +95,17 @@ def test_a_loop_blocked_for_ten_seconds_buries_nobody_else_and_comes_back() -> N
 
     assert {life} == {about for about, _ in world.deaths()}
     assert (life, True) == (blocked.member.id, seconds <= 35)
+
+
+def test_a_join_makes_few_members_send_their_whole_list() -> None:
+    """T6: whoever is asked by the newcomer, and those whom it tells of itself before they know it."""
+    world = World(1, weigh=True)
+    world.form(64)
+    world.run(3.0)
+    size_bytes = len(msgspec.msgpack.encode(push_pull_of(next(iter(world.hosts.values())))))
+
+    world.join(64)
+    world.run(0.5)
+
+    lists = sum(host.stream_bytes for host in world.hosts.values()) / (2 * size_bytes)
+    assert 1 <= lists / 2 <= 8

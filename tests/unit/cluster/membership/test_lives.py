@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cache.cluster.ids import MemberId
+from cache.cluster.ids import Address, MemberId
 from cache.cluster.membership.members import INCARNATION_MAX, member_from_record
-from cache.cluster.wire.packets import Ack, Ping
+from cache.cluster.membership.outputs import PacketReceived, SendPacket
+from cache.cluster.wire.packets import Ack, Packet, Ping, Rumour
 from tests.unit.cluster.membership.support import (
     ALIVE,
     DEAD,
@@ -120,3 +121,56 @@ def test_a_name_that_writes_lines_of_its_own_into_the_log_is_implausible() -> No
     assert (
         member_from_record(replace(a_member("b"), id=MemberId("b#1\nforged")).to_record()) is None
     )
+
+
+def test_a_suspect_that_talks_is_told_at_once() -> None:
+    """It need not wait for gossip, which may not reach it: to it, this member may be dead."""
+    b = a_member("b")
+    swim = a_swim(b)
+    swim.book.suspect(b, swim.book.local.id, 1.0)
+    swim.take_outputs()
+
+    swim.handle(a_packet(b, Ack(sequence=99)), 1.1)
+
+    told = [out for out in swim.take_outputs() if isinstance(out, SendPacket)]
+    assert [b.address] == [packet.to for packet in told]
+    assert [(b.id, SUSPECT)] == [
+        (part.record.id, part.record.state)
+        for packet in told
+        for part in packet.parts
+        if isinstance(part, Rumour)
+    ]
+
+
+def test_whoever_doubts_this_member_hears_from_it_directly() -> None:
+    """Gossip goes to members that live; this one believes that the doubter does not."""
+    b = a_member("b")
+    swim = a_swim(b)
+    swim.book.members.put(replace(b, state=DEAD), 0.0)
+    doubt = a_rumour(replace(swim.book.local, state=SUSPECT), b)
+
+    swim.handle(a_packet(b, doubt), 1.0)
+
+    told = [out for out in swim.take_outputs() if isinstance(out, SendPacket)]
+    refutations = [
+        part.record.incarnation
+        for packet in told
+        if packet.to == b.address
+        for part in packet.parts
+        if isinstance(part, Rumour) and part.record.id == swim.book.local.id
+    ]
+    assert {1} == set(refutations)
+
+
+def test_a_doubt_from_a_strange_address_is_not_answered_there() -> None:
+    """Nobody can be flooded by naming a member and a victim's address."""
+    b = a_member("b")
+    swim = a_swim(b)
+    swim.book.suspect(b, swim.book.local.id, 1.0)
+    swim.take_outputs()
+    doubt = a_rumour(replace(swim.book.local, state=SUSPECT), b)
+
+    swim.handle(PacketReceived(Address("victim:1"), Packet(sender=b.id, parts=[doubt])), 1.1)
+
+    packets = [out for out in swim.take_outputs() if isinstance(out, SendPacket)]
+    assert [] == [packet for packet in packets if packet.to == "victim:1"]

@@ -574,3 +574,16 @@ def test_news_about_an_unreachable_address_is_told_to_the_others() -> None:
     book.hear(a_rumour(moved), 1.0)
 
     assert {C.address, D.address} <= {to for to, _ in sent(book.outputs, Rumour)}
+
+
+def test_what_a_newcomer_is_told_it_tells_nobody() -> None:
+    """All but the newcomer know it already; it tells of itself only."""
+    book = a_book()
+
+    book.adopt([B.to_record(), C.to_record()], 1.0)
+    before = list(book.outputs)
+    book.announce(1.0)
+
+    assert [] == only(before, SendPacket)
+    assert {A.id} == {rumour.record.id for _, rumour in sent(book.outputs, Rumour)}
+    assert [ALIVE, ALIVE] == [state_of(book, B), state_of(book, C)]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cache.cluster.wire.messages import MemberRecord
 from cache.cluster.wire.packets import (
     HEADER_BYTES,
+    LAG_TENTHS_MAX,
     MAC_BYTES,
     PACKET_BYTES_MAX,
     PINGS_MAX,
@@ -80,6 +81,24 @@ def test_any_packet_survives_the_way(sender: str, parts: list[Part], codec: Pack
     packet = Packet(sender=sender, parts=parts)
 
     assert packet == codec.open(codec.seal(packet))
+
+
+@pytest.mark.parametrize("tenths", [0, 20, LAG_TENTHS_MAX])
+def test_lag_survives_the_way_and_costs_a_byte(tenths: int) -> None:
+    """It is in every packet, whatever it is."""
+    packet = Packet(sender="a#1", parts=[Ack(3)], lag_tenths=tenths)
+
+    assert packet == SEALED.open(SEALED.seal(packet))
+    assert len(SEALED.seal(packet)) == len(SEALED.seal(Packet(sender="a#1", parts=[Ack(3)])))
+
+
+@CODECS
+@pytest.mark.parametrize("tenths", [-1, LAG_TENTHS_MAX + 1, 2**63])
+def test_impossible_lag_is_malformed(codec: PacketCodec, tenths: int) -> None:
+    """A claim is bounded before anybody looks at it."""
+    payload = codec.seal(Packet(sender="a#1", parts=[Ack(3)], lag_tenths=tenths))
+
+    assert Drop.MALFORMED == codec.open(payload)
 
 
 @CODECS
