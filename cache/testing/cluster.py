@@ -1,9 +1,9 @@
 """`TestCluster`: grow a cluster in a test, break it, and look at who holds what.
 
-One helper, three worlds, the same calls: `simulated` (virtual time, seeded, every fault), `sockets`
-(several nodes in this process on real loopback sockets) and `processes` (each node its own process;
-SIGKILL, SIGSTOP). Every wait raises on time-out and says what each member saw. A fault that a world
-cannot inject skips the test.
+One helper, four worlds, the same calls: `simulated` (virtual time, seeded, every fault), `sockets`
+(several nodes in this process on real loopback sockets), `processes` (each node its own process;
+SIGKILL, SIGSTOP) and `namespaces` (the same on a network that can be cut). Every wait raises on time-out
+and says what each member saw. A fault that a world cannot inject skips the test.
 """
 
 from __future__ import annotations
@@ -120,8 +120,7 @@ class TestCluster:
 
     def cut(self, source: int, target: int) -> None:
         """Drop what `source` sends to `target`; the other direction stays."""
-        _skip_if_unsupported(lambda: self._world.cut(source, target))
-        self._cuts.append((source, target))
+        self.set_cuts([*self._cuts, (source, target)])
 
     def partition(self, *groups: Sequence[int]) -> None:
         """Let members reach only their own group."""
@@ -131,8 +130,7 @@ class TestCluster:
             for pair in itertools.product(left, right)
         ]
         assert pairs, f"the groups {groups} have nobody to cut off from each other"
-        for source, target in pairs:
-            self.cut(source, target)
+        self.set_cuts([*self._cuts, *pairs])
 
     def isolate(self, index: int) -> None:
         """Cut a member off from all others."""
@@ -142,7 +140,7 @@ class TestCluster:
         """Undo every cut.
 
         Returns:
-            How many packets and stream segments the cuts had stopped.
+            How many packets and stream segments cuts have stopped since the last time.
 
         Raises:
             AssertionError: the cuts stopped nothing, so that the test shows nothing.
@@ -153,11 +151,9 @@ class TestCluster:
         return affected
 
     def set_cuts(self, cuts: Sequence[tuple[int, int]]) -> None:
-        """Replace all cuts by these directions."""
-        _skip_if_unsupported(self._world.heal)
-        self._cuts.clear()
-        for source, target in cuts:
-            self.cut(source, target)
+        """Replace all cuts by these directions, in one step."""
+        _skip_if_unsupported(lambda: self._world.set_cuts(cuts))
+        self._cuts = list(cuts)
 
     def slow(self, index: int, seconds: float) -> None:
         """Let each piece of work on a member's event loop take so long; 0 ends it."""

@@ -83,6 +83,8 @@ class History:
 
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
+    unanswered: list[Read] = field(default_factory=list)
+    """Reads that ended with an error; only their times mean anything."""
     increments: list[Increment] = field(default_factory=list)
     final_counters: dict[str, int] = field(default_factory=dict)
     divided: list[Span] = field(default_factory=list)

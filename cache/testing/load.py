@@ -134,11 +134,11 @@ class Load:
         """Read one key through one member; return whether there was an answer."""
         started_at = self._cluster.now()
         outcome, value = await _outcome(member.map(MAP).get(key))
-        if outcome is not Outcome.ACKNOWLEDGED:
-            return False
         ended_at = self._cluster.now()
-        self._history.reads.append(Read(key, value, started_at, ended_at, member.index))
-        return True
+        answered = outcome is Outcome.ACKNOWLEDGED
+        history = self._history.reads if answered else self._history.unanswered
+        history.append(Read(key, value, started_at, ended_at, member.index))
+        return answered
 
     def _choose(self, rng: Random) -> MemberHandle | None:
         members = self.targets()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from cache.cluster.ids import Address, MemberId
+from cache.cluster.node import Node
 from cache.codec import encode_key
 from cache.durations import DEFAULT
 
@@ -124,6 +125,16 @@ class MemberHandle:
 
     def __repr__(self) -> str:
         return f"<member {self.index} {self.name} at {self.address}>"
+
+    @property
+    def node(self) -> Node:
+        """The node itself, where it lives in this process and event loop (the `sockets` world)."""
+        node = getattr(self._backend, "node", None)
+        if not isinstance(node, Node):
+            raise TypeError(
+                f"{self!r} does not run in this event loop; use the handle's own methods"
+            )
+        return node
 
     def map(self, name: str) -> MapHandle:
         """Return the map of that name as this member sees it."""

@@ -52,6 +52,8 @@ class Nemesis:
     """Faults that could not happen: no such member, or copies never complete."""
     expected_lost: dict[int, None] = field(default_factory=dict)
     """Partitions of which every copy was destroyed."""
+    events: list[tuple[float, str]] = field(default_factory=list)
+    """What happened when, to explain a violation: faults, and when members counted as divided."""
     _cuts: dict[int, list[Cut]] = field(default_factory=dict)
     _dividing: int = 0
     _divided_since: float | None = None
@@ -75,18 +77,24 @@ class Nemesis:
     async def _run_fault(self, fault: Fault, began_at: float) -> None:
         await self.cluster.sleep(max(0.0, began_at + fault.at - self.cluster.now()))
         if self.ranked:
-            running = self.cluster.members
-            indexes = tuple(running[rank % len(running)].index for rank in fault.members)
-            fault = replace(fault, members=indexes)
+            fault = replace(fault, members=self._by_rank(fault.members))
         dividing = fault.kind in DIVIDING
         if dividing:
             self._begin_division()
+        self._note(f"{fault} begins")
         action: Callable[[Fault], Awaitable[bool]] = getattr(self, f"_{fault.kind}")
         happened = await action(fault)
+        self._note(f"{fault} is {'over' if happened else 'not possible'}")
         counts = self.done if happened else self.skipped
         counts[fault.kind] = counts.get(fault.kind, 0) + 1
         if dividing:
             await self._end_division()
+
+    def _by_rank(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
+        """Return as many different members as there are ranks, as far as so many run."""
+        running = [member.index for member in self.cluster.members]
+        enough = ranks[: len(running)]
+        return tuple([running.pop(rank % len(running)) for rank in enough])
 
     # -- members come and go -----------------------------------------------------------------
 
@@ -119,19 +127,23 @@ class Nemesis:
         async with self._killing:
             if not await self._until_whole(fault.members):
                 return False
-            await self.cluster.kill(fault.members[0])
+            await self._end(fault.members[0])
         return True
 
     async def _restart(self, fault: Fault) -> bool:
         async with self._killing:
             if not await self._until_whole(fault.members):
                 return False
-            await self.cluster.kill(fault.members[0])
+            await self._end(fault.members[0])
         try:
             await self.cluster.restart(fault.members[0])
         except CacheError:
             return False
         return True
+
+    async def _end(self, index: int) -> None:
+        self._note(f"member {index} is killed")
+        await self.cluster.kill(index)
 
     async def _massacre(self, fault: Fault) -> bool:
         """Two at once; with two copies that destroys partitions, and is to be reported."""
@@ -259,6 +271,9 @@ class Nemesis:
         self.cluster.mend(source, target)
         return True
 
+    def _note(self, event: str) -> None:
+        self.events.append((self.cluster.now(), event))
+
     # -- what is known -----------------------------------------------------------------------
 
     def _is_there(self, index: int) -> bool:
@@ -329,6 +344,7 @@ class Nemesis:
         self._dividing += 1
         if self._divided_since is None:
             self._divided_since = self.cluster.now()
+            self._note("divided")
 
     async def _end_division(self) -> None:
         self._dividing -= 1
@@ -343,6 +359,7 @@ class Nemesis:
         """All members agree again: from now on there is one side."""
         if self._divided_since is not None and not self._dividing:
             self.history.divided.append(Span(self._divided_since, self.cluster.now()))
+            self._note("one again")
             self._divided_since = None
 
 

@@ -21,14 +21,18 @@ from cache.cluster.config import ClusterConfig
 from cache.testing.cluster import TestCluster
 from cache.testing.sim.world import World
 from cache.testing.worlds.base import ClusterWorld
+from cache.testing.worlds.lan import why_unavailable
+from cache.testing.worlds.namespaces import SECRET, NamespacesWorld
 from cache.testing.worlds.processes import ProcessesWorld
 from cache.testing.worlds.simulated import SimulatedWorld
 from cache.testing.worlds.sockets import SocketsWorld
 
-WorldName = Literal["simulated", "sockets", "processes"]
+WorldName = Literal["simulated", "sockets", "processes", "namespaces"]
 Scenario = Callable[[TestCluster], Awaitable[None]]
 
 ALL_WORLDS: Final[tuple[WorldName, ...]] = ("simulated", "sockets", "processes")
+"""Where a test runs that names no world; `namespaces` needs root, and is asked for by name."""
+
 SIMULATED_PARTITIONS: Final = 128
 """Partitions in the simulated world, fewer than the default so that many runs fit in a second."""
 
@@ -56,9 +60,20 @@ def run_cluster(
         return _run_simulated(
             scenario, size, default_seed() if seed is None else seed, limit, config
         )
-    chosen: ClusterWorld = SocketsWorld() if world == "sockets" else ProcessesWorld()
-    asyncio.run(_run(scenario, chosen, size, ClusterConfig.local(**config)))
+    if world == "namespaces":
+        config.setdefault("secret", SECRET)
+    asyncio.run(_run(scenario, _make(world), size, ClusterConfig.local(**config)))
     return None
+
+
+def _make(world: Literal["sockets", "processes", "namespaces"]) -> ClusterWorld:
+    match world:
+        case "sockets":
+            return SocketsWorld()
+        case "processes":
+            return ProcessesWorld()
+        case "namespaces":
+            return NamespacesWorld()
 
 
 def _run_simulated(
@@ -83,8 +98,9 @@ async def _run(scenario: Scenario, world: ClusterWorld, size: int, config: Clust
 def cluster_test(
     *worlds: WorldName, size: int = 3, **config: Any
 ) -> Callable[[Scenario], Callable[[WorldName], None]]:
-    """Turn an async function of a `TestCluster` into a test that runs in each of `worlds` (all by default).
+    """Turn an async function of a `TestCluster` into a test that runs in each of `worlds`.
 
+    By default those are `ALL_WORLDS`; a world that cannot be made here skips the test, with the reason.
     `config` are fields of `ClusterConfig`, on top of the `local()` preset.
     """
     # Any: field values, checked by ClusterConfig.
@@ -92,6 +108,8 @@ def cluster_test(
 
     def decorate(scenario: Scenario) -> Callable[[WorldName], None]:
         def test(world: WorldName) -> None:
+            if world == "namespaces" and (reason := why_unavailable()):
+                pytest.skip(reason)
             run_cluster(scenario, world=world, size=size, **config)
 
         test.__name__ = getattr(scenario, "__name__", "test")
@@ -107,4 +125,5 @@ def cluster_test(
 
 
 def _mark(world: WorldName) -> str:
-    return "sim" if world == "simulated" else world
+    marks = {"simulated": "sim", "namespaces": "processes"}
+    return marks.get(world, world)

@@ -44,12 +44,12 @@ class ClusterWorld(Protocol):
         """Let a paused member run on."""
         ...
 
-    def cut(self, source: int, target: int) -> None:
-        """Drop everything sent from one member to another."""
+    def set_cuts(self, cuts: Sequence[tuple[int, int]]) -> None:
+        """Drop everything sent in these directions (source, target) and in no others, in one step."""
         ...
 
     def heal(self) -> int:
-        """Undo all cuts; return how many packets and segments they had affected."""
+        """Undo all cuts; return how many packets and segments cuts stopped since it was last called."""
         ...
 
     def link(self, source: int, target: int, **conditions: float) -> None:

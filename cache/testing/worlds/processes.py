@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Final
 from cache.client import ClusterClient
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address, MemberId
+from cache.cluster.transport.base import Transport
 from cache.testing.worlds.base import UnsupportedFaultError
 
 READY_TIMEOUT: Final = 60.0
@@ -37,8 +38,8 @@ class ProcessBackend:
         self.address = Address("")
         self._client: ClusterClient | None = None
 
-    async def connect(self, config: ClusterConfig) -> None:
-        """Wait for the ready line and open the client.
+    async def connect(self, config: ClusterConfig, transport: Transport | None) -> None:
+        """Wait for the ready line and open the client, over `transport` if there is one.
 
         Raises:
             AssertionError: the process ended or was not ready in time; says what it logged.
@@ -48,7 +49,10 @@ class ProcessBackend:
         ready = json.loads(line)
         self.id, self.address = MemberId(ready["id"]), Address(ready["address"])
         self._client = ClusterClient(
-            self.address, cluster_name=config.cluster_name, secret=config.secret
+            self.address,
+            cluster_name=config.cluster_name,
+            secret=config.secret,
+            transport=transport,
         )
 
     async def _read_line(self) -> bytes:
@@ -78,11 +82,11 @@ class ProcessBackend:
         return await self.client.drain()
 
     async def close(self) -> None:
-        """Kill the process if it still runs, and wait for its end."""
-        if self._client is not None:
-            await self._client.close()
+        """Kill the process if it still runs, at once, and wait for its end."""
         with suppress(ProcessLookupError):
             self.process.kill()
+        if self._client is not None:
+            await self._client.close()
         await self.wait()
 
     async def wait(self) -> None:
@@ -104,11 +108,17 @@ class ProcessesWorld:
 
     async def start(self, index: int, config: ClusterConfig) -> ProcessBackend:
         """Start a process and return when its node serves."""
+        return await self._launch(index, config, [], None)
+
+    async def _launch(
+        self, index: int, config: ClusterConfig, prefix: list[str], transport: Transport | None
+    ) -> ProcessBackend:
+        """Start a member by a command with `prefix` in front of it; reach it over `transport`."""
         self._count += 1
         log = Path(self._folder.name) / f"{self._count}-{config.name}.log"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "cache.testing.worlds.process_main"],
+                [*prefix, sys.executable, "-m", "cache.testing.worlds.process_main"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -119,7 +129,7 @@ class ProcessesWorld:
         try:
             process.stdin.write(json.dumps(asdict(config)).encode() + b"\n")
             process.stdin.flush()
-            await backend.connect(config)
+            await backend.connect(config, transport)
         except BaseException:
             await backend.close()
             raise
@@ -144,20 +154,20 @@ class ProcessesWorld:
         """Send SIGCONT."""
         os.kill(self._members[index].process.pid, signal.SIGCONT)
 
-    def cut(self, source: int, target: int) -> None:
+    def set_cuts(self, cuts: Sequence[tuple[int, int]]) -> None:
         """Not possible on loopback without a proxy."""
         raise UnsupportedFaultError("cut: real processes on loopback")
 
     def heal(self) -> int:
-        """Not possible, see `cut`."""
+        """Not possible, see `set_cuts`."""
         raise UnsupportedFaultError("heal: real processes on loopback")
 
     def link(self, source: int, target: int, **conditions: float) -> None:
-        """Not possible, see `cut`."""
+        """Not possible, see `set_cuts`."""
         raise UnsupportedFaultError("link: real processes on loopback")
 
     def mend(self, source: int, target: int) -> None:
-        """Not possible, see `cut`."""
+        """Not possible, see `set_cuts`."""
         raise UnsupportedFaultError("mend: real processes on loopback")
 
     def slow(self, index: int, seconds: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -82,9 +82,11 @@ class SimulatedWorld:
         """Let the process run on."""
         self._members[index].process.resume()
 
-    def cut(self, source: int, target: int) -> None:
-        """Cut one direction."""
-        self.world.network.cut(self._hosts[source], self._hosts[target])
+    def set_cuts(self, cuts: Sequence[tuple[int, int]]) -> None:
+        """Cut these directions."""
+        self.world.network.heal()
+        for source, target in cuts:
+            self.world.network.cut(self._hosts[source], self._hosts[target])
 
     def heal(self) -> int:
         """Undo all cuts; return what they stopped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -62,20 +62,20 @@ class SocketsWorld:
         """Not possible, see `pause`."""
         raise UnsupportedFaultError("resume: nodes in one process share its event loop")
 
-    def cut(self, source: int, target: int) -> None:
+    def set_cuts(self, cuts: Sequence[tuple[int, int]]) -> None:
         """Not possible: the kernel's loopback has no faults."""
         raise UnsupportedFaultError("cut: real loopback sockets")
 
     def heal(self) -> int:
-        """Not possible, see `cut`."""
+        """Not possible, see `set_cuts`."""
         raise UnsupportedFaultError("heal: real loopback sockets")
 
     def link(self, source: int, target: int, **conditions: float) -> None:
-        """Not possible, see `cut`."""
+        """Not possible, see `set_cuts`."""
         raise UnsupportedFaultError("link: real loopback sockets")
 
     def mend(self, source: int, target: int) -> None:
-        """Not possible, see `cut`."""
+        """Not possible, see `set_cuts`."""
         raise UnsupportedFaultError("mend: real sockets on loopback")
 
     def slow(self, index: int, seconds: float) -> None:

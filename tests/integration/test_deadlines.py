@@ -1,0 +1,40 @@
+"""No call outlasts its deadline, whoever does not answer it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from cache.errors import CacheError
+from cache.testing import TestCluster, cluster_test
+
+TIMEOUT = 1.5
+"""Seconds for an operation: less than it takes to call a silent member dead."""
+
+
+@cluster_test("simulated", size=3, replica_count=2, operation_timeout=TIMEOUT)
+async def test_a_call_through_a_member_that_nobody_answers_ends_in_time(
+    cluster: TestCluster,
+) -> None:
+    """Reads try the owner, then the other copies; all attempts share one deadline (invariant 7).
+
+    Member 0 makes the tables; member 1 asks it about them on the way.
+    """
+    await cluster.member(0).map("users").set_many({number: number for number in range(30)})
+    seconds = []
+    for index in (0, 1):
+        users = cluster.member(index).map("users")
+        cluster.isolate(index)
+        calls = [partial(users.get, number) for number in range(12)]
+        for call in (*calls, partial(users.set, 3, 1), partial(users.delete, 4)):
+            started_at = cluster.now()
+            try:
+                await call()
+            except CacheError:
+                seconds.append(cluster.now() - started_at)
+            if len(await cluster.member(index).members()) < 3:
+                break  # It knows that it is alone: what follows is served here.
+        cluster.heal()
+        await cluster.wait_for_convergence()
+
+    assert seconds
+    assert max(seconds) <= TIMEOUT + 0.01
