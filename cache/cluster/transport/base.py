@@ -20,6 +20,18 @@ ProtocolFactory = Callable[[], asyncio.Protocol]
 """Called once per accepted stream; the same contract as `loop.create_server`."""
 
 
+class StreamPaths(Protocol):
+    """Unix sockets on which members of this host accept streams, besides their addresses."""
+
+    def own(self) -> str | None:
+        """Return the path to listen on, or None for none."""
+        ...
+
+    def of(self, address: Address) -> str | None:
+        """Return the path on which the member at `address` listens, or None when it has none here."""
+        ...
+
+
 class Transport(Protocol):
     """What a node needs from the network."""
 

@@ -17,6 +17,7 @@ import msgspec
 
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
+from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.scope import Scope
 from cache.cluster.transport.base import Transport
@@ -64,6 +65,8 @@ class RpcEndpoint:
     ) -> None:
         self.address: Address | None = None
         """Advertised address, set by the node once it is bound."""
+        self.home: Home | None = None
+        """Where calls may come from, set by the node; a client is not so particular."""
         self.on_refused: Callable[[Address], None] | None = None
         self.on_lost: Callable[[Address], None] | None = None
         """Called with the address when an open link to it broke: a hint, not a proof."""
@@ -121,7 +124,12 @@ class RpcEndpoint:
             CodecError: not sent, the request is over the frame limit.
             ClosedError: this endpoint is closed.
             OperationTimeoutError, ConnectionLostError: sent, outcome unknown.
+
+        Raises:
+            WrongLoopError, ForkedProcessError: not at home; these are raised at once.
         """
+        if self.home is not None:
+            self.home.check()
         now = self._clock.monotonic()
         deadline = now + timeout
         self._around.calls.value += 1

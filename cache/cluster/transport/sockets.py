@@ -1,5 +1,8 @@
 """Real sockets: UDP packets and TCP streams on one port number, on whatever event loop runs.
 
+Between processes of one host, streams may use Unix sockets instead (`StreamPaths`): the same bytes, TLS
+included, by a shorter way. Whenever that fails, TCP is tried, and what TCP says counts. Packets stay on UDP.
+
 With TLS (`tls.py`) a stream is handed on once its certificates are verified; packets stay as they are.
 Names of hosts are resolved by the loop. A packet to a name that is not resolved yet waits in a short
 queue; beyond that it is dropped, as packets may be.
@@ -9,17 +12,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 
 from cache.cluster.config import TlsConfig
 from cache.cluster.ids import Address, format_address, parse_address
-from cache.cluster.transport.base import PacketHandler, ProtocolFactory
+from cache.cluster.transport.base import PacketHandler, ProtocolFactory, StreamPaths
+from cache.cluster.transport.inherited import HasDescriptor, let_go
 from cache.cluster.transport.tls import TlsContexts
+from cache.forks import watch
 from cache.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 BIND_ATTEMPTS: Final = 32
 """With port 0: how often another port is tried when its UDP twin is taken."""
@@ -59,19 +69,30 @@ class SocketTransport:
     Args:
         bind: where to listen, `host:port`; port 0 lets the system choose one that is free for both.
         tls: certificates for streams; None for plain ones.
-        metrics: where `tls.refused` counts streams whose other end did not pass.
+        metrics: where `tls.refused` counts streams whose other end did not pass, and `streams.unix` those
+            opened to Unix sockets.
+        paths: Unix sockets of members on this host; None for none.
     """
 
     def __init__(
-        self, bind: Address, *, tls: TlsConfig | None = None, metrics: Metrics | None = None
+        self,
+        bind: Address,
+        *,
+        tls: TlsConfig | None = None,
+        metrics: Metrics | None = None,
+        paths: StreamPaths | None = None,
     ) -> None:
         self._bind = bind
         self._tls_config = tls
         self._tls: TlsContexts | None = None
         self._metrics = metrics if metrics is not None else Metrics()
+        self._paths = paths
+        self._own_path: str | None = None
         self._server: asyncio.Server | None = None
+        self._unix_server: asyncio.Server | None = None
         self._packets: _Packets | None = None
         self._streams: dict[asyncio.Transport, None] = {}
+        watch(self, SocketTransport._forked)
         self._prune_at = 64
         self._closed = False
 
@@ -120,7 +141,24 @@ class SocketTransport:
             server.close()
             raise
         self._server = server
+        await self._bind_path(on_stream)
         return format_address(host, bound)
+
+    async def _bind_path(self, on_stream: ProtocolFactory) -> None:
+        """Accept streams on a Unix socket too; without one, TCP does it all."""
+        path = self._paths.own() if self._paths is not None else None
+        if path is None:
+            return
+        secured = {} if self._tls is None else _secured(self._tls.server)
+        factory = partial(_Tracker, self._track, on_stream)
+        loop = asyncio.get_running_loop()
+        try:
+            self._unix_server = await loop.create_unix_server(factory, path, **secured)
+            os.chmod(path, 0o600)  # noqa: PTH101  (its folder is private already)
+        except OSError as error:
+            logger.warning("transport.no_unix_socket path=%s error=%s", path, error)
+            return
+        self._own_path = path
 
     def send_packet(self, to: Address, payload: bytes) -> None:
         """Send one packet, best effort: never blocks, never raises for an unreachable peer."""
@@ -128,7 +166,7 @@ class SocketTransport:
             self._packets.send(to, payload)
 
     async def connect(self, to: Address, protocol_factory: ProtocolFactory) -> asyncio.Transport:
-        """Open a stream to `to`, trying each address of its host in turn.
+        """Open a stream to `to`: to its Unix socket, or else to each address of its host in turn.
 
         Raises:
             ConnectionRefusedError: nobody listens there, at any address of the host.
@@ -141,9 +179,12 @@ class SocketTransport:
         loop = asyncio.get_running_loop()
         tls = self.load_tls()
         secured = {} if tls is None else {**_secured(tls.client), "server_hostname": host}
+        factory = partial(_Tracker, self._track, protocol_factory)
+        near = await self._connect_by_path(to, factory, secured)
+        if near is not None:
+            return near
         other_error: OSError | None = None
         for where in await _resolve(host, port, socket.SOCK_STREAM):
-            factory = partial(_Tracker, self._track, protocol_factory)
             try:
                 transport, _ = await loop.create_connection(factory, where[0], where[1], **secured)
             except ConnectionRefusedError as error:
@@ -154,13 +195,34 @@ class SocketTransport:
                 return transport
         raise other_error or refused
 
+    async def _connect_by_path(
+        self,
+        to: Address,
+        factory: ProtocolFactory,
+        secured: dict[str, Any],  # Any: arguments of the event loop
+    ) -> asyncio.Transport | None:
+        path = self._paths.of(to) if self._paths is not None else None
+        if path is None:
+            return None
+        loop = asyncio.get_running_loop()
+        try:
+            transport, _ = await loop.create_unix_connection(factory, path, **secured)
+        except OSError as error:
+            logger.debug("transport.unix_failed path=%s error=%s", path, error)
+            return None
+        self._metrics.counter("streams.unix").add()
+        return transport
+
     async def close(self) -> None:
         """Stop listening and abort every stream; idempotent."""
         self._closed = True
-        server, self._server = self._server, None
+        servers = [server for server in (self._server, self._unix_server) if server is not None]
+        self._server = self._unix_server = None
         packets, self._packets = self._packets, None
-        if server is not None:
+        for server in servers:
             server.close()
+        if self._own_path is not None:
+            _remove(self._own_path)
         if packets is not None:
             packets.close()
         for stream in list(self._streams):
@@ -171,6 +233,20 @@ class SocketTransport:
         asyncio.get_running_loop().call_soon(turn.set_result, None)
         await turn
 
+    def _forked(self) -> None:
+        """This process is a child: what is open belongs to its parent alone."""
+        self._closed = True
+        held: list[HasDescriptor] = []
+        for server in (self._server, self._unix_server):
+            if server is not None:
+                held.extend(server.sockets)
+        if self._packets is not None:
+            held.extend(self._packets.sockets())
+        held.extend(stream.get_extra_info("socket") for stream in self._streams)
+        let_go(held)
+        self._server = self._unix_server = self._packets = self._own_path = None
+        self._streams.clear()
+
     def _track(self, stream: asyncio.Transport) -> None:
         if self._closed:
             stream.abort()
@@ -179,6 +255,11 @@ class SocketTransport:
         if len(self._streams) >= self._prune_at:
             self._streams = {s: None for s in self._streams if not s.is_closing()}
             self._prune_at = max(64, 2 * len(self._streams))
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)  # noqa: PTH108
 
 
 def _secured(context: ssl.SSLContext) -> dict[str, Any]:  # Any: arguments of the event loop
@@ -231,6 +312,8 @@ class _Secured(asyncio.Protocol):
 
 def _tune(tcp: socket.socket) -> None:
     """Send small frames at once, and notice in a few minutes that a host is gone."""
+    if tcp.family not in (socket.AF_INET, socket.AF_INET6):
+        return  # A Unix socket does both by itself.
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
@@ -336,6 +419,10 @@ class _Packets(asyncio.DatagramProtocol):
         except (OSError, ValueError):
             # No route, too large, another address family: lost, as packets may be.
             return
+
+    def sockets(self) -> list[HasDescriptor]:
+        """Return the socket, if it is open."""
+        return [] if self._transport is None else [self._transport.get_extra_info("socket")]
 
     def close(self) -> None:
         if self._transport is not None:

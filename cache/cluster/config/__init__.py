@@ -1,0 +1,19 @@
+"""Every setting of a node: frozen, validated at construction, one preset per situation.
+
+Durations are float seconds. A bad value raises `ConfigError` naming the field, the value and the remedy.
+"""
+
+from cache.cluster.config.cluster import ClusterConfig, Secret
+from cache.cluster.config.gossip import GossipConfig
+from cache.cluster.config.limits import KIB, MIB, LimitsConfig
+from cache.cluster.config.tls import TlsConfig
+
+__all__ = [
+    "KIB",
+    "MIB",
+    "ClusterConfig",
+    "GossipConfig",
+    "LimitsConfig",
+    "Secret",
+    "TlsConfig",
+]

@@ -1,0 +1,19 @@
+"""Waiting for a condition of real processes, with a deadline that raises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], *, within: float, what: str, interval: float = 0.02
+) -> None:
+    """Wait until `condition` holds; raise `AssertionError` naming `what` when it does not in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while not await condition():
+        assert loop.time() < deadline, f"{what} did not happen within {within} s"
+        turn = loop.create_future()
+        loop.call_later(interval, turn.set_result, None)
+        await turn
