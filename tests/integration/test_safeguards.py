@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cache.cluster.node import Node
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
@@ -21,32 +20,15 @@ from cache.cluster.wire.messages import (
 from cache.codec import encode_key, encode_value
 from cache.errors import IndeterminateError, NotOwnerError
 from cache.testing import TestCluster, cluster_test
+from tests.integration.inside import node_of, run_on
 
 KEY = "ada"
-
-
-def _node(cluster: TestCluster, index: int) -> Node:
-    """Return the node itself: these tests look inside."""
-    world: Any = cluster._world  # Any: the simulated world
-    node: Node = world._members[index].node
-    return node
-
-
-async def _on(cluster: TestCluster, index: int, call: Any) -> Any:  # Any: whatever the call gives
-    """Run something on a member's own event loop."""
-    world: Any = cluster._world  # Any: the simulated world
-
-    async def body() -> Any:  # Any: as above
-        result = call()
-        return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
-
-    return await world._members[index].process.run(body())
 
 
 async def _placed(cluster: TestCluster) -> tuple[int, int, int]:
     """Store a key; return (partition, its owner, another holder) with members by index."""
     await cluster.member(0).map("users").set(KEY, 1)
-    partition = _node(cluster, 0).map("users").partition_of(KEY)
+    partition = node_of(cluster, 0).map("users").partition_of(KEY)
     owner = await cluster.owner_of(partition)
     holders = await cluster.copies("users", KEY)
     return partition, owner, next(index for index in holders if index != owner)
@@ -56,14 +38,14 @@ async def _placed(cluster: TestCluster) -> tuple[int, int, int]:
 async def test_a_holder_refuses_an_owner_of_an_older_epoch(cluster: TestCluster) -> None:
     """Invariant 2: what a deposed owner still sends has no effect."""
     partition, owner, holder = await _placed(cluster)
-    node = _node(cluster, holder)
+    node = node_of(cluster, holder)
     record = EntryRecord("users", encode_key(KEY), encode_value(2), 2**62, 1, NEVER)
     message = Replicate(partition=partition, epoch=0, entries=[record], operations=[], evicted=[])
     handler = node._rpc._handlers[Replicate]
-    peer = Peer(_node(cluster, owner).id, None)
+    peer = Peer(node_of(cluster, owner).id, None)
 
     with pytest.raises(NotOwnerError, match="is over"):
-        await _on(cluster, holder, lambda: handler(message, peer))
+        await run_on(cluster, holder, lambda: handler(message, peer))
 
     assert 1 == await cluster.member(owner).map("users").get(KEY)
 
@@ -82,9 +64,9 @@ async def test_a_repeated_operation_takes_effect_once(cluster: TestCluster) -> N
         NEVER,
         1,
     )
-    structures = _node(cluster, owner)._router._structures
+    structures = node_of(cluster, owner)._router._structures
 
-    answers = [await _on(cluster, owner, lambda: structures.dispatch(request)) for _ in range(3)]
+    answers = [await run_on(cluster, owner, lambda: structures.dispatch(request)) for _ in range(3)]
 
     assert [Value(value=encode_value(2))] * 3 == answers
     assert 2 == await cluster.member(owner).map("users").get(KEY)
@@ -104,14 +86,14 @@ async def test_a_promoted_copy_remembers_operations(cluster: TestCluster) -> Non
         NEVER,
         1,
     )
-    structures = _node(cluster, owner)._router._structures
-    first = await _on(cluster, owner, lambda: structures.dispatch(request))
+    structures = node_of(cluster, owner)._router._structures
+    first = await run_on(cluster, owner, lambda: structures.dispatch(request))
     await cluster.kill(owner)
     await cluster.wait_for_convergence()
     promoted = await cluster.owner_of(partition) if cluster.members[0].index == 0 else holder
 
-    successor = _node(cluster, promoted)._router._structures
-    again = await _on(cluster, promoted, lambda: successor.dispatch(request))
+    successor = node_of(cluster, promoted)._router._structures
+    again = await run_on(cluster, promoted, lambda: successor.dispatch(request))
 
     assert first == again
     assert 2 == await cluster.members[0].map("users").get(KEY)
@@ -121,7 +103,7 @@ async def test_a_promoted_copy_remembers_operations(cluster: TestCluster) -> Non
 async def test_a_write_beats_a_later_version_left_on_a_copy(cluster: TestCluster) -> None:
     """Writes are in the order of events: what a copy has from before comes before."""
     partition, owner, holder = await _placed(cluster)
-    replica = _node(cluster, holder)._replication.copies[partition]
+    replica = node_of(cluster, holder)._replication.copies[partition]
     held = replica.entry("users", encode_key(KEY))
     assert held is not None
     ahead = held[1] + (3_600_000 << 16)  # An hour ahead, as from a member whose clock was wrong.
@@ -142,14 +124,14 @@ NEVER_EXPIRES = float("inf")
 async def test_a_write_is_not_acknowledged_before_its_copy_has_it(cluster: TestCluster) -> None:
     """Invariant 1: the owner may die in the very next moment."""
     partition, owner, holder = await _placed(cluster)
-    copy = _node(cluster, holder)._replication.copies[partition]
-    users = _node(cluster, owner).map("users")
+    copy = node_of(cluster, holder)._replication.copies[partition]
+    users = node_of(cluster, owner).map("users")
 
     async def write() -> bytes | None:
         await users.set(KEY, 2)
         return copy.get("users", encode_key(KEY), 0.0)
 
-    assert encode_value(2) == await _on(cluster, owner, write)
+    assert encode_value(2) == await run_on(cluster, owner, write)
 
 
 @cluster_test("simulated", size=3, partition_count=8)
@@ -218,18 +200,18 @@ async def test_a_partition_with_an_unconfirmed_write_is_not_handed_over(
 ) -> None:
     """The hand-over's last delta: a write that is on this copy only must not be left behind."""
     partition, owner, holder = await _placed(cluster)
-    node = _node(cluster, owner)
+    node = node_of(cluster, owner)
     cluster.partition([owner], [holder])
 
     async def write_and_release() -> list[int]:
         request = node.map("users")
         writing = asyncio.ensure_future(request.set(KEY, 2))
         await asyncio.sleep(0)
-        released = await node._replication.release([partition])
+        released = await node._replication.yielding.release([partition])
         writing.cancel()
         return released
 
-    assert [] == await _on(cluster, owner, write_and_release)
+    assert [] == await run_on(cluster, owner, write_and_release)
     cluster.heal()
 
 
@@ -237,7 +219,7 @@ async def test_a_partition_with_an_unconfirmed_write_is_not_handed_over(
 async def test_a_deposed_owner_takes_back_what_it_could_not_confirm(cluster: TestCluster) -> None:
     """The new owner may have acknowledged another value meanwhile, with an earlier stamp."""
     partition, owner, holder = await _placed(cluster)
-    node = _node(cluster, owner)
+    node = node_of(cluster, owner)
     cluster.partition([owner], [holder])
 
     async def write_and_lose() -> bytes | None:
@@ -249,7 +231,7 @@ async def test_a_deposed_owner_takes_back_what_it_could_not_confirm(cluster: Tes
         writing.cancel()
         return ownership.replica.get("users", encode_key(KEY), 0.0)
 
-    assert encode_value(1) == await _on(cluster, owner, write_and_lose)
+    assert encode_value(1) == await run_on(cluster, owner, write_and_lose)
     cluster.heal()
 
 
@@ -259,7 +241,7 @@ async def test_an_operation_that_was_taken_back_is_not_remembered_as_done(
 ) -> None:
     """Its retry would be told of a success that no copy has."""
     partition, owner, holder = await _placed(cluster)
-    node = _node(cluster, owner)
+    node = node_of(cluster, owner)
     cluster.partition([owner], [holder])
 
     async def increment_and_lose() -> tuple[int, int]:
@@ -271,7 +253,7 @@ async def test_an_operation_that_was_taken_back_is_not_remembered_as_done(
         incrementing.cancel()
         return during, len(ownership.replica.operations())
 
-    assert (1, 0) == await _on(cluster, owner, increment_and_lose)
+    assert (1, 0) == await run_on(cluster, owner, increment_and_lose)
     cluster.heal()
 
 
@@ -282,30 +264,79 @@ async def test_a_write_that_reached_a_former_copy_late_is_offered_to_the_owner(
     """No new table comes to remind the member that holds it."""
     partition, owner, holder = await _placed(cluster)
     stray = ({0, 1, 2} - {owner, holder}).pop()
-    table = _node(cluster, stray).partition_table()
-    replica = _node(cluster, stray)._replication.copy_of(partition)
-    held = _node(cluster, owner)._replication.copies[partition].entry("users", encode_key(KEY))
+    table = node_of(cluster, stray).partition_table()
+    replica = node_of(cluster, stray)._replication.copy_of(partition)
+    held = node_of(cluster, owner)._replication.copies[partition].entry("users", encode_key(KEY))
     assert held is not None
     replica.apply("users", encode_key(KEY), (encode_value(2), held[1] + 1, 7, NEVER_EXPIRES))
 
     async def gone() -> bool:
-        return partition not in _node(cluster, stray)._replication.copies
+        return partition not in node_of(cluster, stray)._replication.copies
 
     await cluster.eventually(gone, within=10.0, what="the stray copy's end")
 
     assert [2, 2, 2] == [await member.map("users").get(KEY) for member in cluster.members]
-    assert table == _node(cluster, stray).partition_table()
+    assert table == node_of(cluster, stray).partition_table()
 
 
 @cluster_test("simulated", size=2, partition_count=8)
 async def test_a_joining_copy_that_missed_a_write_is_not_complete(cluster: TestCluster) -> None:
     """It leaves the holders, so that its bring-up starts again."""
     partition, owner, _ = await _placed(cluster)
-    ownership: Ownership = _node(cluster, owner)._replication.owned[partition]
-    joining = _node(cluster, owner).id  # Anybody who is no replica's backup.
+    ownership: Ownership = node_of(cluster, owner)._replication.owned[partition]
+    joining = node_of(cluster, owner).id  # Anybody who is no replica's backup.
     ownership.row = ownership.row.__class__(ownership.row.epoch, (), (joining,))
     ownership.activate(joining)
 
     ownership.deactivate(joining)
 
     assert joining not in ownership.holders
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_an_owner_whose_epoch_is_refused_gets_a_later_one(cluster: TestCluster) -> None:
+    """A copy heard of a later epoch from a side of a split that has vanished since."""
+    partition, owner, holder = await _placed(cluster)
+    node = node_of(cluster, owner)
+    epoch = node.partition_table().rows[partition].epoch
+    record = EntryRecord("users", encode_key("bob"), encode_value(2), 2**40, 1, NEVER)
+    vanished = Replicate(
+        partition=partition, epoch=epoch + 1, entries=[record], operations=[], evicted=[]
+    )
+    handler = node_of(cluster, holder)._rpc._handlers[Replicate]
+    await run_on(cluster, holder, lambda: handler(vanished, Peer(node.id, None)))
+
+    await cluster.member(owner).map("users").set(KEY, 3)
+
+    assert epoch + 1 < node.partition_table().rows[partition].epoch
+    assert [3, 3, 3] == [await member.map("users").get(KEY) for member in cluster.members]
+
+
+@cluster_test("simulated", size=2, partition_count=32)
+async def test_a_former_copy_reads_nothing_old(cluster: TestCluster) -> None:
+    """It did not hear of the table by which it is a copy no more, nor does its owner answer it."""
+    keys = [f"key-{n}" for n in range(64)]
+    await cluster.member(0).map("users").set_many(dict.fromkeys(keys, "old"))
+    cluster.cut(0, 1)
+    await cluster.add_member()
+    users, former = cluster.member(0).map("users"), node_of(cluster, 1)
+
+    def dropped(key: str) -> bool:
+        partition = former.map("users").partition_of(key)
+        now = node_of(cluster, 0).partition_table().rows[partition].replicas
+        return former.id in former.partition_table().rows[partition].replicas[1:] and (
+            former.id not in now
+        )
+
+    async def moved() -> bool:
+        return any(dropped(key) for key in keys)
+
+    await cluster.eventually(moved, within=5.0, what="a copy that was taken from member 1")
+    key = next(key for key in keys if dropped(key))
+    await users.set(key, "new")
+
+    reading = asyncio.ensure_future(cluster.member(1).map("users").get(key))
+    await cluster.sleep(1.5)
+    cluster.heal()
+
+    assert "new" == await reading

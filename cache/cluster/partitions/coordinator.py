@@ -56,6 +56,7 @@ class Coordinator:
         """Version of the table that first listed a copy as joining; older reports are of an earlier try."""
         self._struck: dict[tuple[int, MemberId], None] = {}
         self._released: dict[int, MemberId] = {}
+        self._renewed: dict[int, None] = {}
         self._merged: list[TableVersion] = []
 
     def adopt(self, table: Table) -> None:
@@ -72,6 +73,7 @@ class Coordinator:
         self._joining_since.clear()
         self._struck.clear()
         self._released.clear()
+        self._renewed.clear()
 
     def absorb(self, other: Table, live: Iterable[MemberId]) -> bool:
         """Take in a table that another member holds; return True when something changed."""
@@ -107,6 +109,13 @@ class Coordinator:
         """`owner` stopped serving these partitions."""
         for partition in partitions:
             self._released[partition] = owner
+
+    def renew(self, partitions: Iterable[int]) -> None:
+        """Copies refuse the epoch of these partitions' owners: they need a later one.
+
+        So it is after a split whose other side gave up its table before this one saw it.
+        """
+        self._renewed.update(dict.fromkeys(partitions))
 
     def strike(self, partitions: Iterable[int], replica: MemberId) -> None:
         """Owners cannot reach `replica`: its copies must catch up again before they count."""
@@ -183,7 +192,7 @@ class Coordinator:
         if not replicas:
             return Row(row.epoch, (), (), lost_at)
         # After a fork both branches used the same epoch numbers: all start anew above both.
-        same = replicas[0] == row.owner and not self._merged
+        same = replicas[0] == row.owner and not self._merged and partition not in self._renewed
         epoch = row.epoch if same else epoch_of(TableVersion(version, self._me))
         return Row(epoch, tuple(replicas), missing, lost_at)
 
@@ -210,6 +219,7 @@ class Coordinator:
         changed = rows != previous.rows or addresses != dict(previous.addresses)
         self._released.clear()
         self._struck.clear()
+        self._renewed.clear()
         if not (changed or thaw or self._merged):
             return None
         ancestors = _newest_per_coordinator((previous.id, *self._merged, *previous.ancestors))

@@ -26,6 +26,7 @@ from cache.cluster.wire.messages import (
     CaughtUp,
     CheckTable,
     Done,
+    Fenced,
     FetchTable,
     PushTable,
     Release,
@@ -101,6 +102,7 @@ class PartitionService:
         rpc.register(Unreachable, self._on_unreachable)
         rpc.register(Release, self._on_release)
         rpc.register(CheckTable, self._on_check)
+        rpc.register(Fenced, self._on_fenced)
 
     @property
     def table(self) -> Table:
@@ -161,7 +163,14 @@ class PartitionService:
                 Unreachable(id=self._table_id(), replica=replica, partitions=partitions)
             )
 
-    async def _tell_coordinator(self, message: CaughtUp | Unreachable) -> None:
+    async def report_fenced(self, partitions: list[int]) -> None:
+        """Ask the coordinator for a later epoch of partitions that this member owns by the table."""
+        if self.coordinator_id() == self._me:
+            self._note_fenced(partitions)
+        else:
+            await self._tell_coordinator(Fenced(id=self._table_id(), partitions=partitions))
+
+    async def _tell_coordinator(self, message: CaughtUp | Unreachable | Fenced) -> None:
         member = self._membership.member(self.coordinator_id())
         if member is None:
             return
@@ -172,6 +181,10 @@ class PartitionService:
 
     def _note_caught_up(self, pairs: Iterable[tuple[int, MemberId]], by: TableVersion) -> None:
         self._coordinator.caught_up(pairs, by)
+        self._wake.set()
+
+    def _note_fenced(self, partitions: list[int]) -> None:
+        self._coordinator.renew(partitions)
         self._wake.set()
 
     def _note_unreachable(self, replica: MemberId, partitions: list[int]) -> None:
@@ -207,14 +220,18 @@ class PartitionService:
         return Done()
 
     def _on_unreachable(self, message: Unreachable, peer: Peer) -> Reply:
-        partitions = [
-            partition
-            for partition in message.partitions
-            if 0 <= partition < self._config.partition_count
-            and self.table.rows[partition].owner == peer.member
-        ]
+        partitions = self._owned_by(peer.member, message.partitions)
         self._note_unreachable(MemberId(message.replica), partitions)
         return Done()
+
+    def _on_fenced(self, message: Fenced, peer: Peer) -> Reply:
+        if message.id == self._table_id():  # Else it is to follow the current table first.
+            self._note_fenced(self._owned_by(peer.member, message.partitions))
+        return Done()
+
+    def _owned_by(self, owner: MemberId | None, partitions: list[int]) -> list[int]:
+        count = self._config.partition_count
+        return [p for p in partitions if 0 <= p < count and self.table.rows[p].owner == owner]
 
     def _on_check(self, message: CheckTable, peer: Peer) -> Reply:
         theirs = TableVersion(message.id.version, MemberId(message.id.coordinator))
@@ -289,6 +306,29 @@ class PartitionService:
         if table is not None and table.id != self.table.id:
             if table.descends_from(self.table.id):
                 self._adopt(table)
+
+    async def confirm(self, timeout: float) -> bool:
+        """Ask the coordinator whether this table is the current one, and follow a newer one.
+
+        Returns:
+            Whether this member now goes by the table that was current at some instant during the call.
+        """
+        member = self._membership.member(self.coordinator_id())
+        if member is None or member.id == self._me:
+            return member is not None and self.table.id.coordinator == self._me
+        try:
+            async with asyncio.timeout(timeout):
+                question = CheckTable(id=self._table_id())
+                answer = await self._rpc.call(member.address, question, timeout=timeout)
+                assert isinstance(answer, TableAnswer)
+                if answer.id.coordinator != member.id:
+                    return False  # A new coordinator, which does not know all tables yet.
+                if answer.id != self._table_id():
+                    await self._refresh()
+        except (CacheError, TimeoutError) as error:
+            logger.debug("partitions.confirm_failed coordinator=%s error=%s", member.id, error)
+            return False
+        return self.table.id.coordinator == member.id and self.table.id.version >= answer.id.version
 
     async def _fetch(self, member: Member) -> Table | None:
         try:

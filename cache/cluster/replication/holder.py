@@ -90,7 +90,7 @@ class Holder:
             ownership.abandon(
                 IndeterminateError("another member took the partition over meanwhile")
             )
-            self._replication.scope.spawn(self._replication.partitions.refresh(), name="refresh")
+            self._replication.yielding.fenced()
 
     def _check_partition(self, partition: int) -> None:
         if not 0 <= partition < self._replication.config.partition_count:

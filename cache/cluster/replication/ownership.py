@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from cache.cluster.ids import MemberId
@@ -26,6 +26,9 @@ REPEATS_MAX: Final = 3
 
 Change = tuple[str, bytes, Entry]
 """(map name, key, entry)."""
+
+ServingHook = Callable[[int, PartitionReplica | None, PartitionReplica | None], None]
+"""Called with a partition and the copies that were, and are now, served; None for none."""
 
 
 class PendingWrite:

@@ -21,10 +21,12 @@ from typing import Final
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
+from cache.cluster.replication.differences import Key, batches, difference
 from cache.cluster.replication.merges import Merges
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica, from_record, to_record
 from cache.cluster.replication.service import ReplicationService
+from cache.cluster.replication.transit import TRANSIT_MAX, Late
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
     Buckets,
@@ -62,20 +64,11 @@ OFFER_INTERVAL: Final = 1.0
 DOUBT_INTERVAL: Final = 1.0
 """Seconds until copies are compared again while a write is known to be on some of them only."""
 
-REPAIR_TRANSIT_MAX: Final = 0.5
-"""Seconds that entries may be on the way; later ones would live longer than they should."""
-
 DIGEST_BATCH: Final = 128
 """Partitions compared by one message."""
 
-VERSIONS_BATCH: Final = 2048
-"""Keys whose versions are compared by one message, about."""
-
 WINDOW: Final = 4
 """Chunks under way at once per partition."""
-
-Key = tuple[str, bytes]
-Version = tuple[int, int]
 
 
 class Repair:
@@ -90,6 +83,7 @@ class Repair:
         self._scope = replication.scope
         self._slots = asyncio.Semaphore(self._config.migration_parallelism)
         self._bringing_up: dict[MemberId, None] = {}
+        self._late = Late()
         self._table_changed = asyncio.Event()
         self._offers_due = asyncio.Event()
         self._unsettled = asyncio.Event()
@@ -110,6 +104,7 @@ class Repair:
         self._scope.spawn(self._offer_orphans(), name="offer_orphans")
 
     def _on_table(self, old: Table, new: Table) -> None:
+        self._late.keep(self._replication.owned, new.addresses.values())
         self._table_changed.set()
         self._offers_due.set()
         if (report := self.merges.follow(old, new)) is not None:
@@ -190,6 +185,7 @@ class Repair:
             for owned in batch
             if theirs.get(owned.partition, (0, 0))
             == (owned.replica.entry_count, owned.replica.digest())
+            and not self._late.has(owned.partition, address)
         ]
 
     # -- one partition, one other copy -------------------------------------------------------
@@ -199,11 +195,14 @@ class Repair:
         self._differences.add()
         async with self._slots:
             partition, replica = ownership.partition, ownership.replica
+            asked_at = self._clock.monotonic()
             buckets = await self._differing_buckets(partition, replica, address)
-            for batch in _batches(buckets, replica.entry_count):
+            away = self._clock.monotonic() - asked_at
+            await self._send(ownership, self._late.take(partition, address), address, away)
+            for batch in batches(buckets, replica.entry_count):
                 theirs = await self._versions(partition, batch, address)
-                send, fetch = _difference(replica.versions(batch), theirs)
-                await self._send(ownership, send, address)
+                send, fetch = difference(replica.versions(batch), theirs)
+                await self._send(ownership, send, address, away)
                 await self._fetch(ownership, fetch, address)
             if operations := replica.operations():
                 message = Replicate(
@@ -233,23 +232,32 @@ class Repair:
         assert isinstance(answer, Versions)
         return answer.versions
 
-    async def _send(self, ownership: Ownership, keys: Sequence[Key], address: Address) -> None:
-        calls: list[tuple[float, asyncio.Future[Reply]]] = []
-        for records in self._chunks(ownership.replica, keys):
-            message = Replicate(
-                partition=ownership.partition,
-                epoch=ownership.epoch,
-                entries=records,
-                operations=[],
-                evicted=[],
-            )
-            call = self._rpc.call(address, message, timeout=CALL_TIMEOUT)
-            calls.append((self._clock.monotonic(), call))
-            self._keys_sent.add(len(records))
-            if len(calls) >= WINDOW:
-                await self._confirmed(ownership, *calls.pop(0))
-        for sent_at, call in calls:
-            await self._confirmed(ownership, sent_at, call)
+    async def _send(
+        self, ownership: Ownership, keys: Sequence[Key], address: Address, away: float
+    ) -> None:
+        """Send entries; `away` is how many seconds a question to that address took."""
+        calls: list[tuple[float, list[EntryRecord], asyncio.Future[Reply]]] = []
+        try:
+            for records in self._chunks(ownership.replica, keys, away):
+                message = Replicate(
+                    partition=ownership.partition,
+                    epoch=ownership.epoch,
+                    entries=records,
+                    operations=[],
+                    evicted=[],
+                )
+                call = self._rpc.call(address, message, timeout=CALL_TIMEOUT)
+                calls.append((self._clock.monotonic(), records, call))
+                self._keys_sent.add(len(records))
+                if len(calls) >= WINDOW:
+                    await self._confirmed(ownership, calls[0][0], calls[0][2])
+                    del calls[0]
+            while calls:
+                await self._confirmed(ownership, calls[0][0], calls[0][2])
+                del calls[0]
+        finally:
+            for _, records, _ in calls:
+                self._late.note(ownership.partition, address, records)
 
     async def _confirmed(
         self, ownership: Ownership, sent_at: float, call: asyncio.Future[Reply]
@@ -258,7 +266,7 @@ class Repair:
         assert isinstance(answer, Replicated)
         self._check_transit(sent_at)
         if answer.newer:
-            self._merge(ownership, answer.newer, answer.operations)
+            self._merge(ownership, answer.newer, answer.operations, sent_at)
 
     def _check_transit(self, sent_at: float) -> None:
         """Refuse entries that were long on the way: their times to live have grown too long.
@@ -267,20 +275,24 @@ class Repair:
             UnavailableError: the whole comparison is to be repeated.
         """
         seconds = self._clock.monotonic() - sent_at
-        if seconds > REPAIR_TRANSIT_MAX:
+        if seconds > TRANSIT_MAX:
             raise UnavailableError(f"entries were {seconds:.1f} s on the way")
 
     def _chunks(
-        self, replica: PartitionReplica, keys: Sequence[Key]
+        self, replica: PartitionReplica, keys: Sequence[Key], away: float
     ) -> Iterator[list[EntryRecord]]:
-        """Yield the entries of `keys` as they are at that moment, `chunk_bytes` at a time."""
+        """Yield the entries of `keys` as they are at that moment, `chunk_bytes` at a time.
+
+        Their times to live are shortened by `away`, but not by more than `TRANSIT_MAX`.
+        """
+        away = min(away, TRANSIT_MAX)
         chunk: list[EntryRecord] = []
         size = 0
         for map_name, key in keys:
             entry = replica.entry(map_name, key)
             if entry is None:
                 continue
-            chunk.append(to_record(map_name, key, entry, self._clock.monotonic()))
+            chunk.append(to_record(map_name, key, entry, self._clock.monotonic() + away))
             size += len(key) + len(entry[0] or b"") + 48
             if size >= self._config.chunk_bytes:
                 yield chunk
@@ -299,24 +311,28 @@ class Repair:
             assert isinstance(answer, Entries)
             self._check_transit(sent_at)
             self._keys_fetched.add(len(answer.entries))
-            self._merge(ownership, answer.entries, answer.operations)
+            self._merge(ownership, answer.entries, answer.operations, sent_at)
 
     def _merge(
         self,
         ownership: Ownership,
         records: Sequence[EntryRecord],
         operations: Sequence[OperationRecord],
+        told_at: float,
     ) -> asyncio.Future[None] | None:
-        """Take the later ones of `records` into the owner's copy and into every other copy."""
+        """Take the later ones of `records` into the owner's copy and into every other copy.
+
+        Their times to live count from `told_at`.
+        """
         if self._replication.owned.get(ownership.partition) is not ownership:
             return None
-        now, wall = self._clock.monotonic(), self._clock.wall()
+        wall = self._clock.wall()
         changes = []
         overtaken: dict[Key, None] = {}
         for record in records:
             if not self._replication.hlc.observe(record.hlc, wall):
                 continue
-            entry = from_record(record, now, tombstone_lifetime=self._config.tombstone_lifetime)
+            entry = from_record(record, told_at, tombstone_lifetime=self._config.tombstone_lifetime)
             held = ownership.replica.entry(record.map, record.key)
             if held is None or held[1:3] < entry[1:3]:
                 changes.append((record.map, record.key, entry))
@@ -420,11 +436,13 @@ class Repair:
         if address is None or partition not in self.orphans():
             return
         replica = self._replication.copies[partition]
+        asked_at = self._clock.monotonic()
         buckets = await self._differing_buckets(partition, replica, address)
-        for batch in _batches(buckets, replica.entry_count):
+        away = self._clock.monotonic() - asked_at
+        for batch in batches(buckets, replica.entry_count):
             theirs = await self._versions(partition, batch, address)
-            send, _ = _difference(replica.versions(batch), theirs)
-            for records in self._chunks(replica, send):
+            send, _ = difference(replica.versions(batch), theirs)
+            for records in self._chunks(replica, send, away):
                 message = Offer(
                     partition=partition,
                     entries=records,
@@ -442,7 +460,8 @@ class Repair:
     async def _on_offer(self, message: Offer, peer: Peer) -> Reply:
         ownership = self._replication.serve(message.partition)
         won = self._merge_won.value
-        confirmed = self._merge(ownership, message.entries, message.operations)
+        now = self._clock.monotonic()
+        confirmed = self._merge(ownership, message.entries, message.operations, now)
         won = self._merge_won.value - won
         if confirmed is not None:
             await confirmed
@@ -456,23 +475,3 @@ async def _event_or_timeout(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         pass
-
-
-def _difference(
-    mine: Sequence[KeyVersion], theirs: Sequence[KeyVersion]
-) -> tuple[list[Key], list[Key]]:
-    """Return the keys of which this side has a later version, and those of which the other has."""
-    here: dict[Key, Version] = {(v.map, v.key): (v.hlc, v.origin) for v in mine}
-    there: dict[Key, Version] = {(v.map, v.key): (v.hlc, v.origin) for v in theirs}
-    none: Version = (-1, -1)
-    send = [key for key, version in here.items() if version > there.get(key, none)]
-    fetch = [key for key, version in there.items() if version > here.get(key, none)]
-    return send, fetch
-
-
-def _batches(buckets: Sequence[int], entry_count: int) -> Iterator[list[int]]:
-    """Cut the buckets so that one message compares about `VERSIONS_BATCH` keys."""
-    parts = max(1, entry_count // VERSIONS_BATCH)
-    size = max(1, len(buckets) // parts)
-    for start in range(0, len(buckets), size):
-        yield list(buckets[start : start + size])

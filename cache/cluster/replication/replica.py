@@ -9,12 +9,14 @@ tombstone of the *same* version: an older copy somewhere else cannot bring it ba
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from cache.cluster.replication.digest import BUCKET_COUNT, Digest, bucket_of
 from cache.cluster.replication.expiry import ExpiryWheel
 from cache.cluster.wire.messages import NEVER, EntryRecord, KeyVersion, OperationRecord
+from cache.codec import has_tag
 
 STALE_FACTOR: Final = 3
 STALE_MIN: Final = 64
@@ -72,6 +74,7 @@ class PartitionReplica:
         "_usage",
         "_wheel",
         "entry_count",
+        "listener",
         "size_bytes",
     )
 
@@ -89,6 +92,8 @@ class PartitionReplica:
         """Entries, tombstones included."""
         self.size_bytes = 0
         """Bytes of keys and values."""
+        self.listener: Callable[[str, bytes], None] | None = None
+        """Called with the map and key of each change but expiry, in the same turn."""
 
     # -- one key -----------------------------------------------------------------------------
 
@@ -138,6 +143,8 @@ class PartitionReplica:
         entries[key] = entry
         self._digest.toggle(map_name, key, entry[1], entry[2])
         self._remember_expiry(map_name, key, entry[3])
+        if self.listener is not None:
+            self.listener(map_name, key)
         return True
 
     def _count(self, size: int, overhead: int = 0) -> None:
@@ -158,6 +165,8 @@ class PartitionReplica:
         held = self.entry(map_name, key)
         if held is not None:
             self._forget(map_name, key, held)
+            if self.listener is not None:
+                self.listener(map_name, key)
         if entry is not None:
             self.apply(map_name, key, entry)
 
@@ -168,6 +177,8 @@ class PartitionReplica:
             self._count(len(entry[0] or b"") - len(held[0]))
             entries[key] = entry
             self._remember_expiry(map_name, key, entry[3])
+            if self.listener is not None:
+                self.listener(map_name, key)
 
     @property
     def memory_bytes(self) -> int:
@@ -193,6 +204,8 @@ class PartitionReplica:
         if held is None or held[1:3] != (victim.hlc, victim.origin):
             return False
         self._forget(victim.map, victim.key, held)
+        if self.listener is not None:
+            self.listener(victim.map, victim.key)
         return True
 
     def close(self) -> None:
@@ -236,10 +249,36 @@ class PartitionReplica:
         entries = self._maps.get(map_name, {})
         return sorted(k for k, e in entries.items() if e[0] is not None and now < e[3])
 
+    def keys_after(self, map_name: str, after: bytes, prefix: bytes, now: float) -> list[bytes]:
+        """Return the live keys of a map that come after a key, sorted: text and bytes with this prefix."""
+        entries = self._maps.get(map_name, {})
+        starts = (b"s" + prefix, b"b" + prefix) if prefix else (b"",)
+        return sorted(
+            k
+            for k, e in entries.items()
+            if k > after and e[0] is not None and now < e[3] and k.startswith(starts)
+        )
+
+    def tagged(self, map_name: str, tags: AbstractSet[str], now: float) -> list[bytes]:
+        """Return the live keys of a map whose values bear one of these tags, sorted."""
+        entries = self._maps.get(map_name, {})
+        return sorted(
+            k for k, e in entries.items() if e[0] is not None and now < e[3] and has_tag(e[0], tags)
+        )
+
     def live_count(self, map_name: str, now: float) -> int:
         """Count the live keys of a map."""
         entries = self._maps.get(map_name, {})
         return sum(e[0] is not None and now < e[3] for e in entries.values())
+
+    def footprint(self, map_name: str, now: float) -> tuple[int, int]:
+        """Return how many live keys of a map there are, and the bytes of those keys and their values."""
+        count = size = 0
+        for key, entry in self._maps.get(map_name, {}).items():
+            if entry[0] is not None and now < entry[3]:
+                count += 1
+                size += len(key) + len(entry[0])
+        return count, size
 
     def records_for(self, keys: Iterable[tuple[str, bytes]], now: float) -> list[EntryRecord]:
         """Return the wire form of those of `keys` that are stored here."""

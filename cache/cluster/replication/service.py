@@ -17,14 +17,16 @@ from typing import Final
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
 from cache.cluster.hlc import HybridClock, origin_hash
+from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.holder import Holder
-from cache.cluster.replication.ownership import Change, Ownership, PendingWrite
+from cache.cluster.replication.ownership import Change, Ownership, PendingWrite, ServingHook
 from cache.cluster.replication.replica import Entry, PartitionReplica, from_record, to_record
 from cache.cluster.replication.room import Room
 from cache.cluster.replication.upkeep import STALL_LIMIT, stay_valid, sweep
+from cache.cluster.replication.yielding import Yielding
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.wire.messages import (
@@ -55,12 +57,6 @@ TRANSIT_MAX: Final = 0.2
 """Seconds on the way by which a copy's time to live may be too long. After a longer way it is sent again:
 the same version with less time left shortens the copy's."""
 
-DRAIN_TIMEOUT: Final = 1.0
-"""Seconds for unfinished writes to settle before a hand-over; else it is put off."""
-
-THAW_TIMEOUT: Final = 3.0
-"""Seconds a partition stays unserved when the coordinator that asked for the hand-over fell silent."""
-
 
 class ReplicationService:
     """Holds this member's copies; commits writes of the partitions it owns."""
@@ -82,6 +78,7 @@ class ReplicationService:
         self.rpc = rpc
         self.clock = clock
         self.scope = scope
+        self.home = Home(member)
         self.hlc = HybridClock()
         self.origin = origin_hash(member)
         self.room = Room(config.limits.memory_bytes_max)
@@ -97,11 +94,12 @@ class ReplicationService:
         self.doubtful: dict[int, None] = {}
         """Partitions with a write that some copies may lack: to be compared before long."""
         self.on_doubt: Callable[[], None] = lambda: None
+        self.on_serving: ServingHook | None = None
         self._table_hooks: list[Callable[[Table, Table], None]] = []
         self._complained: dict[MemberId, float] = {}
         self._writes = metrics.counter("replication.writes")
         self._restamped = metrics.counter("replication.restamped")
-        self._evicted = metrics.counter("replication.evicted")
+        self.evicted = metrics.counter("replication.evicted")
         self._absurd = metrics.counter("replication.absurd_versions")
         self._resent = metrics.counter("replication.resent")
         self.stalls = metrics.counter("replication.stalls")
@@ -111,7 +109,8 @@ class ReplicationService:
         metrics.gauge("replication.entries", self._count_entries)
         metrics.gauge("replication.bytes", self._count_bytes)
         partitions.subscribe(self._on_table)
-        partitions.set_releaser(self.release)
+        self.yielding = Yielding(self)
+        partitions.set_releaser(self.yielding.release)
         Holder(self, metrics)
 
     def start(self) -> None:
@@ -161,7 +160,12 @@ class ReplicationService:
                 self.refresh_serving(partition)
 
     def check_member_quorum(self) -> None:
-        """Raise `NoQuorumError` while fewer members are in view than the member quorum."""
+        """Raise `NoQuorumError` while fewer members are in view than the member quorum.
+
+        Every operation comes through here, so that one from another thread or a forked child is
+        refused here, too.
+        """
+        self.home.check()
         if not self._has_quorum:
             raise NoQuorumError(
                 f"fewer live members in view than member_quorum={self.config.member_quorum}"
@@ -234,7 +238,7 @@ class ReplicationService:
         if replica.memory_bytes > self.room.share:  # Holders hear of it with the write itself.
             kept = {(map_name, key): None for map_name, key, _ in changes}
             evicted = self.room.make(replica, kept, len(changes))
-            self._evicted.add(len(evicted))
+            self.evicted.add(len(evicted))
         if not ownership.holders:
             return None
         quorum = self.config.write_quorum
@@ -322,7 +326,7 @@ class ReplicationService:
         ownership.fence = max(ownership.fence, ownership.epoch + 1)
         self.refresh_serving(ownership.partition)
         ownership.abandon(IndeterminateError("another member took the partition over meanwhile"))
-        self.scope.spawn(self.partitions.refresh(), name="refresh")
+        self.yielding.fenced()
 
     def _missed(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
         """`holder` did not confirm: drop it if it is joining, else send again until struck."""
@@ -395,40 +399,6 @@ class ReplicationService:
                 current = (current[0], self.stamp(), self.origin, current[3])
                 ownership.replica.apply(record.map, record.key, current)
 
-    async def release(self, partitions: list[int]) -> list[int]:
-        """Stop serving `partitions`; return those whose every write is on every copy."""
-        frozen = []
-        for partition in partitions:
-            ownership = self.owned.get(partition)
-            if ownership is not None and ownership.serving and not ownership.row.joining:
-                ownership.frozen = True
-                self.refresh_serving(partition)
-                frozen.append(ownership)
-        writes = [p.future for owned in frozen for p in owned.pending if not p.future.done()]
-        if writes:
-            await asyncio.wait(writes, timeout=DRAIN_TIMEOUT)
-        released = []
-        for ownership in frozen:
-            if any(pending.waiting for pending in ownership.pending):
-                self._thaw(ownership)
-            else:
-                released.append(ownership.partition)
-        if released:
-            self.scope.spawn(self._thaw_later(frozen), name="thaw")
-        return released
-
-    async def _thaw_later(self, frozen: list[Ownership]) -> None:
-        await asyncio.sleep(THAW_TIMEOUT)
-        if any(ownership.frozen for ownership in frozen):
-            await self.partitions.refresh()
-        for ownership in frozen:
-            self._thaw(ownership)
-
-    def _thaw(self, ownership: Ownership) -> None:
-        if ownership.frozen:
-            ownership.frozen = False
-            self.refresh_serving(ownership.partition)
-
     # -- following the table -----------------------------------------------------------------
 
     def _on_table(self, old: Table, new: Table) -> None:
@@ -459,7 +429,10 @@ class ReplicationService:
         """Recompute the hot path's answer for one partition."""
         ownership = self.owned.get(partition)
         serves = ownership is not None and ownership.serving and self._has_quorum
-        self.serving[partition] = ownership.replica if ownership is not None and serves else None
+        before, now = self.serving[partition], ownership.replica if ownership and serves else None
+        self.serving[partition] = now
+        if self.on_serving is not None and now is not before:
+            self.on_serving(partition, before, now)
 
     # -- copies ------------------------------------------------------------------------------
 
