@@ -10,16 +10,23 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any, Final
 
 import pytest
 
+from cache import open as open_cache
+from cache.clock import SystemClock
+from cache.cluster import ClusterConfig, NearCache, Node
+from cache.cluster.node import system_environment
+from cache.cluster.opened import ClusterCache
 from cache.interface import Cache
 from cache.local import LocalCache, NullCache
 from cache.local.cache import PolicyName
+from cache.sync import SyncCache
+from tests.contract.blocking import NOT_FOR_THREADS, Awaited
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Subject:
     cache: Cache[Any]  # Any: the tests store values of every type
     advance: Callable[[float], Awaitable[None]]
     """Lets so many seconds pass for the cache."""
+    elapsed: float = 0.0
+    """Seconds that may pass by themselves during a test: none where time goes only when told to."""
 
 
 Maker = Callable[[], AbstractAsyncContextManager[Subject]]
@@ -72,12 +81,89 @@ async def null() -> AsyncIterator[Subject]:
         yield Subject(cache, ManualClock().advance)
 
 
+class ShiftedClock(SystemClock):
+    """The clock of this machine, from which some time may be left out."""
+
+    def __init__(self) -> None:
+        self.shift = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.shift
+
+    def wall(self) -> float:
+        return super().wall() + self.shift
+
+    async def advance(self, seconds: float) -> None:
+        """Move on; to a node it is as if its process had been stopped for so long."""
+        self.shift += seconds
+
+
+@asynccontextmanager
+async def distributed(members: int, near_cache: NearCache | None = None) -> AsyncIterator[Subject]:
+    """A map of a cluster of real nodes in this process, used through the member that came last."""
+    clock = ShiftedClock()
+    environment = replace(system_environment(), clock=clock)
+    async with contextlib.AsyncExitStack() as stack:
+        peers: list[str] = []
+        for _ in range(members):
+            config = ClusterConfig.local(
+                bind="127.0.0.1:0", peers=peers, partition_count=16, leave_timeout=0.5
+            )
+            node = await stack.enter_async_context(Node(config, environment=environment))
+            peers.append(node.address)
+        entries = node.map("contract", near_cache=near_cache)
+        yield Subject(entries, clock.advance, elapsed=4.0)
+
+
+@asynccontextmanager
+async def opened_local() -> AsyncIterator[Subject]:
+    clock = ManualClock()
+    async with open_cache("local://?max_entries=none&max_bytes=64MiB", clock=clock) as opened:
+        yield Subject(opened, clock.advance)
+
+
+def opened_cluster(clock: SystemClock) -> ClusterCache[Any]:
+    config = ClusterConfig.local(partition_count=16, leave_timeout=0.5)
+    return ClusterCache(config, "contract", environment=replace(system_environment(), clock=clock))
+
+
+@asynccontextmanager
+async def opened_map() -> AsyncIterator[Subject]:
+    clock = ShiftedClock()
+    async with opened_cluster(clock) as opened:
+        yield Subject(opened, clock.advance, elapsed=4.0)
+
+
+@asynccontextmanager
+async def blocking_local() -> AsyncIterator[Subject]:
+    clock = ManualClock()
+    local: LocalCache[Any] = LocalCache(clock=clock, rng=Random(0))
+    async with Awaited(SyncCache(local)) as awaited:
+        yield Subject(awaited, clock.advance)
+
+
+@asynccontextmanager
+async def blocking_map() -> AsyncIterator[Subject]:
+    """On the background's loop: it is made in a thread without one."""
+    clock = ShiftedClock()
+    blocking: SyncCache[Any] = await asyncio.to_thread(SyncCache, opened_cluster(clock))
+    async with Awaited(blocking) as awaited:
+        yield Subject(awaited, clock.advance, elapsed=4.0)
+
+
 KEEPING: Final[Mapping[str, Maker]] = {
     "s3fifo": partial(local, "s3fifo"),
     "lru": partial(local, "lru"),
     "wtinylfu": partial(local, "wtinylfu"),
     "copying": partial(local, "s3fifo", copy=True),
     "namespace": local_namespace,
+    "opened": opened_local,
+    "opened map": opened_map,
+    "blocking": blocking_local,
+    "blocking map": blocking_map,
+    "map of one member": partial(distributed, 1),
+    "map of two members": partial(distributed, 2),
+    "map with near copies": partial(distributed, 2, NearCache(staleness_bound=5.0)),
 }
 EVERY: Final[Mapping[str, Maker]] = {**KEEPING, "null": null}
 
@@ -92,6 +178,9 @@ async def keeping(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
 @pytest.fixture(params=sorted(EVERY))
 async def every(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """Each cache, also the one that forgets."""
+    test = request.function.__name__
+    if request.param.startswith("blocking") and test in NOT_FOR_THREADS:
+        pytest.skip(NOT_FOR_THREADS[test])
     async with EVERY[request.param]() as subject:
         yield subject
 

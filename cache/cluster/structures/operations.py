@@ -22,7 +22,7 @@ from cache.cluster.wire.messages import (
     NEVER,
     Modify,
 )
-from cache.codec import decode_value, encode_value
+from cache.codec import decode_value, encode_value, with_tags_of
 from cache.errors import RemoteProtocolError, WrongTypeError
 
 APPLIED: Final = b"\x01"
@@ -109,4 +109,5 @@ def _increment(
     if not INT64_MIN <= total <= INT64_MAX:
         raise WrongTypeError("incr would leave the range of 64-bit integers; nothing was changed")
     value = encode_value(total)
-    return stamper.live(value, expires_at), value
+    stored = value if held is None else with_tags_of(held, value)
+    return stamper.live(stored, expires_at), value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +18,11 @@ from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.replication.service import ReplicationService
-from cache.cluster.structures.service import Answer, StructureService
-from cache.cluster.wire.messages import Get, Reply
+from cache.cluster.structures.answers import Answer
+from cache.cluster.structures.copies import NearCopies
+from cache.cluster.structures.reads import Reads
+from cache.cluster.structures.service import StructureService
+from cache.cluster.wire.messages import Get, GetNear, Reply, Value
 from cache.errors import (
     CacheError,
     ClosedError,
@@ -59,6 +63,9 @@ class Router:
         self._structures = structures
         self._retries = metrics.counter("router.retries")
         self._backup_reads = metrics.counter("router.backup_reads")
+        self._reads = Reads(replication.rpc, timeout=min(READ_PATIENCE, config.operation_timeout))
+        self.near = NearCopies()
+        """Copies kept here, whose keys may be written through this member; see `near_reader.py`."""
         self._closed = False
 
     def close(self) -> None:
@@ -75,39 +82,76 @@ class Router:
 
     async def write(self, partition: int, request: Any) -> Reply:  # Any: a map request
         """Carry out a write on its owner."""
-        return await self._until_answered(
-            lambda remaining: self._ask(self.owner(partition), request, remaining)
-        )
+        if self.near.maps:
+            self.near.outdate(request)
+        try:
+            return await self._until_answered(
+                lambda remaining: self._ask(self.owner(partition), request, remaining),
+                self.deadline(),
+            )
+        finally:
+            if self.near.maps:
+                self.near.outdate(request)
 
     async def read(self, partition: int, request: Get) -> Reply:
         """Carry out a read on its owner, or on another complete copy if it is silent."""
         owner = self.owner(partition)
         address = None if owner is None else self.replication.address_of(owner)
         if self._closed or address is None or owner == self.replication.member:
-            return await self._read_patiently(partition, request, attempt=0)
+            return await self._read_patiently(partition, request, self.deadline(), attempt=0)
         self.replication.check_member_quorum()
+        deadline = self.deadline()
         try:  # The common case, without the machinery of retries.
-            return await self.replication.rpc.call(address, request, timeout=READ_PATIENCE)
+            return Value(await self._reads.get(address, request.map, partition, request.key))
         except (IndeterminateError, NotOwnerError, OverloadedError, UnavailableError):
             self._retries.add()
-        return await self._read_patiently(partition, request, attempt=1)
+        return await self._read_patiently(partition, request, deadline, attempt=1)
 
-    async def _read_patiently(self, partition: int, request: Get, *, attempt: int) -> Reply:
+    async def _read_patiently(
+        self, partition: int, request: Get, deadline: float, *, attempt: int
+    ) -> Reply:
         """Ask the owner and the other copies in turn, beginning after `attempt` attempts."""
         backup = msgspec.structs.replace(request, backup=True)
 
         async def ask(remaining: float) -> Reply:
             nonlocal attempt
             attempt += 1
-            if attempt % 2 == 0 and self.config.read_quorum == 1:
+            # By an old table, a member is a backup that is none any more: what it holds may be old.
+            if (
+                attempt % 2 == 0
+                and self.config.read_quorum == 1
+                and await self._partitions.confirm(min(remaining, READ_PATIENCE))
+            ):
                 self._backup_reads.add()
+                remaining = max(0.001, deadline - self.clock.monotonic())
                 replicas = self._partitions.table.rows[partition].replicas[1:]
                 if replicas:
                     index = (attempt // 2 - 1) % len(replicas)
                     return await self._ask(replicas[index], backup, min(remaining, READ_PATIENCE))
+            remaining = max(0.001, deadline - self.clock.monotonic())
             return await self._ask(self.owner(partition), request, min(remaining, READ_PATIENCE))
 
-        return await self._until_answered(ask, idempotent=True)
+        return await self._until_answered(ask, deadline, idempotent=True)
+
+    async def read_on_owner(
+        self, partition: int, request: Get | GetNear
+    ) -> tuple[Reply, MemberId, float]:
+        """Carry out a read on its owner and nowhere else.
+
+        Returns:
+            (reply, who gave it, instant at which that one was asked).
+        """
+        asked: MemberId | None = None
+        sent_at = 0.0
+
+        async def ask(remaining: float) -> Reply:
+            nonlocal asked, sent_at
+            asked, sent_at = self.owner(partition), self.clock.monotonic()
+            return await self._ask(asked, request, min(remaining, READ_PATIENCE))
+
+        reply = await self._until_answered(ask, self.deadline(), idempotent=True)
+        assert asked is not None, "somebody answered"
+        return reply, asked, sent_at
 
     async def to_members(
         self, requests: Sequence[tuple[MemberId | None, Any]]
@@ -115,13 +159,27 @@ class Router:
         """Send each request to its member, once and all at the same time; return what came of each."""
         # Any: a map request.
         timeout = self.config.operation_timeout
+        if self.near.maps:
+            for _, request in requests:
+                self.near.outdate(request)
         answers = [self._start(member, request, timeout) for member, request in requests]
         try:
             return [await _outcome(answer, timeout) for answer in answers]
         finally:
+            if self.near.maps:
+                for _, request in requests:
+                    self.near.outdate(request)
             for answer in answers:
-                if isinstance(answer, asyncio.Future) and not answer.done():
-                    answer.cancel()  # The caller was cancelled: nobody waits for the rest.
+                if isinstance(answer, asyncio.Future):
+                    if not answer.done():
+                        answer.cancel()  # The caller was cancelled: nobody waits for the rest.
+                    _forget(answer)
+
+    def tell_owner(self, partition: int, request: Any) -> None:  # Any: a map request
+        """Send a request to a partition's owner, once, and wait for nothing."""
+        answer = self._start(self.owner(partition), request, self.config.operation_timeout)
+        if isinstance(answer, asyncio.Future):
+            answer.add_done_callback(_forget)
 
     def _start(self, member: MemberId | None, request: Any, timeout: float) -> Answer | CacheError:
         # Any: a map request.
@@ -145,9 +203,12 @@ class Router:
         return await self.replication.rpc.call(address, request, timeout=remaining)
 
     async def _until_answered(
-        self, ask: Callable[[float], Awaitable[Reply]], *, idempotent: bool = False
+        self,
+        ask: Callable[[float], Awaitable[Reply]],
+        deadline: float,
+        *,
+        idempotent: bool = False,
     ) -> Reply:
-        deadline = self.deadline()
         unknown: IndeterminateError | None = None
         backoff = BACKOFF_FIRST
         while True:
@@ -172,6 +233,12 @@ class Router:
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX)
             if isinstance(last, NotOwnerError):
+                await self._refresh(deadline)
+
+    async def _refresh(self, deadline: float) -> None:
+        """Fetch the table, from a coordinator that may be silent for longer than the operation may take."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, deadline - self.clock.monotonic())):
                 await self._partitions.refresh()
 
     async def pause(self, backoff: float, deadline: float, what: str) -> float:
@@ -198,6 +265,11 @@ class Router:
         if isinstance(last, IndeterminateError):  # A read: nothing can have been applied.
             return UnavailableError(f"no answer within operation_timeout={seconds} s: {last}")
         return type(last)(f"gave up after operation_timeout={seconds} s: {last}")
+
+
+def _forget(answer: asyncio.Future[Reply]) -> None:
+    if not answer.cancelled():
+        answer.exception()  # Retrieved: nobody waits for it.
 
 
 async def _confirmed(answer: Answer, remaining: float) -> Reply:

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from random import Random
 from typing import Any, Final
 
 from cache.cluster.partitions.table import Row
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.service import ReplicationService
-from cache.cluster.structures.operations import Stamper, modify
+from cache.cluster.structures.answers import Answer, after
+from cache.cluster.structures.loads import LoadService
+from cache.cluster.structures.near_owner import NearOwner
+from cache.cluster.structures.operations import modify
+from cache.cluster.structures.writes import Writes
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
     MODIFY_DELETE,
+    MODIFY_POP,
     NEVER,
     ClearEntries,
     Counted,
@@ -26,20 +32,26 @@ from cache.cluster.wire.messages import (
     Done,
     Entries,
     FetchEntries,
+    Found,
     Get,
+    GetEntry,
     GetMany,
+    InvalidateTags,
     Many,
     Modify,
     OperationRecord,
     Outcomes,
     Remaining,
     Reply,
+    ScanKeys,
+    Scanned,
     Set,
     SetMany,
     TimeToLive,
     Value,
 )
-from cache.errors import CacheError, NoQuorumError, NotOwnerError, RemoteProtocolError
+from cache.errors import CacheError, NoQuorumError, NotOwnerError
+from cache.metrics import Metrics
 
 READ_TIMEOUT: Final = 2.0
 """Seconds for the other copies asked by a quorum read."""
@@ -47,14 +59,22 @@ READ_TIMEOUT: Final = 2.0
 CLEAR_BATCH: Final = 256
 """Keys deleted by one write while a map is cleared."""
 
-Answer = Reply | Awaitable[Reply]
+SCAN_KEYS_MAX: Final = 10_000
+"""Keys of one page of a scan, whatever was asked for."""
+
+SLICE_KEYS: Final = 2_000
+"""Keys looked at for their tags before others get their turn."""
 
 
 class StructureService:
     """Runs map operations on partitions this member owns."""
 
-    def __init__(self, *, replication: ReplicationService) -> None:
+    def __init__(self, *, replication: ReplicationService, metrics: Metrics, rng: Random) -> None:
         self._replication = replication
+        self._writes = Writes(replication)
+        loads = LoadService(replication, self._writes, metrics)
+        self._leases = loads.leases
+        self.near = NearOwner(replication, metrics, rng)
         self._config = replication.config
         self._clock = replication.clock
         self._handlers: dict[type, Callable[[Any, Peer | None], Answer]] = {  # Any: by its key
@@ -67,6 +87,11 @@ class StructureService:
             TimeToLive: self._on_time_to_live,
             CountEntries: self._on_count,
             ClearEntries: self._on_clear,
+            GetEntry: self._on_get_entry,
+            ScanKeys: self._on_scan,
+            InvalidateTags: self._on_invalidate,
+            **loads.handlers,
+            **self.near.handlers,
         }
         for message_type, handler in self._handlers.items():
             replication.rpc.register(message_type, handler)
@@ -138,6 +163,36 @@ class StructureService:
         remaining = replica.remaining(message.map, message.key, now)
         return Remaining(exists=True, ttl=NEVER if remaining is None else remaining)
 
+    def _on_get_entry(self, message: GetEntry, peer: Peer | None) -> Answer:
+        replica = self._replication.serve(message.partition).replica
+        now = self._clock.monotonic()
+        value = replica.get(message.map, message.key, now)
+        remaining = replica.remaining(message.map, message.key, now)
+        return Found(value=value, ttl=NEVER if remaining is None else remaining)
+
+    def _on_scan(self, message: ScanKeys, peer: Peer | None) -> Answer:
+        limit = min(max(1, message.limit), SCAN_KEYS_MAX)
+        keys: list[bytes] = []
+        finished, refused, halfway = [], [], -1
+        after, now = message.after, self._clock.monotonic()
+        for partition in message.partitions:
+            room = limit - len(keys)
+            if not room:
+                break
+            try:
+                replica = self._replication.serve(partition).replica
+            except NotOwnerError:
+                refused.append(partition)
+            else:
+                found = replica.keys_after(message.map, after, message.prefix, now)
+                keys.extend(found[:room])
+                if len(found) > room:
+                    halfway = partition
+                    break
+                finished.append(partition)
+            after = b""
+        return Scanned(keys=keys, finished=finished, halfway=halfway, refused=refused)
+
     def _on_count(self, message: CountEntries, peer: Peer | None) -> Answer:
         count, refused, now = 0, [], self._clock.monotonic()
         for partition in message.partitions:
@@ -151,49 +206,31 @@ class StructureService:
 
     # -- writes ------------------------------------------------------------------------------
 
-    def _stamper(self) -> Stamper:
-        return Stamper(
-            now=self._clock.monotonic(),
-            stamp=self._replication.stamp,
-            origin=self._replication.origin,
-            tombstone_lifetime=self._config.tombstone_lifetime,
-        )
-
-    def _check_size(self, key: bytes, value: bytes) -> None:
-        """Callers check this first; here it stops those that do not."""
-        limits = self._config.limits
-        if len(key) > limits.key_bytes_max or len(value) > limits.value_bytes_max:
-            raise RemoteProtocolError(
-                f"key of {len(key)} bytes or value of {len(value)} bytes is over the limits"
-            )
-
-    def _writable(self, partition: int) -> Ownership:
-        ownership = self._replication.serve(partition)
-        self._replication.check_write_quorum(ownership)
-        self._replication.check_room()
-        return ownership
-
     def _on_set(self, message: Set, peer: Peer | None) -> Answer:
-        self._check_size(message.key, message.value)
-        ownership = self._writable(message.partition)
-        stamper = self._stamper()
+        self._writes.check_size(message.key, message.value)
+        ownership = self._writes.admit(message.partition)
+        stamper = self._writes.stamper()
         entry = stamper.live(message.value, stamper.expires_at(message.ttl))
         confirmed = self._replication.commit(ownership, [(message.map, message.key, entry)])
-        return Done() if confirmed is None else _after(confirmed, Done())
+        if self._leases:
+            self._leases.outdate((message.partition, message.map, message.key))
+        return Done() if confirmed is None else after(confirmed, Done())
 
     def _on_modify(self, message: Modify, peer: Peer | None) -> Answer:
-        self._check_size(message.key, message.value)
-        ownership = self._writable(message.partition)
+        self._writes.check_size(message.key, message.value)
+        ownership = self._writes.admit(message.partition)
         remembered = ownership.replica.operation(message.operation)
         if remembered is not None:
             return self._repeat(message, ownership, remembered)
-        entry, result = modify(message, ownership.replica, self._stamper())
+        entry, result = modify(message, ownership.replica, self._writes.stamper())
+        if self._leases and (entry is not None or message.name in (MODIFY_DELETE, MODIFY_POP)):
+            self._leases.outdate((message.partition, message.map, message.key))
         if entry is None:
             return Value(value=result)
         record = OperationRecord(message.operation, message.map, message.key, _pack(result))
         changes = [(message.map, message.key, entry)]
         confirmed = self._replication.commit(ownership, changes, [record])
-        return Value(value=result) if confirmed is None else _after(confirmed, Value(value=result))
+        return Value(value=result) if confirmed is None else after(confirmed, Value(value=result))
 
     def _repeat(self, message: Modify, ownership: Ownership, remembered: OperationRecord) -> Answer:
         """Answer a retry: the effect stands, but the copies must have it before it is confirmed."""
@@ -201,7 +238,7 @@ class StructureService:
         held = ownership.replica.entry(message.map, message.key)
         changes = [] if held is None else [(message.map, message.key, held)]
         confirmed = self._replication.commit(ownership, changes, [remembered], merging=True)
-        return reply if confirmed is None else _after(confirmed, reply)
+        return reply if confirmed is None else after(confirmed, reply)
 
     async def _on_set_many(self, message: SetMany, peer: Peer | None) -> Reply:
         answers: list[Answer | CacheError] = []
@@ -232,20 +269,42 @@ class StructureService:
         confirmations: list[asyncio.Future[None]] = []
         for partition in message.partitions:
             try:
-                ownership = self._writable(partition)
+                ownership = self._writes.admit(partition)
             except NotOwnerError:
                 refused.append(partition)
                 continue
             keys = ownership.replica.keys(message.map, self._clock.monotonic())
             count += len(keys)
+            self._leases.outdate_map(partition, message.map)
             confirmations.extend(self._clear(ownership, message.map, keys))
+        await asyncio.gather(*confirmations)
+        return Counted(count=count, refused=refused)
+
+    async def _on_invalidate(self, message: InvalidateTags, peer: Peer | None) -> Reply:
+        count, refused, looked = 0, [], 0
+        tags = frozenset(message.tags)
+        confirmations: list[asyncio.Future[None]] = []
+        for partition in message.partitions:
+            try:
+                ownership = self._writes.admit(partition)
+            except NotOwnerError:
+                refused.append(partition)
+                continue
+            self._leases.invalidate(partition, message.map, message.tags)
+            keys = ownership.replica.tagged(message.map, tags, self._clock.monotonic())
+            count += len(keys)
+            confirmations.extend(self._clear(ownership, message.map, keys))
+            looked += ownership.replica.entry_count
+            if looked > SLICE_KEYS:
+                looked = 0
+                await asyncio.sleep(0)
         await asyncio.gather(*confirmations)
         return Counted(count=count, refused=refused)
 
     def _clear(
         self, ownership: Ownership, map_name: str, keys: Sequence[bytes]
     ) -> list[asyncio.Future[None]]:
-        stamper = self._stamper()
+        stamper = self._writes.stamper()
         confirmations = []
         for start in range(0, len(keys), CLEAR_BATCH):
             batch = keys[start : start + CLEAR_BATCH]
@@ -254,26 +313,6 @@ class StructureService:
             if confirmed is not None:
                 confirmations.append(confirmed)
         return confirmations
-
-
-def _after(confirmed: asyncio.Future[None], reply: Reply) -> asyncio.Future[Reply]:
-    """Return a future that gives `reply` once `confirmed` has resolved."""
-    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-    def finish(_: asyncio.Future[None]) -> None:
-        if answer.done():
-            return
-        error = confirmed.exception()
-        if error is None:
-            answer.set_result(reply)
-        else:
-            answer.set_exception(error)
-
-    if confirmed.done():
-        finish(confirmed)
-    else:
-        confirmed.add_done_callback(finish)
-    return answer
 
 
 async def _settle(answers: Sequence[Answer | CacheError]) -> list[int]:

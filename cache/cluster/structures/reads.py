@@ -1,0 +1,105 @@
+"""Reads of remote keys, gathered: what one tick of the event loop asks of one member leaves as one request.
+
+A lone read waits for nothing: the requests of a tick are sent at its end either way. What fails as a batch is
+read again key by key, with retries and backups, by whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from cache.cluster.ids import Address
+from cache.cluster.transport.rpc import RpcEndpoint
+from cache.cluster.wire.messages import Get, GetMany, Many, Reply, Value
+from cache.errors import CacheError, ClosedError, RemoteProtocolError
+
+BATCH_MAX: Final = 256
+"""Keys of one request; more would make others wait, and save nothing."""
+
+Reading = asyncio.Future[bytes | None]
+"""Resolves with the encoded value, None for no entry; raises what the request raised."""
+
+
+class _Batch:
+    """Keys of one map that are asked of one member."""
+
+    __slots__ = ("keys", "partitions", "readings")
+
+    def __init__(self) -> None:
+        self.partitions: list[int] = []
+        self.keys: list[bytes] = []
+        self.readings: list[Reading] = []
+
+
+class Reads:
+    """Gathers reads by member and map.
+
+    Args:
+        timeout: seconds that a member has to answer.
+    """
+
+    def __init__(self, rpc: RpcEndpoint, *, timeout: float) -> None:
+        self._rpc = rpc
+        self._timeout = timeout
+        self._gathering: dict[tuple[Address, str], _Batch] = {}
+
+    def get(self, address: Address, map_name: str, partition: int, key: bytes) -> Reading:
+        """Ask the member at `address` for a key it owns."""
+        loop = asyncio.get_running_loop()
+        reading: Reading = loop.create_future()
+        batch = self._gathering.get((address, map_name))
+        if batch is None:
+            if not self._gathering:
+                loop.call_soon(self._send)
+            batch = self._gathering[address, map_name] = _Batch()
+        batch.partitions.append(partition)
+        batch.keys.append(key)
+        batch.readings.append(reading)
+        return reading
+
+    def _send(self) -> None:
+        gathered, self._gathering = self._gathering, {}
+        for (address, map_name), batch in gathered.items():
+            for start in range(0, len(batch.keys), BATCH_MAX):
+                end = start + BATCH_MAX
+                request: Get | GetMany
+                if len(batch.keys) == 1:
+                    request = Get(map_name, batch.partitions[0], batch.keys[0], False)
+                else:
+                    partitions, keys = batch.partitions[start:end], batch.keys[start:end]
+                    request = GetMany(map_name, partitions, keys, False)
+                settle = partial(_settle, batch.readings[start:end])
+                try:
+                    answer = self._rpc.call(address, request, timeout=self._timeout)
+                except CacheError as error:
+                    _fail(batch.readings[start:end], error)
+                else:
+                    answer.add_done_callback(settle)
+
+
+def _settle(readings: Sequence[Reading], answer: asyncio.Future[Reply]) -> None:
+    if answer.cancelled():
+        return _fail(readings, ClosedError("the read was cancelled"))
+    error = answer.exception()
+    if error is not None:
+        return _fail(readings, error)
+    reply = answer.result()
+    if isinstance(reply, Value):
+        values: Sequence[bytes | None] = (reply.value,)
+    else:
+        values = reply.values if isinstance(reply, Many) else ()
+    if len(values) != len(readings):
+        return _fail(readings, RemoteProtocolError("a read was answered with something else"))
+    for reading, value in zip(readings, values, strict=True):
+        if not reading.done():  # Else its caller has left.
+            reading.set_result(value)
+    return None
+
+
+def _fail(readings: Sequence[Reading], error: BaseException) -> None:
+    for reading in readings:
+        if not reading.done():
+            reading.set_exception(error)
