@@ -1,0 +1,55 @@
+"""Fixtures for tests of applications: `frozen_clock`, `local_cache`, `cache_cluster`.
+
+Pytest loads this module wherever the library is installed, so nothing else of the library is imported
+before a test asks for a fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from cache.clock import FrozenClock
+    from cache.local import LocalCache
+    from cache.testing import TestCluster
+
+ClusterMaker = Callable[..., "AbstractAsyncContextManager[TestCluster]"]
+
+
+@pytest.fixture
+def frozen_clock() -> FrozenClock:
+    """A clock that stands still until `frozen_clock.advance(seconds)`."""
+    from cache.clock import FrozenClock  # noqa: PLC0415  See the module's docstring.
+
+    return FrozenClock()
+
+
+@pytest.fixture
+def local_cache(frozen_clock: FrozenClock) -> LocalCache[Any]:
+    """An empty `LocalCache` whose time goes by `frozen_clock`."""
+    # Any: the test decides what it stores.
+    from cache.local import LocalCache  # noqa: PLC0415  See the module's docstring.
+
+    return LocalCache(clock=frozen_clock)
+
+
+@pytest.fixture
+def cache_cluster() -> ClusterMaker:
+    """Starts clusters of real nodes in this process.
+
+    Use it as `async with cache_cluster(3, replica_count=2) as cluster:`; keyword arguments are fields of
+    `ClusterConfig`. `cluster.member(0).node` is a `Node`; the rest is `cache.testing.TestCluster`: add,
+    kill, drain and restart members, see who holds what.
+    """
+    from cache.cluster import ClusterConfig  # noqa: PLC0415  See the module's docstring.
+    from cache.testing import TestCluster  # noqa: PLC0415
+    from cache.testing.worlds.sockets import SocketsWorld  # noqa: PLC0415
+
+    def start(size: int = 3, **config: Any) -> TestCluster:  # Any: fields of ClusterConfig
+        return TestCluster(size, world=SocketsWorld(), config=ClusterConfig.local(**config))
+
+    return start
