@@ -46,6 +46,7 @@ class Side:
     users: DistributedMap[bytes]
     owned: list[str]
     remote: list[str]
+    node: Node
 
 
 async def start_side(stack: AsyncExitStack, *, others: int, copies: int, placement: str) -> Side:
@@ -81,7 +82,7 @@ async def start_side(stack: AsyncExitStack, *, others: int, copies: int, placeme
     await users.set_many(dict.fromkeys(keys, VALUE))
     owned = [key for key in keys if users.owner_of(key) == node.id]
     remote = [key for key in keys if users.owner_of(key) != node.id]
-    return Side(users, owned, remote)
+    return Side(users, owned, remote, node)
 
 
 async def settled(node: Node, members: int, copies: int) -> None:

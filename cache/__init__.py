@@ -1,4 +1,9 @@
-"""An embedded, clustered cache and data grid: `from cache.cluster import Node, ClusterConfig`."""
+"""An embedded, clustered cache and data grid: `cache.open("cluster://127.0.0.1:7400/users")`.
+
+What is more than a name is imported when it is first used, so that `import cache` takes no time.
+"""
+
+from typing import TYPE_CHECKING
 
 from cache.durations import DEFAULT
 from cache.errors import (
@@ -7,6 +12,7 @@ from cache.errors import (
     CodecError,
     ConfigError,
     ConnectionLostError,
+    ForkedProcessError,
     IndeterminateError,
     JoinRefusedError,
     NoQuorumError,
@@ -17,25 +23,68 @@ from cache.errors import (
     RejectedError,
     RemoteProtocolError,
     UnavailableError,
+    WrongLoopError,
     WrongTypeError,
 )
 
+if TYPE_CHECKING:
+    from cache.decorator import Cached, CacheInfo, cached
+    from cache.interface import Cache
+    from cache.local import LocalCache, NullCache
+    from cache.opening import open_cache as open  # noqa: A004  # `cache.open`, as `gzip.open`
+    from cache.sync import SyncCache
+
 __all__ = [
     "DEFAULT",
+    "Cache",
     "CacheError",
+    "CacheInfo",
+    "Cached",
     "ClosedError",
     "CodecError",
     "ConfigError",
     "ConnectionLostError",
+    "ForkedProcessError",
     "IndeterminateError",
     "JoinRefusedError",
+    "LocalCache",
     "NoQuorumError",
     "NotLeaderError",
     "NotOwnerError",
+    "NullCache",
     "OperationTimeoutError",
     "OverloadedError",
     "RejectedError",
     "RemoteProtocolError",
+    "SyncCache",
     "UnavailableError",
+    "WrongLoopError",
     "WrongTypeError",
+    "cached",
+    "open",
 ]
+
+
+def __getattr__(name: str) -> object:
+    homes = {
+        "Cache": ("cache.interface", "Cache"),
+        "CacheInfo": ("cache.decorator", "CacheInfo"),
+        "Cached": ("cache.decorator", "Cached"),
+        "LocalCache": ("cache.local", "LocalCache"),
+        "NullCache": ("cache.local", "NullCache"),
+        "SyncCache": ("cache.sync", "SyncCache"),
+        "cached": ("cache.decorator", "cached"),
+        "open": ("cache.opening", "open_cache"),
+    }
+    if name not in homes:
+        raise AttributeError(f"module 'cache' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415  # as late as the rest
+
+    module, own_name = homes[name]
+    found: object = getattr(import_module(module), own_name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,6 +8,7 @@ the tags in two bytes, the tags as MessagePack, and then the value as above.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgpack
@@ -17,6 +18,8 @@ from cache.errors import CodecError
 RAW: Final = b"\x00"
 PACKED: Final = b"\x01"
 TAGGED: Final = b"\x02"
+SIGNED: Final = b"\x03"
+"""Only a serializer that knows the keys reads these, see `serializers.py`."""
 TAGS_LENGTH_BYTES: Final = 2
 DEPTH_MAX: Final = 100
 """Levels of lists and maps inside one value."""
@@ -78,16 +81,12 @@ def _whole_number(body: bytes) -> int:
         raise CodecError("damaged key: too many digits") from error
 
 
-def encode_value(value: object, tags: Sequence[str] = ()) -> bytes:
-    """Return the bytes of a value with its tags.
+def encode_value(value: object) -> bytes:
+    """Return the bytes of a value.
 
     Raises:
         CodecError: the value (or something inside it, named by its path) cannot be stored.
     """
-    if tags:
-        packed_tags: bytes = msgpack.packb(list(tags))
-        head = TAGGED + len(packed_tags).to_bytes(TAGS_LENGTH_BYTES, "big")
-        return head + packed_tags + encode_value(value)
     if type(value) is bytes:
         return RAW + value
     try:
@@ -112,7 +111,26 @@ def decode_value(encoded: bytes) -> object:
             return _unpack(encoded[1:])
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise CodecError(f"damaged value: {error}") from error
+    if encoded[:1] == SIGNED:
+        raise CodecError("the value is a signed pickle: read it with serializer=SignedPickle(key)")
     raise CodecError("damaged value: unknown tag")
+
+
+def with_tags(encoded: bytes, tags: Sequence[str]) -> bytes:
+    """Return an encoded value with tags."""
+    if not tags:
+        return encoded
+    packed: bytes = msgpack.packb(list(tags))
+    return TAGGED + len(packed).to_bytes(TAGS_LENGTH_BYTES, "big") + packed + encoded
+
+
+def untagged(encoded: bytes) -> bytes:
+    """Return an encoded value without its tags.
+
+    Raises:
+        CodecError: the bytes are no encoded value.
+    """
+    return _split(encoded)[1] if encoded[:1] == TAGGED else encoded
 
 
 def tags_of(encoded: bytes) -> list[str]:
@@ -130,6 +148,16 @@ def tags_of(encoded: bytes) -> list[str]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise CodecError("damaged tags: no list of texts")
     return tags
+
+
+def has_tag(encoded: bytes, tags: AbstractSet[str]) -> bool:
+    """Return whether a value bears one of `tags`; a damaged one bears none."""
+    if encoded[:1] != TAGGED:
+        return False
+    try:
+        return not tags.isdisjoint(tags_of(encoded))
+    except CodecError:
+        return False
 
 
 def with_tags_of(held: bytes, encoded: bytes) -> bytes:

@@ -20,6 +20,14 @@ class ClosedError(CacheError):
     """The node, map or connection was closed (or never started)."""
 
 
+class WrongLoopError(CacheError, RuntimeError):
+    """Something was used from another event loop, or thread, than the one it lives on."""
+
+
+class ForkedProcessError(ClosedError):
+    """What was used belongs to the parent of this forked process; here it is closed."""
+
+
 class CodecError(CacheError, ValueError):
     """A key or value cannot be encoded or decoded, or is over its size limit."""
 
@@ -42,6 +50,14 @@ class NotOwnerError(RejectedError):
 
 class WrongTypeError(CacheError, TypeError):
     """The stored value has another type than the operation needs; nothing was changed."""
+
+
+class SignatureError(CacheError):
+    """A pickled value was not signed with a known key; it was not unpickled."""
+
+
+class LoaderError(CacheError):
+    """The factory of `get_or_set` failed on another member, with an exception unknown here."""
 
 
 class NotLeaderError(RejectedError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from cache.durations import DEFAULT
-from cache.errors import CacheError, ClosedError
+from cache.errors import CacheError, ClosedError, WrongLoopError
 from cache.keys import Key, Ttl, has_prefix
 
 V = TypeVar("V")
@@ -35,9 +35,10 @@ Factory = Callable[[], Awaitable[V | Loaded[V]] | V | Loaded[V]]
 class Flight(Generic[V]):
     """One load, how many wait for it, and what happened to its key meanwhile."""
 
-    __slots__ = ("invalidated", "is_outdated", "task", "waiter_count")
+    __slots__ = ("invalidated", "is_outdated", "tags", "task", "waiter_count")
 
-    def __init__(self) -> None:
+    def __init__(self, tags: Iterable[str]) -> None:
+        self.tags = dict.fromkeys(tags)
         self.task: asyncio.Task[V]  # set by whoever makes it, before anything can look
         self.waiter_count = 0
         self.is_outdated = False
@@ -67,16 +68,22 @@ class SingleFlight(Generic[V]):
         key: Key,
         factory: Factory[V],
         keep: Callable[[Loaded[V], Flight[V]], object],
+        tags: Iterable[str] = (),
     ) -> V:
         """Return what the load of `key` makes; `keep` gets it first, and decides whether it is stored.
 
+        `tags` are those that the value will bear, as far as they are known before.
+
         Raises:
             ClosedError: `close` came first.
+            WrongLoopError: the key is being loaded in another loop.
             CacheError: the load cancelled itself.
         """
         flight = self.loading.get(key)
+        if flight is not None and not self._is_shareable(flight):
+            flight = None
         if flight is None:
-            flight = self.loading[key] = self._start(key, factory, keep)
+            flight = self.loading[key] = self._start(key, factory, keep, tags)
         flight.waiter_count += 1
         try:
             return await asyncio.shield(flight.task)
@@ -93,19 +100,38 @@ class SingleFlight(Generic[V]):
                 self._part(key, flight)  # Who comes now must not join a load that is being ended.
                 flight.task.cancel()
 
+    def _is_shareable(self, flight: Flight[V]) -> bool:
+        """Whether a load can be waited for here; one whose loop was closed never ends, and is forgotten.
+
+        Raises:
+            WrongLoopError: it runs in another loop, in another thread.
+        """
+        home = flight.task.get_loop()
+        if home is asyncio.get_running_loop():
+            return True
+        if home.is_closed():
+            self._tasks.pop(flight.task, None)
+            return False
+        raise WrongLoopError(
+            "this key is being loaded in another event loop; use a cache from one loop at a time, "
+            "or `cache.SyncCache` from several threads"
+        )
+
     def _start(
-        self, key: Key, factory: Factory[V], keep: Callable[[Loaded[V], Flight[V]], object]
+        self,
+        key: Key,
+        factory: Factory[V],
+        keep: Callable[[Loaded[V], Flight[V]], object],
+        tags: Iterable[str],
     ) -> Flight[V]:
-        flight: Flight[V] = Flight()
+        flight: Flight[V] = Flight(tags)
 
         async def load() -> V:
             try:
                 loaded = await load_value(factory)
                 if not self._closed:
                     self._part(key, flight)  # `keep` writes the key: that outdates others only.
-                    kept = keep(loaded, flight)
-                    if inspect.isawaitable(kept):
-                        await kept
+                    keep(loaded, flight)
                 return loaded.value
             finally:
                 self._part(key, flight)
@@ -137,12 +163,16 @@ class SingleFlight(Generic[V]):
         """Say that tags were invalidated: loads of values that bear one are not stored."""
         gone = dict.fromkeys(tags)
         for key, flight in tuple(self.loading.items()):
-            flight.invalidated.update(gone)
-            del self.loading[key]  # Who comes now must not be given what may be old.
+            if gone.keys() & flight.tags.keys():
+                self.outdate(key)  # Who comes now must not be given what is old.
+            else:
+                flight.invalidated.update(gone)  # The load may still add one of them.
 
     async def close(self) -> None:
         """Cancel every load and wait until all have ended; idempotent."""
         self._closed = True
+        if not self._tasks:
+            return  # Without a load to wait for, no loop is needed either.
         current = asyncio.current_task()
         while tasks := [task for task in self._tasks if task is not current]:
             for task in tasks:

@@ -11,12 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
 from cache.durations import DEFAULT, Default, parse_ttl
 from cache.errors import ConfigError
 from cache.flights import Factory
 from cache.keys import K, Key, Ttl, check_plain_key, has_prefix
+
+if TYPE_CHECKING:
+    from cache.decorator import AsyncDecorator, CachedOptions
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -228,6 +231,12 @@ class Cache(ABC, Generic[V]):
             ttl: the view's own default.
         """
         return NamespacedCache(self, prefix, ttl=ttl)
+
+    def cached(self, **options: Unpack[CachedOptions]) -> AsyncDecorator:
+        """Return a decorator that keeps what functions return in this cache; see `cache.cached`."""
+        from cache.decorator import cached  # noqa: PLC0415  # it stands on this module
+
+        return cached(self, **options)
 
 
 class NamespacedCache(Cache[V]):

@@ -1,25 +1,36 @@
 """The clustered part: an embedded node and the structures it shares with other members."""
 
 from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
+from cache.cluster.discovery.base import Discovery, Presence
+from cache.cluster.discovery.finder import StaticPeers
+from cache.cluster.discovery.siblings import Siblings, siblings_config
 from cache.cluster.inspection import NodeStats
 from cache.cluster.membership.members import Member, MemberState
 from cache.cluster.node import DrainReceipt, Node
 from cache.cluster.partitions.table import Row, Table
 from cache.cluster.replication.merges import MergeReport
 from cache.cluster.structures.map import DistributedMap
+from cache.cluster.structures.near import MapStats, NearCache
 
 __all__ = [
     "ClusterConfig",
+    "Discovery",
     "DistributedMap",
     "DrainReceipt",
     "GossipConfig",
     "LimitsConfig",
+    "MapStats",
     "Member",
     "MemberState",
     "MergeReport",
+    "NearCache",
     "Node",
     "NodeStats",
+    "Presence",
     "Row",
+    "Siblings",
+    "StaticPeers",
     "Table",
     "TlsConfig",
+    "siblings_config",
 ]

@@ -16,7 +16,9 @@ from typing import Any, Final, Self
 
 from cache.clock import SystemClock
 from cache.cluster.config import ClusterConfig, TlsConfig
+from cache.cluster.discovery.finder import Finder
 from cache.cluster.environment import Environment
+from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId, new_member_id, parse_address
 from cache.cluster.inspection import Inspection, NodeStats
 from cache.cluster.membership.members import Member
@@ -28,14 +30,21 @@ from cache.cluster.replication.repair import Repair
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.scope import Scope
 from cache.cluster.structures.gateway import Gateway
-from cache.cluster.structures.map import DistributedMap, OperationIds, Ttl
+from cache.cluster.structures.map import DistributedMap
+from cache.cluster.structures.near import NearCache
+from cache.cluster.structures.near_reader import NearReader
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.service import StructureService
+from cache.cluster.structures.state import MapState, OperationIds
+from cache.cluster.transport.base import StreamPaths
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.transport.sockets import SocketTransport
 from cache.durations import DEFAULT
 from cache.errors import ClosedError, ConfigError
+from cache.forks import watch
+from cache.keys import Ttl
 from cache.metrics import Metrics
+from cache.serializers import Serializer
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +74,13 @@ class DrainReceipt:
 
 
 def system_environment(
-    *, tls: TlsConfig | None = None, metrics: Metrics | None = None
+    *,
+    tls: TlsConfig | None = None,
+    metrics: Metrics | None = None,
+    paths: StreamPaths | None = None,
 ) -> Environment:
     """Return the real world: system clock, system entropy, real sockets."""
-    transport = partial(SocketTransport, tls=tls, metrics=metrics)
+    transport = partial(SocketTransport, tls=tls, metrics=metrics, paths=paths)
     return Environment(clock=SystemClock(), seed=_entropy, transport=transport)
 
 
@@ -90,8 +102,11 @@ class Node:
     ) -> None:
         self.config = config if config is not None else ClusterConfig.local()
         self._metrics = Metrics()
+        self._finder = Finder(self.config, self._metrics)
         if environment is None:
-            environment = system_environment(tls=self.config.tls, metrics=self._metrics)
+            environment = system_environment(
+                tls=self.config.tls, metrics=self._metrics, paths=self._finder.stream_paths
+            )
         self._environment = environment
         names = environment.seed("name")
         self._name = self.config.name or f"node-{names.getrandbits(32):08x}"
@@ -145,15 +160,21 @@ class Node:
         Raises:
             JoinRefusedError: a peer refused this node; both sides log the reason.
             OSError: the address cannot be bound.
-            ConfigError: a file of `config.tls` cannot be read or used; names the field.
+            ConfigError: a file of `config.tls` cannot be read or used; names the field. Or
+                `config.discovery` cannot be used.
         """
         if self._state != "new":
             raise ClosedError(f"node {self._name} was started before; make a new one")
         self._state = "starting"
+        self._home = Home(self._name)
+        watch(self, Node._forked)
         try:
+            self.config = await self._finder.enter(self.config)
             await self._listen()
             self._build()
+            await self._finder.listening(self._address)
             await self._membership.join()
+            await self._finder.announce()
             self._partitions.start()
             self._replication.start()
             self._repair.start()
@@ -175,6 +196,7 @@ class Node:
             metrics=self._metrics,
             scope=self._scope,
         )
+        self._rpc.home = self._home
         bound = await self._transport.listen(self._on_packet, self._rpc.accept)
         self._address = self.config.advertise or _reachable(bound)
         self._rpc.address = self._address
@@ -188,6 +210,7 @@ class Node:
         clock, seed = self._environment.clock, self._environment.seed
         self._membership = MembershipService(
             config=config,
+            finder=self._finder,
             member=self._id,
             address=self._address,
             clock=clock,
@@ -209,8 +232,11 @@ class Node:
             metrics=metrics,
             scope=scope,
         )
+        self._replication.home = self._home
         self._repair = Repair(replication=self._replication, rng=seed("repair"), metrics=metrics)
-        structures = StructureService(replication=self._replication)
+        structures = StructureService(
+            replication=self._replication, metrics=metrics, rng=seed("journal")
+        )
         self._router = Router(
             config=config,
             partitions=self._partitions,
@@ -219,6 +245,8 @@ class Node:
             clock=clock,
             metrics=metrics,
         )
+        self._near = NearReader(self._router, scope, metrics)
+        self._map_states: dict[str, MapState] = {}
         self._operation_ids = OperationIds(seed("operations").randbytes(8))
         self._inspection = Inspection(
             config=config,
@@ -267,13 +295,19 @@ class Node:
 
     async def abort(self) -> None:
         """Stop at once, without handing anything over or saying goodbye; idempotent."""
-        if self._state == "closed":
+        if self._state in ("closed", "forked"):
             return
+        if hasattr(self, "_home"):
+            self._home.check()
         self._state = "closed"
         if hasattr(self, "_router"):
             self._membership.close()
             self._router.close()
+            self._near.close()
             self._replication.set_quorum(reached=False)
+            for state in self._map_states.values():
+                await state.flights.close()
+        await self._finder.withdraw()
         await self._scope.close()
         if hasattr(self, "_rpc"):
             await self._rpc.close()
@@ -281,6 +315,23 @@ class Node:
         self._closed.set()
         await self._farewell.close()
         logger.info("node.closed name=%s", self._name)
+
+    def _forked(self) -> None:
+        """Refuse everything: this process is a child, and the member is its parent.
+
+        The transport has let go of its sockets by itself.
+        """
+        if self._state == "closed":
+            return
+        self._state = "forked"
+        self._home.forked()
+        if hasattr(self, "_router"):
+            self._membership.close()
+            self._near.close()
+            self._replication.on_serving = (
+                None  # Nobody follows a child, nor has it a loop to tell.
+            )
+            self._replication.set_quorum(reached=False)
 
     async def wait_closed(self) -> None:
         """Return when the node has closed, for whatever reason (for example a remote drain)."""
@@ -290,6 +341,7 @@ class Node:
         if self._draining is not None:
             return await asyncio.shield(self._draining)
         self._require_serving()
+        self._home.check()
         draining = self._draining = asyncio.get_running_loop().create_future()
         try:
             receipt = await self._leave()
@@ -311,6 +363,7 @@ class Node:
         while self._remaining() and self._has_successor() and clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_POLL_INTERVAL)
         remaining = self._remaining_with_data()
+        await self._finder.withdraw()
         await self._membership.leave()
         return DrainReceipt(
             complete=remaining == 0,
@@ -347,18 +400,43 @@ class Node:
 
     # -- use ---------------------------------------------------------------------------------
 
-    def map(self, name: str, *, ttl: Ttl = DEFAULT) -> DistributedMap[Any]:
-        """Return the cluster's map of that name; `ttl` is the default for writes through this handle.
+    def map(
+        self,
+        name: str,
+        *,
+        ttl: Ttl = DEFAULT,
+        serializer: Serializer | None = None,
+        near_cache: NearCache | None = None,
+    ) -> DistributedMap[Any]:
+        """Return the cluster's map of that name; the options are those of this handle.
+
+        Args:
+            name: the same on every member.
+            ttl: default for writes.
+            serializer: how values become bytes; MessagePack by default, see `SignedPickle`.
+            near_cache: keep copies of entries that other members own, see `NearCache`; handles of one
+                map on this node share them.
 
         Raises:
             ClosedError: the node is not running.
-            ConfigError: the name is empty or over 128 characters.
+            ConfigError: the name is empty or over 128 characters, or `near_cache` cannot be had.
         """
         # Any: the caller annotates the value type, `users: DistributedMap[User] = node.map("users")`.
         self._require_serving()
         if not isinstance(name, str) or not 1 <= len(name) <= MAP_NAME_MAX:
             raise ConfigError(f"map name {name!r}: must be 1 to {MAP_NAME_MAX} characters")
-        return DistributedMap(name, self._router, ttl=ttl, operation_ids=self._operation_ids)
+        state = self._map_states.get(name)
+        if state is None:
+            state = self._map_states[name] = MapState()
+        return DistributedMap(
+            name,
+            self._router,
+            ttl=ttl,
+            operation_ids=self._operation_ids,
+            state=state,
+            serializer=serializer,
+            near=None if near_cache is None else self._near.open(name, near_cache),
+        )
 
     def members(self) -> list[Member]:
         """Return the live members, oldest first, this one included."""
@@ -390,6 +468,8 @@ class Node:
         return self._inspection.answer(what)
 
     def _require_serving(self) -> None:
+        if self._state == "forked":
+            self._home.check()
         if self._state != "serving":
             raise ClosedError(f"node {self._name} is {self._state}; start it (or make a new one)")
 

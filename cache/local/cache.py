@@ -16,7 +16,7 @@ from copy import deepcopy
 from random import Random
 from typing import Any, Final, Literal, TypeVar, cast, overload
 
-from cache.clock import Clock, SystemClock
+from cache.clock import Clock, FrozenClock, SystemClock
 from cache.durations import DEFAULT, Default, parse_ttl
 from cache.errors import ClosedError, ConfigError
 from cache.flights import Factory, Flight, Loaded, SingleFlight
@@ -104,6 +104,8 @@ class LocalCache(Cache[V]):
         self._loop: asyncio.AbstractEventLoop | None = None
         # The fast path of `get_nowait`. `_fast_now` is the reading where it may be used, else infinity:
         # then every entry looks ended, and the slow path finds out what is the matter.
+        if isinstance(self._clock, FrozenClock):
+            self._clock.on_advance(self._end_turn)
         self._is_fast = idle is None and not copy
         self._fast_now = math.inf
         self._fast_hits = 0
@@ -329,7 +331,7 @@ class LocalCache(Cache[V]):
             if loaded.store and flight.may_keep(all_tags):
                 self._put(key, loaded.value, self._store.expires_at(own, now), now, all_tags)
 
-        value = await self._flights.run(key, factory, keep)
+        value = await self._flights.run(key, factory, keep, bears)
         return deepcopy(value) if self._copy else value
 
     # -- many keys ---------------------------------------------------------------------------

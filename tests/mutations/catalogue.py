@@ -36,6 +36,14 @@ COORDINATOR: Final = "cluster/partitions/coordinator.py"
 TABLE: Final = "cluster/partitions/table.py"
 ROUTER: Final = "cluster/structures/router.py"
 STRUCTURES: Final = "cluster/structures/service.py"
+LOADS: Final = "cluster/structures/loads.py"
+LEASES: Final = "cluster/structures/leases.py"
+COPIES: Final = "cluster/structures/copies.py"
+NEAR_OWNER: Final = "cluster/structures/near_owner.py"
+NEAR_READER: Final = "cluster/structures/near_reader.py"
+NEAR: Final = "tests/integration/test_near_cache.py"
+NEAR_COPIES: Final = "tests/unit/cluster/structures/test_copies.py"
+LAG: Final = "tests/unit/cluster/membership/test_lag.py"
 
 MUTATIONS: Final = (
     Mutation(
@@ -66,7 +74,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "hand over without waiting for the last writes",
-        SERVICE,
+        "cluster/replication/yielding.py",
         "            if any(pending.waiting for pending in ownership.pending):\n",
         "            if False:\n",
         "tests/integration/test_safeguards.py",
@@ -257,6 +265,34 @@ MUTATIONS: Final = (
         "tests/integration/test_split.py",
     ),
     Mutation(
+        "wait no longer for a member that says that it stalls",
+        "cluster/membership/swim.py",
+        "        longer = patience(target.lag, gossip.probe_interval)\n",
+        "        longer = 0.0\n",
+        f"{LAG}::test_two_seconds_a_minute_for_an_hour_bury_nobody_and_are_suspected_once",
+    ),
+    Mutation(
+        "tell nobody of stalls",
+        "cluster/membership/swim.py",
+        "            self.book.members.set_local(lag=lag)\n",
+        "            pass\n",
+        LAG,
+    ),
+    Mutation(
+        "let a burst of accusers bury a suspect unheard",
+        "cluster/membership/rumours.py",
+        "        hearing = awareness.scale(self.gossip.probe_timeout) if awareness.score else 0.0\n",
+        "        hearing = 0.0\n",
+        "tests/unit/cluster/membership/test_conformance.py",
+    ),
+    Mutation(
+        "take different views for equal ones",
+        "cluster/membership/service.py",
+        "equal=self._swim.book.agrees(message.digest)",
+        "equal=True",
+        "tests/integration/test_split.py",
+    ),
+    Mutation(
         "serve below the member quorum",
         SERVICE,
         "        if not self._has_quorum:\n",
@@ -276,5 +312,173 @@ MUTATIONS: Final = (
         "hmac.compare_digest",
         "max",
         "tests/unit/cluster/wire/test_packets.py",
+    ),
+    Mutation(
+        "let every caller load",
+        LOADS,
+        "        elif lease.token != message.token:\n            return _wait(lease)\n",
+        "",
+        "tests/integration/test_loads.py",
+    ),
+    Mutation(
+        "store a load that a write overtook",
+        LOADS,
+        "        is_overtaken = held is not None and held[1:3] != lease.version\n",
+        "        is_overtaken = False\n",
+        "tests/integration/test_loads.py",
+    ),
+    Mutation(
+        "forget that a key was deleted while it was loaded",
+        STRUCTURES,
+        " and (entry is not None or message.name in (MODIFY_DELETE, MODIFY_POP)):",
+        " and entry is not None:",
+        "tests/integration/test_loads.py",
+    ),
+    Mutation(
+        "store a load whose tag was invalidated",
+        LOADS,
+        " or any(tag in lease.invalidated for tag in tags_of(message.value)):",
+        ":",
+        "tests/integration/test_loads.py",
+    ),
+    Mutation(
+        "let a lease outlive its holder",
+        LEASES,
+        " and is_alive(lease.holder):",
+        ":",
+        "tests/integration/test_loads.py",
+    ),
+    Mutation(
+        "never renew a lease",
+        LOADS,
+        "        lease.renewed_at = self._clock.monotonic()\n",
+        "",
+        "tests/integration/test_loads.py",
+    ),
+    Mutation(
+        "begin a half listed partition again",
+        "cluster/structures/whole.py",
+        "                cursors[reply.halfway] = reply.keys[-1]\n",
+        "                pass\n",
+        "tests/integration/test_loads.py",
+    ),
+    Mutation(
+        "read a backup by a table that may be old",
+        ROUTER,
+        "                and await self._partitions.confirm(min(remaining, READ_PATIENCE))\n",
+        "",
+        "tests/integration/test_safeguards.py",
+    ),
+    Mutation(
+        "never ask for a later epoch",
+        "cluster/replication/yielding.py",
+        "                await self._replication.partitions.report_fenced(fenced)\n",
+        "",
+        "tests/integration/test_safeguards.py",
+    ),
+    Mutation(
+        "let a suspect find out by itself",
+        "cluster/membership/swim.py",
+        "        if member.state is not MemberState.ALIVE:\n",
+        "        if member.state is MemberState.DEAD:\n",
+        "tests/unit/cluster/membership/test_lives.py",
+    ),
+    Mutation(
+        "do not take the way off a time to live",
+        REPAIR,
+        "        away = min(away, TRANSIT_MAX)\n",
+        "        away = 0.0\n",
+        "tests/integration/test_ttl_in_transit.py",
+    ),
+    Mutation(
+        "forget that times to live were long on the way",
+        REPAIR,
+        "            and not self._late.has(owned.partition, address)\n",
+        "",
+        "tests/integration/test_ttl_in_transit.py",
+    ),
+    Mutation(
+        "take a poll's answer for as fresh as its arrival",
+        COPIES,
+        "min(sent_at + kept, now)",
+        "now",
+        NEAR_COPIES,
+    ),
+    Mutation(
+        "read near copies although their owner is silent",
+        COPIES,
+        "        if copy.source.verified_at >= now - bound or copy.sent_at >= now - bound:\n",
+        "        if bound:\n",
+        NEAR_COPIES,
+    ),
+    Mutation(
+        "keep near copies over a gap",
+        COPIES,
+        "            self._drop_older(source, news.sequence)\n",
+        "            pass\n",
+        NEAR_COPIES,
+    ),
+    Mutation(
+        "keep a near copy that a write of this member overtook",
+        COPIES,
+        "        if fill.is_outdated:\n",
+        "        if False:\n",
+        NEAR_COPIES,
+    ),
+    Mutation(
+        "keep a near copy that a change may have overtaken",
+        COPIES,
+        "        if found.sequence < source.sequence or is_older:\n",
+        "        if is_older:\n",
+        NEAR_COPIES,
+    ),
+    Mutation(
+        "count a near copy's time to live from its arrival",
+        COPIES,
+        "copies.keep(key, copy, sent_at + left, now)",
+        "copies.keep(key, copy, now + left, now)",
+        NEAR_COPIES,
+    ),
+    Mutation(
+        "say nothing of a hand-over to near readers",
+        NEAR_OWNER,
+        "            self._journal.note_all(partition)\n",
+        "",
+        NEAR,
+    ),
+    Mutation(
+        "let a stalled owner confirm near copies",
+        NEAR_OWNER,
+        "        if self._replication.stalled:\n",
+        "        if False:\n",
+        NEAR,
+    ),
+    Mutation(
+        "keep near copies of a former owner",
+        NEAR_READER,
+        "        self.copies.leave([",
+        "        self.copies.leave([] and [",
+        NEAR,
+    ),
+    Mutation(
+        "keep what a former owner says near",
+        NEAR_READER,
+        "owner == self._router.owner(partition)",
+        "owner is not None",
+        NEAR,
+    ),
+    Mutation(
+        "forget what came near during a write",
+        ROUTER,
+        "            if self.near.maps:\n                self.near.outdate(request)\n",
+        "            pass\n",
+        NEAR,
+    ),
+    Mutation(
+        "tell near readers nothing of evictions",
+        REPLICA,
+        "            self.listener(victim.map, victim.key)\n",
+        "            pass\n",
+        NEAR,
     ),
 )

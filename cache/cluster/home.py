@@ -1,0 +1,52 @@
+"""Where a node lives: one event loop, in one thread of one process. Nothing in a node is locked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from cache.errors import ForkedProcessError, WrongLoopError
+
+
+class Home:
+    """The loop that ran when it was made; without one, every place will do."""
+
+    __slots__ = ("_forked", "_loop", "_name", "_thread")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop = asyncio._get_running_loop()
+        self._thread = threading.get_ident()
+        self._forked = False
+
+    def forked(self) -> None:
+        """Say that this process is a child of the one that the node lives in."""
+        self._forked = True
+
+    def check(self) -> None:
+        """Refuse what is done elsewhere.
+
+        Another loop in the same thread is no danger while the first is open: they take turns, as
+        simulated processes do.
+
+        Raises:
+            ForkedProcessError: in a child process.
+            WrongLoopError: in another thread, or when the loop was closed.
+        """
+        if self._forked:
+            raise ForkedProcessError(
+                f"node {self._name} is forked: it lives in the parent of this process; start a node "
+                "of its own here, or use `cache.open`, which does so by itself"
+            )
+        if self._loop is None:
+            return
+        if threading.get_ident() != self._thread:
+            raise WrongLoopError(
+                f"node {self._name} lives on another event loop, in another thread; use "
+                "`cache.SyncCache` from threads, or one node for each loop"
+            )
+        if self._loop.is_closed():
+            raise WrongLoopError(
+                f"the event loop of node {self._name} was closed before the node was; close it "
+                "first (`async with`), and start a new one on this loop"
+            )

@@ -1,0 +1,198 @@
+"""`cluster://` URLs: every setting of a node that can be written down, by the names of `ClusterConfig`.
+
+The options follow from the fields, so that a new field is an option at once. Those of a part have its name
+in front: `limits.memory_bytes_max=1GiB`, `gossip.probe_interval=1s`, `tls.certificate=member.pem`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import Field, fields, replace
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, unquote
+
+from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
+from cache.cluster.discovery.siblings import Siblings
+from cache.cluster.opened import ClusterCache
+from cache.cluster.structures.near import NearCache
+from cache.errors import ConfigError
+from cache.options import (
+    FLAG,
+    LIST,
+    OBJECT,
+    PAIRS,
+    SECONDS,
+    SECRET,
+    SIZE_IN_BYTES,
+    TEXT,
+    WHOLE,
+    Option,
+    choice,
+    or_none,
+    read_options,
+)
+
+SIBLINGS: Final = "siblings"
+"""The host part that stands for the other processes of one application on this host."""
+
+PARTS: Final[Mapping[str, type]] = {
+    "gossip": GossipConfig,
+    "limits": LimitsConfig,
+    "tls": TlsConfig,
+}
+ALIASES: Final[Mapping[str, str]] = {"replicas": "replica_count", "partitions": "partition_count"}
+OF_MAP: Final = ("ttl", "serializer", "near_cache")
+"""Options of the map, as `ClusterCache` takes them."""
+FROM_PLACE: Final = ("bind", "discovery")
+"""Fields that are said by host and port."""
+
+Values = dict[str, Any]
+"""Any: values of options, checked by their receivers."""
+
+
+def _option(field: Field[Any]) -> Option:  # Any: of any type
+    kind = str(field.type)
+    if field.name == "secret":
+        return SECRET
+    if field.name in PARTS:
+        return OBJECT
+    if kind.startswith("tuple"):
+        return LIST
+    if kind.startswith("Mapping"):
+        return PAIRS
+    kinds = {
+        "float": SECONDS,
+        "int": SIZE_IN_BYTES if "bytes" in field.name else WHOLE,
+        "bool": FLAG,
+    }
+    option = kinds.get(kind.removesuffix(" | None"), TEXT)
+    return or_none(option) if kind.endswith("| None") and option is not TEXT else option
+
+
+def _options() -> dict[str, Option]:
+    table = {
+        "preset": choice("local", "lan", "wan"),
+        "ttl": or_none(SECONDS),
+        "serializer": OBJECT,
+        "near_cache": OBJECT,
+        "secret_env": TEXT,
+        "secret_file": TEXT,
+    }
+    for field in fields(ClusterConfig):
+        if field.name not in FROM_PLACE:
+            table[field.name] = _option(field)
+    for prefix, part in (*PARTS.items(), ("near_cache", NearCache)):
+        table |= {f"{prefix}.{field.name}": _option(field) for field in fields(part)}
+    return table | {alias: table[name] for alias, name in ALIASES.items()}
+
+
+def from_url(parts: SplitResult, given: Mapping[str, Any]) -> ClusterCache[Any]:
+    """Return the cache of a `cluster://` URL; `given` are options as keywords. Any: as `cache.open`.
+
+    Raises:
+        ConfigError: see `cache.open`.
+    """
+    values = read_options("cluster", parts.query, given, _options())
+    place, map_name = _place(parts)
+    of_map = {name: values.pop(name) for name in OF_MAP if name in values}
+    if near := _take(values, "near_cache"):
+        held = of_map.get("near_cache")
+        of_map["near_cache"] = NearCache(**near) if held is None else replace(held, **near)
+    _resolve_secret(values)
+    for alias, name in ALIASES.items():
+        if alias in values:
+            _require_one(values, alias, name)
+            values[name] = values.pop(alias)
+    preset = values.pop("preset", "local" if "discovery" in place else "lan")
+    return ClusterCache(_config(preset, {**values, **place}), map_name, **of_map)
+
+
+def from_config(config: object, given: Mapping[str, Any]) -> ClusterCache[Any]:
+    """Return the cache of a map named by `given["map"]`, on a node with these settings. Any: as above.
+
+    Raises:
+        ConfigError: it is no configuration, or the map is not named.
+    """
+    if not isinstance(config, ClusterConfig):
+        raise ConfigError(
+            f"cache.open takes a URL or a ClusterConfig, not {type(config).__name__}; a LocalCache "
+            "is made with its own arguments"
+        )
+    options = dict(given)
+    name = options.pop("map", None)
+    if not isinstance(name, str):
+        raise ConfigError('map: a ClusterConfig needs the name of a map beside it, as map="users"')
+    table = {name: option for name, option in _options().items() if name in OF_MAP}
+    values = read_options("cluster", "", options, table)
+    _check_map_name(name)
+    return ClusterCache(config, name, **values)
+
+
+def _place(parts: SplitResult) -> tuple[Values, str]:
+    """Return the fields that host and port stand for, and the name of the map."""
+    form = "write cluster://HOST:PORT/MAP, or cluster://siblings/APP"
+    names = [unquote(name) for name in parts.path.split("/")[1:]]
+    if parts.hostname == SIBLINGS and parts.port is None:
+        if not 1 <= len(names) <= 2:
+            raise ConfigError("cluster://siblings: write cluster://siblings/APP, or …/APP/MAP")
+        _check_map_name(names[-1])
+        return {"discovery": Siblings(names[0])}, names[-1]
+    if not parts.hostname or parts.port is None:
+        raise ConfigError(f"cluster://{parts.netloc}: needs host and port; {form}")
+    if len(names) != 1 or not names[0]:
+        raise ConfigError(f"cluster://{parts.netloc}{parts.path}: needs one map; {form}")
+    _check_map_name(names[0])
+    return {"bind": parts.netloc}, names[0]
+
+
+def _check_map_name(name: str) -> None:
+    if not 1 <= len(name) <= 128:
+        raise ConfigError(f"map name {name!r}: must be 1 to 128 characters")
+
+
+def _resolve_secret(values: Values) -> None:
+    """Put in the secret that `secret_env` or `secret_file` tells the place of."""
+    _require_one(values, "secret", "secret_env", "secret_file")
+    if (variable := values.pop("secret_env", None)) is not None:
+        if not os.environ.get(variable):
+            raise ConfigError(f"secret_env={variable!r}: no such environment variable, or empty")
+        values["secret"] = os.environ[variable]
+    if (path := values.pop("secret_file", None)) is not None:
+        try:
+            values["secret"] = Path(path).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ConfigError(f"secret_file={str(path)!r}: cannot be read: {reason}") from None
+
+
+def _require_one(values: Values, *names: str) -> None:
+    found = [name for name in names if name in values]
+    if len(found) > 1:
+        raise ConfigError(f"cluster://: {' and '.join(found)} say the same; give one of them")
+
+
+def _take(values: Values, prefix: str) -> Values:
+    """Take out the options with this prefix and a dot; return them without it."""
+    names = [name for name in values if name.startswith(f"{prefix}.")]
+    return {name.removeprefix(f"{prefix}."): values.pop(name) for name in names}
+
+
+def _config(preset: str, values: Values) -> ClusterConfig:
+    """Return the preset with these values; those with a dot change a part of it."""
+    base = getattr(ClusterConfig, preset)()
+    for prefix, part in PARTS.items():
+        if own := _take(values, prefix):
+            held = values.get(prefix, getattr(base, prefix))
+            values[prefix] = _made(part, own) if held is None else replace(held, **own)
+    config: ClusterConfig = getattr(ClusterConfig, preset)(**values)
+    return config
+
+
+def _made(part: type, own: Values) -> Any:  # Any: an instance of `part`
+    try:
+        return part(**own)
+    except TypeError:
+        needed = ", ".join(f"tls.{name}" for name in ("certificate", "key", "ca"))
+        raise ConfigError(f"cluster://: TLS needs all of {needed}") from None
