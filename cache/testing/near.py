@@ -6,9 +6,9 @@ reader that owns nothing, and a member that reads and writes near as well. Every
 
 Left out on purpose are faults under which reads *at the owner* are old, too: a split between members that
 hold data (docs/guarantees.md). Only the reader is ever cut off, in one direction or in both, and a member is
-killed or stopped for long only while every copy is whole. Reads do not count while a member comes back that
-the others took for dead, or that took them for dead: from the end of its pause or isolation (during it they
-do count) until all go by one table. It is one side of a split, and for a moment owners may be wrong.
+killed or stopped for long only while every copy is whole. Reads do not count from the end of an isolation in
+which the reader took the others for dead (during it they do) until all go by one table: it is one side of a
+split, and for a moment owners may be wrong.
 """
 
 from __future__ import annotations
@@ -328,11 +328,9 @@ class _Run:
     async def _pause(self, kind: str) -> bool:
         index = self.reader if kind == "pause reader" else self.an_owner()
         await self.cluster.pause(index)
-        longer = self.rng.random() < 0.6
-        await self.cluster.sleep(self.rng.uniform(*LONG_PAUSE if longer else (0.1, 0.9)))
+        seconds = LONG_PAUSE if self.rng.random() < 0.6 else (0.1, 0.9)
+        await self.cluster.sleep(self.rng.uniform(*seconds))
         await self.cluster.resume(index)
-        if longer:
-            await self._reunite()
         return True
 
     async def _join(self, kind: str) -> bool:

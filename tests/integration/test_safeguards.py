@@ -13,7 +13,9 @@ from cache.cluster.wire.messages import (
     MODIFY_INCREMENT,
     NEVER,
     EntryRecord,
+    FetchDigests,
     Modify,
+    Offer,
     Replicate,
     Value,
 )
@@ -340,3 +342,71 @@ async def test_a_former_copy_reads_nothing_old(cluster: TestCluster) -> None:
     cluster.heal()
 
     assert "new" == await reading
+
+
+@cluster_test("simulated", size=2, partition_count=8)
+async def test_a_merged_version_keeps_its_age(cluster: TestCluster) -> None:
+    """It was written on the other side of a split, before what a copy on this side has."""
+    partition, owner, holder = await _placed(cluster)
+    key = encode_key(KEY)
+    held = node_of(cluster, owner)._replication.copies[partition].entry("users", key)
+    assert held is not None
+    later = (encode_value("later"), held[1] + 200, 7, NEVER_EXPIRES)
+    node_of(cluster, holder)._replication.copies[partition].apply("users", key, later)
+    record = EntryRecord("users", key, encode_value("earlier"), held[1] + 100, 7, NEVER)
+    node = node_of(cluster, owner)
+    handler = node._rpc._handlers[Offer]
+    offer = Offer(partition=partition, entries=[record], operations=[])
+
+    await run_on(cluster, owner, lambda: handler(offer, Peer(node.id, None)))
+
+    assert ["later"] * 2 == [await member.map("users").get(KEY) for member in cluster.members]
+
+
+@cluster_test("simulated", size=4, partition_count=16)
+async def test_a_resumed_coordinator_follows_those_who_went_on(cluster: TestCluster) -> None:
+    """It is the oldest, and stopped with a table that it had told to nobody: a branch of its own."""
+    keys = [f"key-{n}" for n in range(50)]
+    await cluster.member(0).map("users").set_many(dict.fromkeys(keys, "old"))
+    node = node_of(cluster, 0)
+
+    async def make_a_table() -> None:
+        node._partitions._coordinator.renew([0])
+        assert node._partitions._coordinator.advance(node.members()).table is not None
+
+    await run_on(cluster, 0, make_a_table)
+    await cluster.pause(0)
+
+    async def buried() -> bool:
+        return all([len(await m.members()) == 3 for m in cluster.members if m.index])
+
+    await cluster.eventually(buried, what="the death of the paused coordinator")
+    await cluster.member(1).map("users").set_many(dict.fromkeys(keys, "new"))
+
+    await cluster.resume(0)
+    for _ in range(20):
+        for member in cluster.members:
+            values = [await member.map("users").get(key) for key in keys]
+            assert ["new"] * len(keys) == values
+        await cluster.sleep(0.02)
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_a_stray_copy_that_an_owner_asked_for_stays(cluster: TestCluster) -> None:
+    """By a table that is still on its way here it may be a copy again, and count as complete."""
+    partition, owner, holder = await _placed(cluster)
+    stray = ({0, 1, 2} - {owner, holder}).pop()
+    node = node_of(cluster, stray)
+    held = node_of(cluster, owner)._replication.copies[partition].entry("users", encode_key(KEY))
+    assert held is not None
+    asked = node._rpc._handlers[FetchDigests]
+
+    async def offer_while_asked() -> bool:
+        node._replication.copy_of(partition).apply("users", encode_key(KEY), held)
+        offering = asyncio.ensure_future(node._repair._offer(partition))
+        await asyncio.sleep(0)
+        asked(FetchDigests(partitions=[partition]), Peer(node_of(cluster, owner).id, None))
+        await offering
+        return partition in node._replication.copies
+
+    assert await run_on(cluster, stray, offer_while_asked)

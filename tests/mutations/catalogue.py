@@ -143,7 +143,7 @@ MUTATIONS: Final = (
         COORDINATOR,
         "            if member in live and (partition, member) in self._caught_up\n",
         "            if member in live\n",
-        first=98,
+        "tests/unit/cluster/partitions",
     ),
     Mutation(
         "give a partition away while its owner still serves it",
@@ -199,7 +199,7 @@ MUTATIONS: Final = (
         SERVICE,
         "        if pending.merging:\n",
         "        if False:\n",
-        "tests/integration/test_campaign.py",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "ignore that a copy has a later version",
@@ -480,5 +480,19 @@ MUTATIONS: Final = (
         "            self.listener(victim.map, victim.key)\n",
         "            pass\n",
         NEAR,
+    ),
+    Mutation(
+        "keep a branch that nobody else follows",
+        "cluster/partitions/service.py",
+        "            self._absorb(table, yielding=len(forks) > len(like_mine) + mine)\n",
+        "            self._absorb(table)\n",
+        "tests/integration/test_safeguards.py",
+    ),
+    Mutation(
+        "drop a stray copy that an owner counts on",
+        REPAIR,
+        " and self._replication.wanted[partition] == wanted:",
+        ":",
+        "tests/integration/test_safeguards.py",
     ),
 )

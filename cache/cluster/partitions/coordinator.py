@@ -75,8 +75,11 @@ class Coordinator:
         self._released.clear()
         self._renewed.clear()
 
-    def absorb(self, other: Table, live: Iterable[MemberId]) -> bool:
-        """Take in a table that another member holds; return True when something changed."""
+    def absorb(self, other: Table, live: Iterable[MemberId], *, yielding: bool = False) -> bool:
+        """Take in a table that another member holds; return True when something changed.
+
+        Of two branches the one with more live owners is kept; the other one if this member is `yielding`.
+        """
         mine = self.table
         if mine.descends_from(other.id) or other.id in self._merged:
             return False
@@ -85,7 +88,7 @@ class Coordinator:
             self.table = other
             return True
         living = dict.fromkeys(live)
-        if _owners(other, living) > _owners(mine, living):
+        if yielding or _owners(other, living) > _owners(mine, living):
             self._merged.extend((mine.id, *mine.ancestors))
             self._forget_reports()
             self.table = other

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, TypeVar
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import MemberId
@@ -55,6 +55,8 @@ COMPARE_INTERVAL: Final = 1.0
 
 RELEASE_BATCH: Final = 64
 """Partitions handed over at once by one owner; bounds how many are briefly unserved."""
+
+M = TypeVar("M", CaughtUp, Unreachable, Fenced)
 
 TableListener = Callable[[Table, Table], None]
 Releaser = Callable[[list[int]], Awaitable[list[int]]]
@@ -148,48 +150,27 @@ class PartitionService:
 
     async def report_caught_up(self, pairs: list[tuple[int, MemberId]]) -> None:
         """Tell the coordinator which joining copies are complete; the caller repeats if need be."""
-        if self.coordinator_id() == self._me:
-            self._note_caught_up(pairs, self.table.id)
-        else:
-            message = CaughtUp(id=self._table_id(), pairs=[(p, str(m)) for p, m in pairs])
-            await self._tell_coordinator(message)
+        told = [(partition, str(member)) for partition, member in pairs]
+        await self._report(CaughtUp(id=self._table_id(), pairs=told), self._on_caught_up)
 
     async def report_unreachable(self, replica: MemberId, partitions: list[int]) -> None:
         """Ask the coordinator to strike `replica`, so that writes need not wait for it."""
-        if self.coordinator_id() == self._me:
-            self._note_unreachable(replica, partitions)
-        else:
-            await self._tell_coordinator(
-                Unreachable(id=self._table_id(), replica=replica, partitions=partitions)
-            )
+        message = Unreachable(id=self._table_id(), replica=replica, partitions=partitions)
+        await self._report(message, self._on_unreachable)
 
     async def report_fenced(self, partitions: list[int]) -> None:
         """Ask the coordinator for a later epoch of partitions that this member owns by the table."""
-        if self.coordinator_id() == self._me:
-            self._note_fenced(partitions)
-        else:
-            await self._tell_coordinator(Fenced(id=self._table_id(), partitions=partitions))
+        await self._report(Fenced(id=self._table_id(), partitions=partitions), self._on_fenced)
 
-    async def _tell_coordinator(self, message: CaughtUp | Unreachable | Fenced) -> None:
+    async def _report(self, message: M, handler: Callable[[M, Peer], Reply]) -> None:
         member = self._membership.member(self.coordinator_id())
-        if member is None:
-            return
-        try:
-            await self._rpc.call(member.address, message, timeout=CALL_TIMEOUT)
-        except CacheError as error:
-            logger.debug("partitions.report_failed coordinator=%s error=%s", member.id, error)
-
-    def _note_caught_up(self, pairs: Iterable[tuple[int, MemberId]], by: TableVersion) -> None:
-        self._coordinator.caught_up(pairs, by)
-        self._wake.set()
-
-    def _note_fenced(self, partitions: list[int]) -> None:
-        self._coordinator.renew(partitions)
-        self._wake.set()
-
-    def _note_unreachable(self, replica: MemberId, partitions: list[int]) -> None:
-        self._coordinator.strike(partitions, replica)
-        self._wake.set()
+        if self.coordinator_id() == self._me:
+            handler(message, Peer(self._me, None))
+        elif member is not None:
+            try:
+                await self._rpc.call(member.address, message, timeout=CALL_TIMEOUT)
+            except CacheError as error:
+                logger.debug("partitions.report_failed coordinator=%s error=%s", member.id, error)
 
     # -- handlers ----------------------------------------------------------------------------
 
@@ -216,17 +197,20 @@ class PartitionService:
             and self.table.rows[partition].owner == peer.member
         ]
         by = TableVersion(message.id.version, MemberId(message.id.coordinator))
-        self._note_caught_up(pairs, by)
+        self._coordinator.caught_up(pairs, by)
+        self._wake.set()
         return Done()
 
     def _on_unreachable(self, message: Unreachable, peer: Peer) -> Reply:
         partitions = self._owned_by(peer.member, message.partitions)
-        self._note_unreachable(MemberId(message.replica), partitions)
+        self._coordinator.strike(partitions, MemberId(message.replica))
+        self._wake.set()
         return Done()
 
     def _on_fenced(self, message: Fenced, peer: Peer) -> Reply:
         if message.id == self._table_id():  # Else it is to follow the current table first.
-            self._note_fenced(self._owned_by(peer.member, message.partitions))
+            self._coordinator.renew(self._owned_by(peer.member, message.partitions))
+            self._wake.set()
         return Done()
 
     def _owned_by(self, owner: MemberId | None, partitions: list[int]) -> list[int]:
@@ -344,14 +328,22 @@ class PartitionService:
     async def revalidate(self) -> None:
         """Ask every member whether there is a newer table; used after this member was stalled."""
         others = [member for member in self._membership.members() if member.id != self._me]
-        for table in await asyncio.gather(*(self._fetch(member) for member in others)):
-            if table is None or self.table.descends_from(table.id):
-                continue
-            if table.descends_from(self.table.id):
-                self._adopt(table)
-            else:
-                self._absorb(table)
-                self._wake.set()
+        self._take_in(await self._fetch_all(others), mine=0)
+
+    async def _fetch_all(self, members: Iterable[Member]) -> list[Table]:
+        fetched = await asyncio.gather(*(self._fetch(member) for member in members))
+        return [table for table in fetched if table is not None]
+
+    def _take_in(self, tables: Sequence[Table], *, mine: int) -> None:
+        """Take in what others go by; of two branches the one that more members go by is kept.
+
+        `mine` is what this member counts for itself: nothing after it stood still.
+        """
+        like_mine = [table for table in tables if table.descends_from(self.table.id)]
+        forks = [table for table in tables if self._is_fork(table)]
+        for table in (*like_mine, *forks):
+            self._absorb(table, yielding=len(forks) > len(like_mine) + mine)
+            self._wake.set()
 
     async def _compare_with_coordinator(self) -> None:
         """Tell the coordinator from time to time which table this member goes by.
@@ -408,21 +400,26 @@ class PartitionService:
 
     async def _collect(self, members: list[Member]) -> None:
         """Learn the tables of members not heard from since this member began to coordinate."""
-        unseen = [m for m in members if m.id != self._me and m.id not in self._seen]
-        tables = await asyncio.gather(*(self._fetch(member) for member in unseen))
-        for member, table in zip(unseen, tables, strict=True):
-            self._seen[member.id] = None
-            if table is not None:
-                self._absorb(table)
+        others = [member for member in members if member.id != self._me]
+        unseen = [member for member in others if member.id not in self._seen]
+        tables = await self._fetch_all(unseen)
+        if any(self._is_fork(table) for table in tables) and len(unseen) < len(others):
+            tables = await self._fetch_all(others)
+        self._seen.update(dict.fromkeys(member.id for member in unseen))
+        self._take_in(tables, mine=1)
         live = {member.id: None for member in members}
         for gone in [member for member in self._seen if member not in live]:
             del self._seen[gone]
             self._confirmed.pop(gone, None)
 
-    def _absorb(self, table: Table) -> None:
+    def _is_fork(self, table: Table) -> bool:
+        mine = self.table
+        return not table.descends_from(mine.id) and not mine.descends_from(table.id)
+
+    def _absorb(self, table: Table, *, yielding: bool = False) -> None:
         old = self.table
         live = [member.id for member in self._membership.members()]
-        if not self._coordinator.absorb(table, live):
+        if not self._coordinator.absorb(table, live, yielding=yielding):
             return
         if not table.descends_from(old.id):
             self._forks_merged.add()
@@ -463,8 +460,8 @@ class PartitionService:
         if answer.accepted:
             self._confirmed[member.id] = table.id
             return True
-        if answer.table is not None:
-            self._absorb(Table.from_record(answer.table, self._config.partition_count))
+        if answer.table is not None:  # A branch; the next round asks everybody which one is theirs.
+            self._seen.clear()
             self._wake.set()
         return False
 

@@ -99,6 +99,9 @@ class Holder:
             )
 
     def _on_fetch_digests(self, message: FetchDigests, peer: Peer) -> Reply:
+        for partition in message.partitions:
+            self._check_partition(partition)
+            self._replication.wanted[partition] += 1
         held = [
             (p, self._replication.copies[p])
             for p in message.partitions
@@ -108,6 +111,7 @@ class Holder:
 
     def _on_fetch_buckets(self, message: FetchBuckets, peer: Peer) -> Reply:
         self._check_partition(message.partition)
+        self._replication.wanted[message.partition] += 1
         return Buckets(digests=self._replication.copy_of(message.partition).bucket_digests())
 
     def _on_fetch_versions(self, message: FetchVersions, peer: Peer) -> Reply:

@@ -436,6 +436,7 @@ class Repair:
         if address is None or partition not in self.orphans():
             return
         replica = self._replication.copies[partition]
+        wanted = self._replication.wanted[partition]
         asked_at = self._clock.monotonic()
         buckets = await self._differing_buckets(partition, replica, address)
         away = self._clock.monotonic() - asked_at
@@ -451,10 +452,14 @@ class Repair:
                 answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
                 assert isinstance(answer, Offered)
                 self._keys_sent.add(len(records))
-        # Only what this very owner took may go: it must still be the owner, and this no copy. Until every
-        # copy is complete the owner may hold the only other one, so that this one stays and is offered again.
+        # Only what this very owner took may go: it must still be the owner, and this no copy, by the current
+        # table. Until every copy is complete the owner may hold the only other one, so that this one stays
+        # and is offered again. It stays, too, if an owner asked what it holds: that one may count on it.
+        if not await self._replication.partitions.confirm(CALL_TIMEOUT):
+            return
         current = self._replication.partitions.table.rows[partition]
-        if current.owner == owner and not current.joining and partition in self.orphans():
+        is_stray = current.owner == owner and not current.joining and partition in self.orphans()
+        if is_stray and self._replication.wanted[partition] == wanted:
             self._replication.drop_copy(partition)
 
     async def _on_offer(self, message: Offer, peer: Peer) -> Reply:

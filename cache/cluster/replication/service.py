@@ -83,6 +83,8 @@ class ReplicationService:
         self.origin = origin_hash(member)
         self.room = Room(config.limits.memory_bytes_max)
         self.copies: dict[int, PartitionReplica] = {}
+        self.wanted = [0] * config.partition_count
+        """Per partition: how often an owner asked what this copy holds."""
         self.owned: dict[int, Ownership] = {}
         self.serving: list[PartitionReplica | None] = [None] * config.partition_count
         """Per partition: the copy to read when this member serves it now, else None. The hot path."""

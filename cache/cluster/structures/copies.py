@@ -47,7 +47,7 @@ from cache.cluster.wire.messages import (
 from cache.codec import tags_of
 from cache.errors import CodecError
 from cache.keys import Key
-from cache.local.eviction import POLICIES, Policy
+from cache.local.eviction import POLICIES, Entries, Policy
 from cache.local.store import Store
 
 DRIFT_MAX: Final = 0.001
@@ -99,8 +99,8 @@ class _Watched:
         self._gone = gone
 
     @property
-    def marks(self) -> dict[Key, int] | None:
-        return self._inner.marks
+    def entries(self) -> Entries:
+        return self._inner.entries
 
     def record(self, key: Key) -> None:
         self._inner.record(key)

@@ -23,7 +23,7 @@ from cache.cluster.partitions.table import map_seed
 from cache.cluster.wire.messages import NEAR_ALL, NEAR_CHANGES_MAX
 
 LENGTH: Final = 4096
-"""Changes remembered: about 0.5 MB, and a tenth of a second of the writes that one member can take."""
+"""Changes remembered: about 0.25 MB, and a tenth of a second of the writes that one member can take."""
 
 MAPS_MAX: Final = 1024
 """Maps told apart; beyond that the changes of all maps are noted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -63,7 +64,8 @@ class LoadService:
         replica = ownership.replica
         value = replica.get(message.map, message.key, now)
         entry = replica.entry(message.map, message.key)
-        if value is not None and entry is not None and entry[3] - now >= message.min_ttl:
+        is_lasting = entry is not None and entry[3] - now >= message.min_ttl < math.inf
+        if value is not None and is_lasting:
             return LoadTurn(LOAD_PRESENT, value)
         key = (message.partition, message.map, message.key)
         lease = self.leases.current(key, ownership, now, self._is_alive)

@@ -393,33 +393,33 @@ class DistributedMap(Cache[V]):
     async def set_many(
         self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
     ) -> None:
-        """Store all `items`: one request per member, in parallel.
-
-        Raises:
-            CacheError: a key could not be stored; some of the others are.
-        """
+        """Store all `items`: one request per member, in parallel. If it raises, some are stored."""
         located = {key: self._locate(key) for key in items}
         bears = check_tags(tags)
         encoded = {key: self._encode(value, bears) for key, value in items.items()}
         for key in located:
             self._flights.outdate(key)
-        done = await self._batches.set(located, encoded, _seconds(ttl, self._ttl))
-        self._counts.sets += len(done)
-        for key, value in items.items():
-            if key not in done:
-                await self.set(key, value, ttl=ttl, tags=bears)
+        seconds = _seconds(ttl, self._ttl)
+
+        async def alone(key: K) -> int:
+            request = Set(self._name, located[key][1], located[key][0], encoded[key], seconds, b"")
+            await self._router.write(located[key][1], request)
+            return 1
+
+        await self._batches.set(located, encoded, seconds, alone)
+        self._counts.sets += len(located)
 
     async def delete_many(self, keys: Iterable[K]) -> int:
         """Remove `keys`; return how many were present."""
         located = {key: self._locate(key) for key in keys}
         for key in located:
             self._flights.outdate(key)
-        codes = await self._batches.delete(located, self._operation_ids.next)
-        count = sum(codes.values())
+
+        async def alone(key: K) -> int:
+            return await self._modify(MODIFY_DELETE, key) is not None
+
+        count = await self._batches.delete(located, self._operation_ids.next, alone)
         self._counts.deletes += count
-        for key in located:
-            if key not in codes:
-                count += await self.delete(key)
         return count
 
     # -- the whole map -----------------------------------------------------------------------

@@ -20,7 +20,7 @@ class NearCache:
 
     max_bytes: int = 64 * 1024 * 1024
     """Bytes of keys and encoded values kept, at least 1. 64 MiB by default: enough for most hot sets, little
-    beside an application. What the bookkeeping takes (about 600 bytes an entry) comes on top."""
+    beside an application. What the bookkeeping takes (about 450 bytes an entry) comes on top."""
 
     max_entries: int | None = None
     """Entries kept, at least 1; None by default: the bytes are what runs out."""

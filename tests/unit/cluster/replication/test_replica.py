@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.cluster.replication.replica import Entry, PartitionReplica, from_record, to_record
+from cache.cluster.wire.messages import KeyVersion
 
 LIFETIME = 100.0
 
@@ -136,3 +137,21 @@ def test_putting_back_an_entry_ignores_versions() -> None:
 
     assert b"old" == copy.get("m", b"k", 0.0)
     assert before == (copy.digest(), copy.size_bytes, copy.entry_count)
+
+
+def test_every_change_is_heard_in_the_turn_it_is_made() -> None:
+    """Near copies elsewhere depend on it; what changes nothing, and what ends by itself, is not said."""
+    copy, heard = replica(), list[bytes]()
+    copy.listener = lambda map_name, key: heard.append(key)
+
+    copy.apply("m", b"written", (b"v", 2, 1, math.inf))
+    copy.apply("m", b"written", (b"older", 1, 1, math.inf))
+    copy.apply("m", b"written", (b"v", 2, 1, 50.0))  # A shorter life of the same version.
+    copy.apply("m", b"evicted", (b"v", 3, 1, math.inf))
+    copy.drop(KeyVersion("m", b"evicted", 3, 1))
+    copy.restore("m", b"written", None)
+    copy.apply("m", b"ended", (b"v", 4, 1, 10.0))
+    copy.sweep(20.0, 100)
+
+    names = [b"written", b"written", b"evicted", b"evicted", b"written", b"ended"]
+    assert names == heard
