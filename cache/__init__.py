@@ -15,6 +15,7 @@ from cache.errors import (
     ForkedProcessError,
     IndeterminateError,
     JoinRefusedError,
+    LoaderError,
     NoQuorumError,
     NotLeaderError,
     NotOwnerError,
@@ -22,31 +23,40 @@ from cache.errors import (
     OverloadedError,
     RejectedError,
     RemoteProtocolError,
+    SignatureError,
     UnavailableError,
     WrongLoopError,
     WrongTypeError,
 )
 
 if TYPE_CHECKING:
+    from cache.cluster.opened import ClusterCache
     from cache.decorator import Cached, CacheInfo, cached
-    from cache.interface import Cache
+    from cache.flights import Loaded
+    from cache.interface import Cache, CacheEntry, CacheStats
     from cache.local import LocalCache, NullCache
     from cache.opening import open_cache as open  # noqa: A004  # `cache.open`, as `gzip.open`
+    from cache.serializers import SignedPickle
     from cache.sync import SyncCache
 
 __all__ = [
     "DEFAULT",
     "Cache",
+    "CacheEntry",
     "CacheError",
     "CacheInfo",
+    "CacheStats",
     "Cached",
     "ClosedError",
+    "ClusterCache",
     "CodecError",
     "ConfigError",
     "ConnectionLostError",
     "ForkedProcessError",
     "IndeterminateError",
     "JoinRefusedError",
+    "Loaded",
+    "LoaderError",
     "LocalCache",
     "NoQuorumError",
     "NotLeaderError",
@@ -56,6 +66,8 @@ __all__ = [
     "OverloadedError",
     "RejectedError",
     "RemoteProtocolError",
+    "SignatureError",
+    "SignedPickle",
     "SyncCache",
     "UnavailableError",
     "WrongLoopError",
@@ -68,7 +80,12 @@ __all__ = [
 def __getattr__(name: str) -> object:
     homes = {
         "Cache": ("cache.interface", "Cache"),
+        "CacheEntry": ("cache.interface", "CacheEntry"),
         "CacheInfo": ("cache.decorator", "CacheInfo"),
+        "CacheStats": ("cache.interface", "CacheStats"),
+        "ClusterCache": ("cache.cluster.opened", "ClusterCache"),
+        "Loaded": ("cache.flights", "Loaded"),
+        "SignedPickle": ("cache.serializers", "SignedPickle"),
         "Cached": ("cache.decorator", "Cached"),
         "LocalCache": ("cache.local", "LocalCache"),
         "NullCache": ("cache.local", "NullCache"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import queue
 import threading
 import time
@@ -22,11 +23,12 @@ from cache.background import check_may_wait, loop_thread, submit, wait_for
 from cache.clock import SystemClock
 from cache.durations import Default
 from cache.errors import CacheError, ClosedError
-from cache.flights import Flight, Loaded
+from cache.flights import Flight, Loaded, check_factory
 from cache.forks import watch
 from cache.interface import Cache, CacheEntry, CacheStats, NamespacedCache
 from cache.keys import Key, Ttl, check_plain_key, check_tags
 from cache.local import LocalCache, NullCache
+from cache.local.eviction import USES_MAX
 
 R = TypeVar("R")
 
@@ -104,7 +106,7 @@ def make(factory: SyncFactory) -> Loaded[Any]:  # Any: values of every type
     Raises:
         CacheError: it is an async one.
     """
-    made = factory()
+    made = check_factory(factory)()
     if inspect.isawaitable(made):
         if inspect.iscoroutine(made):
             made.close()
@@ -208,7 +210,7 @@ class LocalEngine:
         while True:
             with self.lock:
                 entry: CacheEntry[Any] | None = self.run(cache.get_entry, key)
-                if entry is not None and (min_ttl <= 0 or entry.ttl >= min_ttl):
+                if entry is not None and (min_ttl <= 0 or entry.ttl >= min_ttl < math.inf):
                     return entry.value
                 flight = self._flights.loading.get(outer)
                 if isinstance(flight, ThreadFlight):
@@ -299,7 +301,7 @@ def _fast_reader(
     slow: Reader,
 ) -> tuple[Reader, Callable[[], int]]:
     """Return `LocalCache.get_nowait` for threads, and what tells its hits since the last time."""
-    lookup, marks, record = root._lookup, root._marks, root._record
+    lookup, record = root._lookup, root._record
     monotonic = root._clock.monotonic
     if getattr(monotonic, "__func__", None) is SystemClock.monotonic:
         monotonic = time.monotonic  # without a detour
@@ -311,12 +313,8 @@ def _fast_reader(
             entry = lookup(key)
             if entry is None or type(key) is not str or entry[1] <= monotonic():
                 return slow(key, default)
-            if marks is None:
+            if entry[3] != USES_MAX:
                 record(key)
-            else:
-                mark = marks[key]
-                if mark & 3 != 3:
-                    marks[key] = mark + 1
             hits += 1
             return entry[0]
 

@@ -12,6 +12,7 @@ from cache.durations import DEFAULT
 from cache.errors import CacheError, ClosedError, WrongLoopError
 from cache.keys import Key, Ttl, has_prefix
 
+F = TypeVar("F")
 V = TypeVar("V")
 
 
@@ -98,7 +99,8 @@ class SingleFlight(Generic[V]):
             flight.waiter_count -= 1
             if flight.waiter_count == 0 and not flight.task.done():
                 self._part(key, flight)  # Who comes now must not join a load that is being ended.
-                flight.task.cancel()
+                if not flight.task.get_loop().is_closed():
+                    flight.task.cancel()
 
     def _is_shareable(self, flight: Flight[V]) -> bool:
         """Whether a load can be waited for here; one whose loop was closed never ends, and is forgotten.
@@ -171,6 +173,9 @@ class SingleFlight(Generic[V]):
     async def close(self) -> None:
         """Cancel every load and wait until all have ended; idempotent."""
         self._closed = True
+        for task in tuple(self._tasks):
+            if task.get_loop().is_closed():
+                del self._tasks[task]  # It never ends.
         if not self._tasks:
             return  # Without a load to wait for, no loop is needed either.
         current = asyncio.current_task()
@@ -181,9 +186,19 @@ class SingleFlight(Generic[V]):
             await asyncio.sleep(0)  # Let `_ended` see them.
 
 
+def check_factory(factory: F) -> F:
+    """Return `factory`; one that cannot be called is a `TypeError` that says what to use instead."""
+    if not callable(factory):
+        raise TypeError(
+            f"get_or_set needs a function that makes the value, not {type(factory).__name__}; "
+            "to store a value itself, use add"
+        )
+    return factory
+
+
 async def load_value(factory: Factory[V]) -> Loaded[V]:
     """Run a factory, sync or async, and return what it made with how to keep it."""
-    made = factory()
+    made = check_factory(factory)()
     value = await made if inspect.isawaitable(made) else made
     if isinstance(value, Loaded):
         return value

@@ -11,12 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, Unpack, overload
 
 from cache.durations import DEFAULT, Default, parse_ttl
 from cache.errors import ConfigError
 from cache.flights import Factory
-from cache.keys import K, Key, Ttl, check_plain_key, has_prefix
+from cache.keys import K, Key, Ttl, check_keys, check_plain_key, has_prefix
 
 if TYPE_CHECKING:
     from cache.decorator import AsyncDecorator, CachedOptions
@@ -47,9 +47,8 @@ class CacheStats:
     """Bytes held, as the cache weighs them."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheEntry(Generic[V]):
-    """A value and how long it lives on."""
+class CacheEntry(NamedTuple, Generic[V]):
+    """A value and how long it lives on; a tuple, because decorated calls make one each."""
 
     value: V
     ttl: float
@@ -168,7 +167,9 @@ class Cache(ABC, Generic[V]):
             factory: makes the value; it may return `Loaded` to say how to keep it.
             ttl: time to live of what was made.
             tags: its tags, see `invalidate_tags`.
-            min_ttl: a value with fewer seconds left counts as absent, and is replaced.
+            min_ttl: a value with fewer seconds left counts as absent, and is replaced. With `math.inf`
+                every value does, also one without end: what is returned comes from a load, this caller's
+                or the one it found running.
         """
 
     # -- many keys ---------------------------------------------------------------------------
@@ -358,7 +359,7 @@ class NamespacedCache(Cache[V]):
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values of those `keys` that are present."""
-        outer = {self._outer(key): key for key in keys}
+        outer = {self._outer(key): key for key in check_keys(keys)}
         found: dict[Any, V] = await self._cache.get_many(outer)  # Any: K does not fit K here
         return {outer[key]: value for key, value in found.items()}
 
@@ -371,7 +372,7 @@ class NamespacedCache(Cache[V]):
 
     async def delete_many(self, keys: Iterable[K]) -> int:
         """Remove `keys`; return how many were present."""
-        return await self._cache.delete_many([self._outer(key) for key in keys])
+        return await self._cache.delete_many([self._outer(key) for key in check_keys(keys)])
 
     async def scan(self, prefix: str = "") -> AsyncIterator[Key]:
         """Yield the keys of this namespace that begin with `prefix`."""

@@ -36,6 +36,17 @@ def check_plain_key(key: Key) -> Key:
     return decode_key(encode_key(key))
 
 
+def check_keys(keys: Iterable[K]) -> Iterable[K]:
+    """Return `keys`, which must not be a single text: its characters are hardly what is meant.
+
+    Raises:
+        CodecError: one text or one run of bytes.
+    """
+    if isinstance(keys, (str, bytes)):
+        raise CodecError(f"keys={keys!r}: a list of keys is needed, as in [{keys!r}]")
+    return keys
+
+
 def has_prefix(key: Key, prefix: str) -> bool:
     """Return whether `scan(prefix=prefix)` yields `key`; an `int` begins with no text but ""."""
     if not prefix:

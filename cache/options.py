@@ -16,6 +16,19 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from cache.durations import parse_ttl
 from cache.errors import ConfigError
 
+USUAL_NAMES: Final[Mapping[str, str]] = {
+    "capacity": "max_entries",
+    "expire": "ttl",
+    "maxsize": "max_entries",
+    "maxmemory": "max_bytes",
+    "nodes": "peers",
+    "replica_count": "replicas",
+    "seeds": "peers",
+    "size": "max_entries",
+    "timeout": "ttl",
+}
+"""What other libraries call options, and what they are called here."""
+
 SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", re.ASCII)
 SIZE_UNITS: Final[Mapping[str, int]] = {
     "": 1,
@@ -198,7 +211,8 @@ def _value(scheme: str, name: str, value: object, table: Mapping[str, Option]) -
 def unknown(kind: str, name: str, names: Iterable[str]) -> str:
     """Return the sentence for a name that does not exist: the closest one, and all there are."""
     known = sorted(names)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    usual = USUAL_NAMES.get(name.lower())
+    close = [usual] if usual in known else difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"; did you mean {close[0]!r}?" if close else ";"
     listed = ", ".join(known) if known else "none"
     return f"no {kind} {name!r}{hint} there are: {listed}"

@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from cache.local import LocalCache
     from cache.testing import TestCluster
 
+MARKS = (
+    "cluster: whole nodes, in any world",
+    "sim: nodes in the simulator, in virtual time",
+    "sockets: nodes in this process on real UDP and TCP",
+    "processes: each node is a process of its own on loopback",
+    "namespaces: each node has a network of its own, which can be cut",
+)
+
 ClusterMaker = Callable[..., "AbstractAsyncContextManager[TestCluster]"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks of `cache.testing.cluster_test`, one for each world."""
+    for line in MARKS:
+        config.addinivalue_line("markers", line)
 
 
 @pytest.fixture

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, MutableMapping
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, Unpack, cast, overload
 
 from cache.durations import DEFAULT
 from cache.engines import MISSING, Engine, SyncFactory, engine_for, root_of
 from cache.errors import ConfigError
 from cache.interface import Cache, CacheEntry, CacheStats
-from cache.keys import K, Key, Ttl, check_tags
+from cache.keys import K, Key, Ttl, check_keys, check_tags
 from cache.opening import open_cache
+
+if TYPE_CHECKING:
+    from cache.decorator.cached import BlockingDecorator
+    from cache.decorator.options import CachedOptions
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -200,7 +204,7 @@ class SyncCache(Generic[V]):
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values of those `keys` that are present."""
-        return self._run(self._cache.get_many, list(keys))
+        return self._run(self._cache.get_many, list(check_keys(keys)))
 
     def set_many(
         self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
@@ -210,7 +214,7 @@ class SyncCache(Generic[V]):
 
     def delete_many(self, keys: Iterable[K]) -> int:
         """Remove `keys`; return how many were present."""
-        return self._run(self._cache.delete_many, list(keys))
+        return self._run(self._cache.delete_many, list(check_keys(keys)))
 
     # -- all of it ---------------------------------------------------------------------------
 
@@ -250,6 +254,12 @@ class SyncCache(Generic[V]):
         """Close the cache; idempotent. Of a view: do nothing, it owns nothing."""
         if not self._is_view:
             self._engine.close()
+
+    def cached(self, **options: Unpack[CachedOptions]) -> BlockingDecorator:
+        """Return a decorator that keeps what functions return in this cache; see `cache.cached`."""
+        from cache.decorator import cached  # noqa: PLC0415  it stands on this package
+
+        return cached(self, **options)
 
     def namespace(self, prefix: str, *, ttl: Ttl = DEFAULT) -> SyncCache[V]:
         """Return a view of this cache whose keys begin with `prefix` and a colon; see `Cache.namespace`."""

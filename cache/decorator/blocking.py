@@ -267,7 +267,4 @@ class BlockingCalls:
     def refresh(self, args: Args, kwargs: Kwargs) -> Any:  # Any: as above
         """Load the value of a call anew and return it."""
         call = self.plan.call(args, kwargs)
-        entry = self.cache.get_entry(call.key)
-        if entry is not None and entry.ttl == float("inf"):
-            self.cache.delete(call.key)  # No `min_ttl` is above that.
         return self._reload(call, float("inf"))

@@ -149,6 +149,8 @@ class AsyncCalls:
         # A cache that never waits offers its `get` without a coroutine too, as `LocalCache` does.
         nowait = None if self._needs_entry else getattr(cache, "get_nowait", None)
         self.get_nowait: Callable[[Key, Any], Any] | None = nowait
+        entry_nowait = getattr(cache, "get_entry_nowait", None)
+        self._get_entry_nowait: Callable[[Key], CacheEntry[Any] | None] | None = entry_nowait
         self._timeout = plan.settings.timeout
         # A function that blocks would block the loop, and a member whose loop stands still counts as dead.
         function = plan.function
@@ -174,6 +176,8 @@ class AsyncCalls:
                     self.counts.hits += 1
                     return found
                 entry = None
+            elif self._get_entry_nowait is not None:
+                entry = self._get_entry_nowait(call.key)
             else:
                 entry = await within(self.cache.get_entry(call.key), self._timeout)
         except FAULTS as error:
@@ -317,9 +321,6 @@ class AsyncCalls:
     async def refresh(self, args: Args, kwargs: Kwargs) -> Any:
         """Load the value of a call anew and return it."""
         call = self.plan.call(args, kwargs)
-        entry = await self.cache.get_entry(call.key)
-        if entry is not None and entry.ttl == float("inf"):
-            await self.cache.delete(call.key)  # No `min_ttl` is above that.
         return await self._reload(call, float("inf"))
 
 

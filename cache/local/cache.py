@@ -21,9 +21,18 @@ from cache.durations import DEFAULT, Default, parse_ttl
 from cache.errors import ClosedError, ConfigError
 from cache.flights import Factory, Flight, Loaded, SingleFlight
 from cache.interface import Cache, CacheEntry, CacheStats
-from cache.keys import K, Key, Ttl, add_whole, check_plain_key, check_tags, has_prefix
-from cache.local.eviction import POLICIES
-from cache.local.store import Entry, Store
+from cache.keys import (
+    K,
+    Key,
+    Ttl,
+    add_whole,
+    check_keys,
+    check_plain_key,
+    check_tags,
+    has_prefix,
+)
+from cache.local.eviction import POLICIES, USES_MAX, Entry
+from cache.local.store import Store
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -102,7 +111,7 @@ class LocalCache(Cache[V]):
         self._reading: float | None = None  # of the clock, in this turn of the loop
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        # The fast path of `get_nowait`. `_fast_now` is the reading where it may be used, else infinity:
+        # The fast path of reading. `_fast_now` is the reading where it may be used, else infinity:
         # then every entry looks ended, and the slow path finds out what is the matter.
         if isinstance(self._clock, FrozenClock):
             self._clock.on_advance(self._end_turn)
@@ -110,7 +119,6 @@ class LocalCache(Cache[V]):
         self._fast_now = math.inf
         self._fast_hits = 0
         self._lookup = self._store.entries.get
-        self._marks = chosen.marks
         self._record = chosen.record
 
     def __repr__(self) -> str:
@@ -171,13 +179,8 @@ class LocalCache(Cache[V]):
         # Only text is fast: 1, 1.0 and True find the same entry, but two of them are no keys.
         if entry is None or entry[1] <= self._fast_now or type(key) is not str:
             return self._get(key, default)
-        marks = self._marks
-        if marks is None:
+        if entry[3] != USES_MAX:
             self._record(key)
-        else:
-            mark = marks[key]
-            if mark & 3 != 3:
-                marks[key] = mark + 1
         self._fast_hits += 1
         return entry[0]
 
@@ -197,15 +200,29 @@ class LocalCache(Cache[V]):
         """Return the value of `key`, or `default`; never waits."""
         return self.get_nowait(key, default)
 
-    async def get_entry(self, key: Key) -> CacheEntry[V] | None:
-        """Return the value of `key` with the seconds it has left; a use of it."""
+    def get_entry_nowait(self, key: Key) -> CacheEntry[V] | None:
+        """Return the value of `key` with the seconds it has left, without a coroutine."""
+        now = self._fast_now
+        entry = self._lookup(key)
+        if entry is None or entry[1] <= now or type(key) is not str:
+            return self._get_entry(key)
+        if entry[3] != USES_MAX:
+            self._record(key)
+        self._fast_hits += 1
+        return CacheEntry(entry[0], entry[1] - now)
+
+    def _get_entry(self, key: Key) -> CacheEntry[V] | None:
         now = self._now()
         key = check_plain_key(key)
-        ends_at = self._store.ends_at(key, now)
+        ends_at = self._store.ends_at(key, now)  # Before the use moves it.
         entry = self._store.get(key, now)
         if entry is None or ends_at is None:
             return None
         return CacheEntry(self._out(entry), ends_at - now)
+
+    async def get_entry(self, key: Key) -> CacheEntry[V] | None:
+        """Return the value of `key` with the seconds it has left; a use of it."""
+        return self.get_entry_nowait(key)
 
     async def exists(self, key: Key) -> bool:
         """Return whether `key` is present; not a use of it."""
@@ -318,8 +335,7 @@ class LocalCache(Cache[V]):
         key = check_plain_key(key)
         bears = check_tags(tags)
         seconds = self._ttl if isinstance(ttl, Default) else parse_ttl(ttl)
-        ends_at = self._store.ends_at(key, now) if min_ttl > 0 else math.inf
-        if ends_at is not None and ends_at - now >= min_ttl:
+        if min_ttl <= 0 or self._lasts(key, min_ttl, now):
             entry = self._store.get(key, now)
             if entry is not None:
                 return self._out(entry)
@@ -334,12 +350,17 @@ class LocalCache(Cache[V]):
         value = await self._flights.run(key, factory, keep, bears)
         return deepcopy(value) if self._copy else value
 
+    def _lasts(self, key: Key, min_ttl: float, now: float) -> bool:
+        """Whether a key need not be loaded anew; for `math.inf` no end is late enough."""
+        ends_at = self._store.ends_at(key, now)
+        return ends_at is not None and ends_at - now >= min_ttl and min_ttl != math.inf
+
     # -- many keys ---------------------------------------------------------------------------
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values of those `keys` that are present."""
         missing: Any = object()  # Any: stands in for a V
-        found = ((key, self.get_nowait(key, missing)) for key in keys)
+        found = ((key, self.get_nowait(key, missing)) for key in check_keys(keys))
         return {key: value for key, value in found if value is not missing}
 
     async def set_many(
@@ -355,7 +376,7 @@ class LocalCache(Cache[V]):
 
     async def delete_many(self, keys: Iterable[K]) -> int:
         """Remove `keys`; return how many were present."""
-        return sum([self._delete(key) is not None for key in keys])
+        return sum([self._delete(key) is not None for key in check_keys(keys)])
 
     # -- all of it ---------------------------------------------------------------------------
 

@@ -1,195 +1,252 @@
 """Which key goes when there is no room: S3-FIFO, LRU and W-TinyLFU. Pure.
 
-A policy knows keys, never values, sizes or bounds: the store says what happens to a key and asks for a
-victim until it is back within its bounds. Shares of queues are shares of the keys held at that moment, so
-that one policy serves bounds in entries and in bytes. Every operation is O(1), amortised.
+A policy knows neither values nor bounds: the store says what happens to a key and asks for a victim until
+it is back within its bounds. Shares of queues are shares of the keys held at that moment, so that one policy
+serves bounds in entries and in bytes. Every operation is O(1), amortised.
+
+Hits are what a cache has most of, so a policy does next to nothing for them. S3-FIFO counts them in the
+entry itself, up to 3, after which a reader need not come here at all. The others write them down, and
+look at what was written when they have to choose.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, Protocol, TypeVar
 
 from cache.keys import Key
 
-COUNT_MASK: Final = 3
-"""The bits of a mark that count hits."""
-MAIN: Final = 4
-"""Bit of a mark: the key is in the main queue."""
-GONE: Final = 8
-"""Bit of a mark: the key was removed, its place in a queue is still there."""
+V = TypeVar("V")
+
+Entry = tuple[V, float, int, int, bool]
+"""(value, instant at which it ends or `math.inf`, weight in bytes, uses, whether it is in the main queue).
+
+The last two belong to the policy. A tuple of atoms: CPython's collector leaves it alone."""
+
+Entries = dict[Key, Entry[Any]]
+"""Any: policies carry values from one tuple to the next, and do not look at them."""
+
+USES_MAX: Final = 3
+"""Uses that are counted in an entry; a policy that does not count leaves them at 0."""
+SHARE_MIN: Final = 0.01
+SHARE_MAX: Final = 0.9
+"""Bounds of the small queue's share of all keys."""
+SHARE_GROWTH: Final = 80
+"""Keys by which the small queue may grow when one of its keys is promoted; less under 1,000 keys."""
+SHARE_DECAY: Final = 0.75
+"""Promotions per eviction at which a small queue of all keys would stay as large as it is."""
 GONE_MIN: Final = 64
 """Places of removed keys that are always tolerated."""
+SIFT_STEP: Final = 8
+"""Places of each queue that one removal looks at while there are too many."""
+RECENT_MAX: Final = 4096
+"""Hits written down between two writes: looking at them takes about 1 ms."""
 
 
 class Policy(Protocol):
     """What the store tells a policy, and asks it."""
 
     @property
-    def marks(self) -> dict[Key, int] | None:
-        """Marks whose low two bits count hits up to 3, if `record` does nothing but count.
-
-        A caller in a hurry may count there by itself: `tests/unit/local` holds the two against each other.
-        """
+    def entries(self) -> Entries:
+        """The keys held, which the store puts in and takes out; always the same object."""
         ...
 
     def record(self, key: Key) -> None:
-        """A held key was read or overwritten."""
+        """A held key was read or overwritten; may be left out if its entry has `USES_MAX` uses."""
         ...
 
     def added(self, key: Key) -> None:
-        """A key that was not held is held now."""
+        """A key that was not held is held now, with no uses and not in the main queue."""
         ...
 
     def removed(self, key: Key) -> None:
-        """A held key was deleted or has expired."""
+        """A held key was deleted or has expired; it is taken out next."""
         ...
 
     def evict(self) -> Key:
-        """Choose a held key and forget it; there is at least one."""
+        """Choose a held key and forget it; there is at least one. It is taken out next."""
         ...
 
     def clear(self) -> None:
-        """No key is held any more."""
+        """Take out all keys and forget them."""
         ...
 
 
 class Lru:
-    """The key unused for longest goes first."""
+    """The key unused for longest goes first; the entries themselves are in that order.
 
-    __slots__ = ("_order",)
+    Hits are written down, and looked at by the next write. Of more than `RECENT_MAX` between two writes the
+    oldest are lost, and the order is wrong by those.
+    """
 
-    marks: Final = None
+    __slots__ = ("_recent", "entries", "record")
 
     def __init__(self) -> None:
-        self._order: OrderedDict[Key, None] = OrderedDict()
+        self.entries: OrderedDict[Key, Entry[Any]] = OrderedDict()  # Any: as in `Entries`
+        self._recent: deque[Key] = deque(maxlen=RECENT_MAX)  # all of them held
+        self.record: Callable[[Key], None] = self._recent.append
 
-    def record(self, key: Key) -> None:
-        """Move the key to the young end."""
-        self._order.move_to_end(key)
+    def _settle(self) -> None:
+        for key in self._recent:
+            self.entries.move_to_end(key)
+        self._recent.clear()
 
     def added(self, key: Key) -> None:
-        """Put the key at the young end."""
-        self._order[key] = None
+        """Those read before are older."""
+        if self._recent:
+            self._settle()
+            self.entries.move_to_end(key)
 
     def removed(self, key: Key) -> None:
-        """Forget the key."""
-        del self._order[key]
+        """Have nothing left to say about the key."""
+        self._settle()
 
     def evict(self) -> Key:
         """Take the oldest."""
-        return self._order.popitem(last=False)[0]
+        self._settle()
+        oldest: Key = next(iter(self.entries))
+        return oldest
 
     def clear(self) -> None:
         """Forget all keys."""
-        self._order.clear()
+        self._recent.clear()
+        self.entries.clear()
 
 
 class S3Fifo:
     """New keys pass a small queue; those read there, or wanted again soon after, enter the main queue.
 
-    A hit only counts (up to 3), so reading is cheap. The head of the small queue (a tenth of the keys) moves
-    to the main queue if it was read, else it goes and is remembered as a ghost. The head of the main
-    queue goes round again, one count lower, until a count of 0 is found. Unlike the paper, one read is enough
-    for the main queue: it does better on shifting traces and no worse elsewhere.
+    A hit only counts (up to 3), so reading is cheap. The head of the small queue moves to the main queue if
+    it was read, else it goes and is remembered as a ghost. The head of the main queue goes round again,
+    one count lower, until a count of 0 is found.
 
-    A key that is deleted leaves its place in the queue marked `GONE`; coming back, it takes that place
-    again. Invariant: marks and places are one to one: len(marks) = len(small) + len(main).
+    Two things are not the paper's. One read is enough for the main queue. And the small queue is no fixed
+    tenth: promotions make it grow, evictions from it let it shrink in proportion to its size. While the
+    keys in demand stay the same, few newcomers are read, and it shrinks to a few percent; when demand
+    moves elsewhere, many are, and it takes the room of keys that were wanted once. The share s settles
+    where promotions / evictions = SHARE_DECAY · s.
+
+    A key that is deleted leaves its place in the queue; coming back, it takes that place again.
+    Invariant: each held or gone key has one place: len(entries) + len(gone) = len(small) + len(main).
 
     Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023, §4.
     """
 
-    __slots__ = ("_ghosts", "_gone_main", "_gone_small", "_main", "_marks", "_small")
+    __slots__ = ("_ghosts", "_gone", "_gone_main", "_main", "_share", "_small", "entries")
 
     def __init__(self) -> None:
-        self._marks: dict[Key, int] = {}
-        self._small: deque[Key] = deque()
-        self._main: deque[Key] = deque()
-        self._gone_small = 0
+        self.entries: Entries = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self._small = _Queue()
+        self._main = _Queue()
+        self._gone: dict[Key, bool] = {}  # to whether the place is in the main queue
         self._gone_main = 0
+        self._share = 0.1  # the paper's
         self._ghosts = _Ghosts()
 
-    @property
-    def marks(self) -> dict[Key, int] | None:
-        """Hit counts in the low two bits: that is all a hit does."""
-        return self._marks
-
     def record(self, key: Key) -> None:
-        """Count up to 3."""
-        mark = self._marks[key]
-        if mark & COUNT_MASK != COUNT_MASK:
-            self._marks[key] = mark + 1
+        """Count up to `USES_MAX`."""
+        entry = self.entries[key]
+        if entry[3] != USES_MAX:
+            self._mark(key, entry, entry[3] + 1, in_main=entry[4])
+
+    def _mark(self, key: Key, entry: Entry[Any], uses: int, *, in_main: bool) -> None:
+        self.entries[key] = (entry[0], entry[1], entry[2], uses, in_main)
 
     def added(self, key: Key) -> None:
         """Queue the key: ghosts into the main queue, strangers into the small one."""
-        mark = self._marks.get(key)
-        if mark is not None:
-            assert mark & GONE, "a held key is not added again"
-            self._marks[key] = mark & MAIN
-            self._count_gone(mark, -1)
-        elif self._ghosts.remove(key):
-            self._marks[key] = MAIN
-            self._main.append(key)
-        else:
-            self._marks[key] = 0
-            self._small.append(key)
+        in_main = self._gone.pop(key, None)
+        if in_main is None:
+            in_main = self._ghosts.remove(key)
+            (self._main if in_main else self._small).append(key)
+        elif in_main:
+            self._gone_main -= 1
+        if in_main:
+            self._mark(key, self.entries[key], 0, in_main=True)
 
     def removed(self, key: Key) -> None:
-        """Mark the place; rebuild the queues once most places are empty."""
-        mark = self._marks[key]
-        self._marks[key] = (mark & MAIN) | GONE
-        self._count_gone(mark, 1)
-        gone = self._gone_small + self._gone_main
-        if gone > GONE_MIN and 2 * gone > len(self._marks):
-            self._rebuild()
-
-    def _count_gone(self, mark: int, change: int) -> None:
-        if mark & MAIN:
-            self._gone_main += change
-        else:
-            self._gone_small += change
-
-    def _rebuild(self) -> None:
-        marks = self._marks
-        self._small = deque(key for key in self._small if not marks[key] & GONE)
-        self._main = deque(key for key in self._main if not marks[key] & GONE)
-        for key in [key for key, mark in marks.items() if mark & GONE]:
-            del marks[key]
-        self._gone_small = self._gone_main = 0
+        """Remember that the place is empty; while many are, sift a few."""
+        in_main = self.entries[key][4]
+        self._gone[key] = in_main
+        self._gone_main += in_main
+        if len(self._gone) > max(GONE_MIN, len(self.entries) // 8):
+            self._small.sift(self._gone)
+            self._gone_main -= self._main.sift(self._gone)
 
     def evict(self) -> Key:
         """Take the first of the small queue that nobody read, or of the main queue."""
         while True:
-            small = len(self._small) - self._gone_small
             main = len(self._main) - self._gone_main
-            if main == 0 or small > max(1, (small + main) // 10):
-                key = self._small.popleft()
-                mark = self._marks[key]
-                next_mark = MAIN
-            else:
-                key = self._main.popleft()
-                mark = self._marks[key]
-                next_mark = mark - 1
-            if mark & COUNT_MASK and not mark & GONE:
-                self._marks[key] = next_mark
-                self._main.append(key)
+            small = len(self.entries) - main
+            room = max(1, int(len(self.entries) * self._share))
+            from_main = main > 0 and small <= room
+            key = (self._main if from_main else self._small).popleft()
+            if key in self._gone:
+                self._gone_main -= self._gone.pop(key)
                 continue
-            del self._marks[key]
-            if mark & GONE:
-                self._count_gone(mark, -1)
-                continue
-            if not mark & MAIN:
-                self._ghosts.add(key, limit=small + main)
-            return key
+            entry = self.entries[key]
+            uses = entry[3]
+            if not from_main:
+                self._adapt(small, room, promoted=uses > 0)
+                if uses == 0:
+                    self._ghosts.add(key, limit=len(self.entries))
+            if uses == 0:
+                return key
+            self._mark(key, entry, uses - 1 if from_main else 0, in_main=True)
+            self._main.append(key)
+
+    def _adapt(self, small: int, room: int, *, promoted: bool) -> None:
+        """Learn from what the head of the small queue came to."""
+        if small > 1.1 * room + 1:
+            return  # It is far longer than it should be, after filling up, say: its keys had more time.
+        held = len(self.entries)
+        step = SHARE_GROWTH / max(held, 1_000)
+        self._share += step if promoted else -step * SHARE_DECAY * small / held
+        self._share = min(max(self._share, SHARE_MIN), SHARE_MAX)
 
     def clear(self) -> None:
         """Forget all keys, ghosts included."""
-        self._marks.clear()  # The same dict: `marks` may have been handed out.
-        self._small.clear()
-        self._main.clear()
-        self._gone_small = self._gone_main = 0
-        self._ghosts = _Ghosts()
+        self.entries.clear()
+        self._reset()
+
+
+class _Queue:
+    """Keys in the order they came, of which some are gone.
+
+    It is sifted in many small steps, because all at once would stop the loop for long. What was sifted in
+    this round waits in front, and is older than everything at the back.
+    """
+
+    __slots__ = ("_back", "_front")
+
+    def __init__(self) -> None:
+        self._front: deque[Key] = deque()
+        self._back: deque[Key] = deque()
+
+    def __len__(self) -> int:
+        return len(self._front) + len(self._back)
+
+    def append(self, key: Key) -> None:
+        """Add a key as the youngest."""
+        self._back.append(key)
+
+    def popleft(self) -> Key:
+        """Take out the oldest."""
+        return (self._front or self._back).popleft()
+
+    def sift(self, gone: dict[Key, bool]) -> int:
+        """Drop the places of keys that are `gone` among the next few, there too; return how many."""
+        size = len(gone)
+        for _ in range(min(SIFT_STEP, len(self._back))):
+            key = self._back.popleft()
+            if gone.pop(key, None) is None:
+                self._front.append(key)
+        if not self._back:
+            self._front, self._back = self._back, self._front  # A new round begins.
+        return size - len(gone)
 
 
 class _Ghosts:
@@ -226,6 +283,8 @@ class TinyLfu:
     exactly, also for keys not held, in two generations: frequency = this one + half of the last. A
     generation ends after 10 requests per held key, or with 2 counters per held key, which bounds the memory.
 
+    Hits are written down, and looked at by the next write, as in `Lru`.
+
     Source: Einziger, Friedman, Manes, "TinyLFU: a highly efficient cache admission policy", ACM TOS 2017.
     """
 
@@ -235,13 +294,20 @@ class TinyLfu:
         "_counts_before",
         "_probation",
         "_protected",
+        "_recent",
         "_requests",
         "_window",
+        "entries",
+        "record",
     )
 
-    marks: Final = None
-
     def __init__(self) -> None:
+        self.entries: Entries = {}
+        self._recent: deque[Key] = deque(maxlen=RECENT_MAX)  # all of them held
+        self.record: Callable[[Key], None] = self._recent.append
+        self._reset()
+
+    def _reset(self) -> None:
         self._window: OrderedDict[Key, None] = OrderedDict()
         self._probation: OrderedDict[Key, None] = OrderedDict()
         self._protected: OrderedDict[Key, None] = OrderedDict()
@@ -253,9 +319,11 @@ class TinyLfu:
     def _held(self) -> int:
         return len(self._window) + len(self._probation) + len(self._protected)
 
-    def _count(self, key: Key) -> None:
-        self._counts[key] = self._counts.get(key, 0) + 1
-        self._requests += 1
+    def _count(self, keys: Collection[Key]) -> None:
+        counts = self._counts
+        for key in keys:
+            counts[key] = counts.get(key, 0) + 1
+        self._requests += len(keys)
         held = max(self._held(), 64)
         if self._requests >= 10 * held or len(self._counts) >= 2 * held:
             self._counts_before, self._counts = self._counts, {}
@@ -264,9 +332,15 @@ class TinyLfu:
     def _frequency(self, key: Key) -> float:
         return self._counts.get(key, 0) + self._counts_before.get(key, 0) / 2
 
-    def record(self, key: Key) -> None:
-        """Count, and move the key up."""
-        self._count(key)
+    def _settle(self) -> None:
+        if self._recent:
+            self._count(self._recent)
+            # Each key once, where it was used last.
+            for key in reversed(dict.fromkeys(reversed(self._recent))):
+                self._use(key)
+            self._recent.clear()
+
+    def _use(self, key: Key) -> None:
         if key in self._window:
             self._window.move_to_end(key)
         elif key in self._protected:
@@ -280,7 +354,8 @@ class TinyLfu:
 
     def added(self, key: Key) -> None:
         """Count; the key enters the window, the oldest of which moves on."""
-        self._count(key)
+        self._settle()
+        self._count((key,))
         self._window[key] = None
         if len(self._window) > max(1, self._held() // 100):
             self._candidate = self._window.popitem(last=False)[0]
@@ -288,6 +363,10 @@ class TinyLfu:
 
     def removed(self, key: Key) -> None:
         """Forget the key, not its count."""
+        self._settle()
+        self._forget(key)
+
+    def _forget(self, key: Key) -> None:
         for part in (self._window, self._probation, self._protected):
             if key in part:
                 del part[key]
@@ -295,12 +374,13 @@ class TinyLfu:
 
     def evict(self) -> Key:
         """Take the oldest on probation or the newest from the window, whichever is wanted less."""
+        self._settle()
         candidate, self._candidate = self._candidate, None
         victim = self._oldest(candidate)
         if candidate is not None and candidate in self._probation:
             if self._frequency(candidate) <= self._frequency(victim):
                 victim = candidate
-        self.removed(victim)
+        self._forget(victim)
         return victim
 
     def _oldest(self, candidate: Key | None) -> Key:
@@ -313,7 +393,9 @@ class TinyLfu:
 
     def clear(self) -> None:
         """Forget all keys and counts."""
-        self.__init__()  # type: ignore[misc]  # the state of a new one, by definition
+        self.entries.clear()
+        self._recent.clear()
+        self._reset()
 
 
 POLICIES: Final[Mapping[str, Callable[[], Policy]]] = {

@@ -9,7 +9,7 @@ from cache.durations import DEFAULT, Default, parse_ttl
 from cache.errors import ClosedError
 from cache.flights import Factory, Flight, Loaded, SingleFlight
 from cache.interface import Cache, CacheEntry, CacheStats
-from cache.keys import K, Key, Ttl, add_whole, check_plain_key, check_tags
+from cache.keys import K, Key, Ttl, add_whole, check_keys, check_plain_key, check_tags
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -133,7 +133,7 @@ class NullCache(Cache[V]):
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return nothing."""
-        for key in keys:
+        for key in check_keys(keys):
             self._check(key)
             self._misses += 1
         return {}
@@ -149,7 +149,7 @@ class NullCache(Cache[V]):
 
     async def delete_many(self, keys: Iterable[K]) -> int:
         """Return 0."""
-        for key in keys:
+        for key in check_keys(keys):
             self._check(key)
             self._flights.outdate(check_plain_key(key))
         return 0

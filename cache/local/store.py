@@ -1,8 +1,8 @@
 """Entries of one cache: bounded, expiring, weighed. Pure: every method takes `now`.
 
-An entry is a tuple `(value, expires_at, weight)`; made of atoms, CPython's collector leaves it alone.
-Invariants, between two calls: len(entries) <= max_entries; size_bytes = Σ weight <= max_bytes; the policy
-holds exactly the keys of `entries`.
+Entries are tuples (`eviction.Entry`) in a dict that the policy made, because the policy's own notes on a key
+are part of its entry. Invariants, between two calls: len(entries) <= max_entries; size_bytes = Σ weight <=
+max_bytes; the policy knows of exactly the keys of `entries`.
 
 Accounting: the weight of an entry is the bytes of its key (UTF-8 for text, decimal digits for a number) plus
 what the caller passes as `value_bytes`, or what `weigh(value)` returns when the value is stored. It is
@@ -25,12 +25,9 @@ from typing import Final, Generic, TypeVar
 
 from cache.codec import encode_key
 from cache.keys import Key
-from cache.local.eviction import Policy
+from cache.local.eviction import Entry, Policy
 
 V = TypeVar("V")
-
-Entry = tuple[V, float, int]
-"""(value, instant at which it ends or `math.inf`, weight in bytes)."""
 
 SWEEP_MAX: Final = 256
 """Keys looked at in one slice of the sweep: about 0.1 ms."""
@@ -141,11 +138,11 @@ class Store(Generic[V]):
         self._shared_weights: dict[int, int] = {}
         self._deadline = (-math.inf, math.inf, math.inf)  # (now, ttl, their sum) of the last call
         self.hits = self.misses = self.sets = self.deletes = self.evictions = self.expired = 0
-        self.entries: dict[Key, Entry[V]] = {}
+        self.entries: dict[Key, Entry[V]] = policy.entries
         self._forget()
 
     def _forget(self) -> None:
-        self.entries.clear()  # The same dict: the fast path of `LocalCache` holds it.
+        self._policy.clear()
         self.size_bytes = 0
         self._wheel = Wheel()
         self._tags: dict[Key, tuple[str, ...]] = {}  # of the keys that have some
@@ -223,11 +220,13 @@ class Store(Generic[V]):
                 self._remove(key, old)
             self.evictions += 1
             return
-        entries[key] = (value, expires_at, self._shared_weights.get(weight) or self._shared(weight))
+        shared = self._shared_weights.get(weight) or self._shared(weight)
         if old is None:
+            entries[key] = (value, expires_at, shared, 0, False)
             self.size_bytes += weight
             self._policy.added(key)
         else:
+            entries[key] = (value, expires_at, shared, old[3], old[4])
             self.size_bytes += weight - old[2]
             self._policy.record(key)
         if tags or self._tags:
@@ -253,7 +252,7 @@ class Store(Generic[V]):
         entry = self.peek(key, now)
         if entry is None:
             return False
-        self.entries[key] = (entry[0], expires_at, entry[2])
+        self.entries[key] = (entry[0], expires_at, *entry[2:])
         self._arm(key, expires_at, entry[1], now)
         return True
 
@@ -290,7 +289,6 @@ class Store(Generic[V]):
         self.purge(now)
         count = len(self.entries)
         self.deletes += count
-        self._policy.clear()
         self._forget()
         return count
 

@@ -95,8 +95,9 @@ class Awaited(Cache[Any]):  # Any: as everywhere in the contract
         def make() -> Any:
             return asyncio.run_coroutine_threadsafe(made(), loop).result()
 
+        given = make if callable(factory) else factory
         return await self._call(
-            self.sync.get_or_set, key, make, ttl=ttl, tags=tags, min_ttl=min_ttl
+            self.sync.get_or_set, key, given, ttl=ttl, tags=tags, min_ttl=min_ttl
         )
 
     async def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -301,6 +301,18 @@ async def test_a_value_with_too_little_time_left_is_loaded_anew(keeping: Subject
     assert pytest.approx(600, abs=keeping.elapsed) == await cache.ttl("k")
 
 
+@pytest.mark.parametrize("ttl", [None, 60])
+async def test_without_end_no_time_left_is_enough(keeping: Subject, ttl: float | None) -> None:
+    """`min_ttl=math.inf` always loads, also what does not expire; who comes meanwhile gets that load."""
+    cache = keeping.cache
+    await cache.set("k", "old", ttl=ttl)
+
+    assert await cache.get_or_set("k", lambda: "new", ttl=ttl, min_ttl=math.inf) == "new"
+    assert await cache.get_or_set("k", lambda: "newer", min_ttl=0) == "new"
+    assert await cache.get_or_set("k", lambda: "newest", ttl=None, min_ttl=math.inf) == "newest"
+    assert await cache.get_entry("k") == ("newest", math.inf)
+
+
 async def test_a_load_says_how_its_value_is_kept(keeping: Subject) -> None:
     """`Loaded`: its own time to live, its own tags, or not at all."""
     cache = keeping.cache
@@ -472,6 +484,21 @@ async def test_what_is_no_tag_is_refused(
         await every.cache.set("k", 1, tags=tags)
 
     assert not await every.cache.exists("k")
+
+
+@pytest.mark.parametrize("keys", ["abc", b"abc"])
+async def test_a_single_text_is_no_list_of_keys(every: Subject, keys: Any) -> None:  # Any: wrong
+    """Its characters are hardly what is meant."""
+    with pytest.raises(CodecError, match="list of keys"):
+        await every.cache.get_many(keys)
+    with pytest.raises(CodecError, match="list of keys"):
+        await every.cache.delete_many(keys)
+
+
+async def test_a_value_is_no_factory(every: Subject) -> None:
+    """As other caches allow; it says what to use instead."""
+    with pytest.raises(TypeError, match="not int; to store a value itself, use add"):
+        await every.cache.get_or_set("k", cast(Any, 5))  # Any: wrong on purpose
 
 
 @pytest.mark.parametrize("key", [True, 1.0, None, ("a",)])

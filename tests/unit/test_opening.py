@@ -265,3 +265,9 @@ def test_the_guides_examples_run() -> None:
 
     assert (0, "") == (done.returncode, done.stderr)
     assert "SyncCache" in program
+
+
+def test_the_names_of_other_libraries_are_understood() -> None:
+    """Enough to say what they are called here."""
+    with pytest.raises(ConfigError, match="did you mean 'max_entries'"):
+        cache.open("local://?maxsize=3")

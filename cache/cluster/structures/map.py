@@ -49,7 +49,7 @@ from cache.durations import DEFAULT, Default, parse_ttl
 from cache.errors import CacheError
 from cache.flights import Factory, Flight, Loaded
 from cache.interface import Cache, CacheEntry
-from cache.keys import K, Key, Ttl, check_tags
+from cache.keys import K, Key, Ttl, check_keys, check_tags
 from cache.serializers import Serializer
 
 logger = logging.getLogger(__name__)
@@ -377,7 +377,7 @@ class DistributedMap(Cache[V]):
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values of those `keys` that are present: one request per member, in parallel."""
-        located = {key: self._locate(key) for key in keys}
+        located = {key: self._locate(key) for key in check_keys(keys)}
         read = self._batches.get if self._near is None else self._near.get_many
         found = await read(located)
         for key in located:
@@ -411,7 +411,7 @@ class DistributedMap(Cache[V]):
 
     async def delete_many(self, keys: Iterable[K]) -> int:
         """Remove `keys`; return how many were present."""
-        located = {key: self._locate(key) for key in keys}
+        located = {key: self._locate(key) for key in check_keys(keys)}
         for key in located:
             self._flights.outdate(key)
 

@@ -11,7 +11,9 @@ queue; beyond that it is dropped, as packets may be.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import ipaddress
 import logging
 import os
 import socket
@@ -324,7 +326,12 @@ def _tune(tcp: socket.socket) -> None:
 async def _resolve(
     host: str, port: int, kind: socket.SocketKind, *, passive: bool = False
 ) -> list[SocketAddress]:
-    """Return the host's socket addresses, IPv4 first: what "localhost" is expected to mean."""
+    """Return the host's socket addresses, IPv4 first: what "localhost" is expected to mean.
+
+    A numeric address needs no resolver, whose threads are gone before a program's last words are.
+    """
+    with contextlib.suppress(ValueError):
+        return [(str(ipaddress.ip_address(host)), port)]
     found = await asyncio.get_running_loop().getaddrinfo(
         host, port, type=kind, flags=socket.AI_PASSIVE if passive else 0
     )

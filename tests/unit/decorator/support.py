@@ -45,6 +45,7 @@ class FlakyCache(LocalCache[Any]):
     """A cache that fails, or does not answer, when told to."""
 
     get_nowait: Any = None  # It may have to wait.
+    get_entry_nowait: Any = None
 
     def __init__(self, **options: Any) -> None:  # Any: those of `LocalCache`
         super().__init__(**options)
@@ -64,7 +65,7 @@ class FlakyCache(LocalCache[Any]):
 
     async def get_entry(self, key: Key) -> CacheEntry[Any] | None:
         await self._answer()
-        return await super().get_entry(key)
+        return LocalCache.get_entry_nowait(self, key)
 
     async def get_or_set(self, key: Key, factory: Any, **options: Any) -> Any:
         """Fail after the load: the value could not be stored."""

@@ -60,7 +60,7 @@ class FakeCache:
     ) -> Any:
         with self.locks[key]:
             entry = self.get_entry(key)
-            if entry is not None and entry.ttl >= min_ttl:
+            if entry is not None and entry.ttl >= min_ttl < float("inf"):
                 return entry.value
             made = factory()
             loaded = made if isinstance(made, Loaded) else Loaded(made)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from cache.errors import CacheError, ClosedError, ConfigError
+from cache.interface import CacheEntry
+from cache.keys import Key
 from cache.local import LocalCache, NullCache
 from cache.local.cache import PolicyName
 from tests.contract.conftest import ManualClock
@@ -77,6 +79,34 @@ async def test_get_nowait_is_get(policy: PolicyName) -> None:
 
     assert clear.stats() == fast.stats()
     assert fast.stats().evictions > 100
+
+
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize("key", ["text", b"bytes", 1])
+async def test_get_entry_nowait_is_get_entry(copy: bool, key: Key) -> None:
+    """By the fast path and by the slow one; each is a use, and counted."""
+    clock = ManualClock()
+    async with LocalCache[str](clock=clock, copy=copy) as cache:
+        assert cache.get_entry_nowait(key) is None
+        await cache.set(key, "v", ttl=8)
+        await clock.advance(5)
+        cache.get_nowait("a turn begins")
+
+        assert CacheEntry("v", 3.0) == cache.get_entry_nowait(key) == await cache.get_entry(key)
+        assert cache.stats().hits == 2
+        await clock.advance(3)
+        assert cache.get_entry_nowait(key) is None
+
+
+async def test_a_look_at_an_entry_is_a_use_of_it() -> None:
+    """`max_idle` counts from it; the seconds left are those before it."""
+    clock = ManualClock()
+    async with LocalCache[str](clock=clock, max_idle=10) as cache:
+        await cache.set("k", "v")
+        await clock.advance(4)
+
+        assert CacheEntry("v", 6.0) == await cache.get_entry("k")
+        assert await cache.ttl("k") == 10
 
 
 @pytest.mark.parametrize("policy", POLICY_NAMES)
