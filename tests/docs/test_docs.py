@@ -19,7 +19,7 @@ from typing import Final
 
 import pytest
 
-from tests.integration.documented import (
+from tests.docs.documented import (
     AFTERWARDS,
     BEFORE,
     FRAGMENT,
@@ -144,7 +144,7 @@ def test_the_examples_of_a_section_run_and_print_what_their_comments_say(
         assert " passed" in run(arguments, tmp_path, environment)
         return
     given = json.dumps([asdict(block) for block in blocks])
-    output = run(["-m", "tests.integration.documented"], tmp_path, environment, given)
+    output = run(["-m", "tests.docs.documented"], tmp_path, environment, given)
 
     assert_printed(blocks, output)
 

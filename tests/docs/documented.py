@@ -1,7 +1,7 @@
 """The examples of the documentation: what there is to run, and a process to run it in.
 
 Examples below one `## ` heading belong together: they run in order, in one namespace, in a process of their
-own (`python -m tests.integration.documented`, examples as JSON on standard input). An `await` outside of a
+own (`python -m tests.docs.documented`, examples as JSON on standard input). An `await` outside of a
 function is allowed, as in `python -m asyncio`; those of one section share an event loop. What a framework
 would do with an example, its function in `AFTERWARDS` does: it calls the application that was made.
 
