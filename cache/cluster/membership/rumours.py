@@ -255,6 +255,9 @@ class Book:
     def suspect(self, member: Member, accuser: MemberId, now: float) -> None:
         """Begin to suspect a member, from now on with a fresh timer."""
         suspected = replace(member, state=MemberState.SUSPECT)
+        known = self.members.get(member.id)
+        if known is not None and not known.live:  # Dead once, it has refuted that since.
+            self.outputs.append(MembersChanged())
         self.members.put(suspected, now)
         count = self.members.count_live()
         shortest = suspicion_timeout(

@@ -219,11 +219,12 @@ class Swim:
     # -- packets -----------------------------------------------------------------------------
 
     def _on_packet(self, source: Address, sender: MemberId, parts: list[Part], now: float) -> None:
-        newcomers = 0
-        incarnation = self.book.local.incarnation
+        newcomers, is_doubted = 0, False
         for part in parts:
             match part:
                 case Rumour(record):
+                    if record.id == self.book.local.id and record.state != MemberState.ALIVE:
+                        is_doubted = True
                     newcomers += self.book.members.get(MemberId(record.id)) is None
                     if newcomers <= NEWCOMERS_MAX:
                         self.book.hear(part, now)
@@ -236,12 +237,13 @@ class Swim:
                 case Nack():
                     if self._probe is not None and self._probe.sequence == part.sequence:
                         self._probe.nacks_missing -= 1
-        self._settle_doubts(sender, source, is_refuted=incarnation < self.book.local.incarnation)
+        self._settle_doubts(sender, source, is_doubted=is_doubted)
 
-    def _settle_doubts(self, sender: MemberId, source: Address, *, is_refuted: bool) -> None:
-        """Let a suspected or buried member that talks know of it, and whoever doubts this one that it lives.
+    def _settle_doubts(self, sender: MemberId, source: Address, *, is_doubted: bool) -> None:
+        """Tell a suspected or buried member that talks of it, and whoever doubts this one that it lives.
 
-        Neither may be gossiped to each other: each believes that the other is dead, or will before long.
+        Neither may be gossiped to each other: each believes that the other is dead, or will before long. And a
+        doubt that was refuted already shows that the refutation was not heard.
         """
         member = self.book.members.get(sender)
         if member is None or member.address != source:
@@ -249,7 +251,7 @@ class Swim:
         if member.state is not MemberState.ALIVE:
             rumour = Rumour(record=member.to_record(), accuser=self.book.local.id)
             self.book.outputs.append(SendPacket(source, [rumour]))
-        if is_refuted:
+        if is_doubted:
             local = self.book.local
             self.book.outputs.append(SendPacket(source, [Rumour(local.to_record(), local.id)]))
 

@@ -352,9 +352,11 @@ class PartitionService:
         """
         while True:
             await asyncio.sleep(COMPARE_INTERVAL)
-            member = self._membership.member(self.coordinator_id())
-            if member is None or member.id == self._me:
-                continue
+            await self._compare()
+
+    async def _compare(self) -> None:
+        member = self._membership.member(self.coordinator_id())
+        if member is not None and member.id != self._me:
             try:
                 question = CheckTable(id=self._table_id())
                 await self._rpc.call(member.address, question, timeout=CALL_TIMEOUT)
@@ -373,6 +375,9 @@ class PartitionService:
             else:
                 self._seen.clear()
                 self._confirmed.clear()
+                if self.table.id.coordinator != self.coordinator_id():
+                    # It took over, or came back and does not know what others made meanwhile.
+                    self._scope.spawn(self._compare(), name="compare_tables_now")
 
     async def _round(self) -> None:
         members = self._membership.members()

@@ -26,7 +26,7 @@ from cache.cluster.replication.merges import Merges
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica, from_record, to_record
 from cache.cluster.replication.service import ReplicationService
-from cache.cluster.replication.transit import TRANSIT_MAX, Late
+from cache.cluster.replication.transit import TRANSIT_MAX, mortal
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
     Buckets,
@@ -83,7 +83,7 @@ class Repair:
         self._scope = replication.scope
         self._slots = asyncio.Semaphore(self._config.migration_parallelism)
         self._bringing_up: dict[MemberId, None] = {}
-        self._late = Late()
+        self._late = replication.late
         self._table_changed = asyncio.Event()
         self._offers_due = asyncio.Event()
         self._unsettled = asyncio.Event()
@@ -104,7 +104,7 @@ class Repair:
         self._scope.spawn(self._offer_orphans(), name="offer_orphans")
 
     def _on_table(self, old: Table, new: Table) -> None:
-        self._late.keep(self._replication.owned, new.addresses.values())
+        self._late.keep(self._replication.owned)
         self._table_changed.set()
         self._offers_due.set()
         if (report := self.merges.follow(old, new)) is not None:
@@ -257,7 +257,7 @@ class Repair:
                 del calls[0]
         finally:
             for _, records, _ in calls:
-                self._late.note(ownership.partition, address, records)
+                self._late.note(ownership.partition, address, mortal(records))
 
     async def _confirmed(
         self, ownership: Ownership, sent_at: float, call: asyncio.Future[Reply]

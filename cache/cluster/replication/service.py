@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -25,6 +26,7 @@ from cache.cluster.replication.holder import Holder
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite, ServingHook
 from cache.cluster.replication.replica import Entry, PartitionReplica, from_record, to_record
 from cache.cluster.replication.room import Room
+from cache.cluster.replication.transit import Late
 from cache.cluster.replication.upkeep import STALL_LIMIT, stay_valid, sweep
 from cache.cluster.replication.yielding import Yielding
 from cache.cluster.scope import Scope
@@ -80,6 +82,7 @@ class ReplicationService:
         self.scope = scope
         self.home = Home(member)
         self.hlc = HybridClock()
+        self.late = Late()
         self.origin = origin_hash(member)
         self.room = Room(config.limits.memory_bytes_max)
         self.copies: dict[int, PartitionReplica] = {}
@@ -334,6 +337,11 @@ class ReplicationService:
         """`holder` did not confirm: drop it if it is joining, else send again until struck."""
         if holder not in pending.waiting:
             return
+        if (address := self.address_of(holder)) is not None:
+            # It may yet arrive, with the times to live that it had when it was sent.
+            changes = pending.changes
+            ends = [(m, k) for m, k, e in changes if e[0] is not None and e[3] != math.inf]
+            self.late.note(ownership.partition, address, ends)
         ownership.deactivate(holder)
         if holder not in pending.waiting:
             ownership.pending.pop(pending, None)

@@ -24,14 +24,9 @@ class Late:
     def __init__(self) -> None:
         self._keys: dict[tuple[int, Address], dict[Key, None]] = {}
 
-    def note(self, partition: int, address: Address, records: Iterable[EntryRecord]) -> None:
+    def note(self, partition: int, address: Address, keys: Iterable[Key]) -> None:
         """These were long on the way to `address`, or it is not known how long."""
-        mortal = {
-            (record.map, record.key): None
-            for record in records
-            if record.ttl != NEVER and record.value is not None
-        }
-        if mortal:
+        if mortal := dict.fromkeys(keys):
             self._keys.setdefault((partition, address), {}).update(mortal)
 
     def has(self, partition: int, address: Address) -> bool:
@@ -42,8 +37,13 @@ class Late:
         """Return what is to be sent again; it is forgotten here."""
         return list(self._keys.pop((partition, address), ()))
 
-    def keep(self, partitions: Iterable[int], addresses: Iterable[Address]) -> None:
-        """Forget what belongs to other partitions or to members that are gone."""
-        kept, live = dict.fromkeys(partitions), dict.fromkeys(addresses)
-        for pair in [pair for pair in self._keys if pair[0] not in kept or pair[1] not in live]:
+    def keep(self, partitions: Iterable[int]) -> None:
+        """Forget what belongs to other partitions. A member that is gone may come back with its copy."""
+        kept = dict.fromkeys(partitions)
+        for pair in [pair for pair in self._keys if pair[0] not in kept]:
             del self._keys[pair]
+
+
+def mortal(records: Iterable[EntryRecord]) -> list[Key]:
+    """Return the keys of those entries that live and will end."""
+    return [(r.map, r.key) for r in records if r.ttl != NEVER and r.value is not None]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.membership.members import INCARNATION_MAX, member_from_record
-from cache.cluster.membership.outputs import PacketReceived, SendPacket
+from cache.cluster.membership.outputs import MembersChanged, PacketReceived, SendPacket
 from cache.cluster.wire.packets import Ack, Packet, Ping, Rumour
 from tests.unit.cluster.membership.support import (
     ALIVE,
@@ -174,3 +174,32 @@ def test_a_doubt_from_a_strange_address_is_not_answered_there() -> None:
 
     packets = [out for out in swim.take_outputs() if isinstance(out, SendPacket)]
     assert [] == [packet for packet in packets if packet.to == "victim:1"]
+
+
+def test_a_buried_member_that_is_suspected_in_a_later_life_counts_again() -> None:
+    """The news that it had refuted its death was lost; that it is suspected again says the same."""
+    b = a_member("b")
+    book = a_book(replace(b, state=DEAD))
+
+    book.hear(a_rumour(replace(b, state=SUSPECT, incarnation=2), a_member("c")), 1.0)
+
+    assert SUSPECT == state_of(book, b)
+    assert 1 == sum(isinstance(output, MembersChanged) for output in book.outputs)
+
+
+def test_a_doubt_that_was_refuted_before_is_answered_again() -> None:
+    """The refutation was told a limited number of times, while nothing got through."""
+    b = a_member("b")
+    swim = a_swim(b)
+    swim.book.members.set_local(incarnation=3)
+    doubt = a_rumour(replace(swim.book.local, state=SUSPECT, incarnation=1), b)
+
+    swim.handle(a_packet(b, doubt), 1.0)
+
+    told = [out for out in swim.take_outputs() if isinstance(out, SendPacket)]
+    assert [(b.address, 3, ALIVE)] == [
+        (packet.to, part.record.incarnation, part.record.state)
+        for packet in told
+        for part in packet.parts
+        if isinstance(part, Rumour)
+    ]
