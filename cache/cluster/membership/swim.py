@@ -242,8 +242,8 @@ class Swim:
     def _settle_doubts(self, sender: MemberId, source: Address, *, is_doubted: bool) -> None:
         """Tell a suspected or buried member that talks of it, and whoever doubts this one that it lives.
 
-        Neither may be gossiped to each other: each believes that the other is dead, or will before long. And a
-        doubt that was refuted already shows that the refutation was not heard.
+        Neither may be gossiped to the other: each believes that the other is dead, or will before long. And
+        a doubt that was refuted already shows that the refutation was not heard.
         """
         member = self.book.members.get(sender)
         if member is None or member.address != source:
