@@ -220,7 +220,7 @@ MUTATIONS: Final = (
         ROUTER,
         "                if unknown is None:\n                    raise\n",
         "                raise\n",
-        first=33,
+        "tests/unit/cluster/structures/test_router.py",
     ),
     Mutation(
         "believe the table after a stall",
