@@ -82,6 +82,9 @@ class Inspection:
 
     def stats(self) -> NodeStats:
         """Take a snapshot."""
+        return self._stats(self._metrics.snapshot())
+
+    def _stats(self, readings: dict[str, float]) -> NodeStats:
         rows = self._partitions.table.rows
         me = self._replication.member
         copies = self._replication.copies.values()
@@ -101,7 +104,7 @@ class Inspection:
             orphans=len(self._repair.orphans()),
             entries=sum(copy.entry_count for copy in copies),
             bytes=sum(copy.size_bytes for copy in copies),
-            readings=self._metrics.snapshot(),
+            readings=readings,
         )
 
     def under_replicated(self) -> int:
@@ -142,7 +145,7 @@ class Inspection:
                 raise RemoteProtocolError(f"cannot inspect {what!r}")
 
     def _status(self) -> dict[str, Any]:  # Any: MessagePack values
-        stats = self.stats()
+        stats = self._stats({})
         fields = {name: getattr(stats, name) for name in NodeStats.__slots__ if name != "readings"}
         ready = self._replication.member in self._partitions.table.addresses
         return {

@@ -15,7 +15,8 @@ from typing import Any, Final, Self
 
 from cache.cluster.config import ClusterConfig
 from cache.errors import CacheError
-from cache.testing.members import Key, MemberHandle
+from cache.keys import Key
+from cache.testing.members import MemberHandle
 from cache.testing.worlds.base import ClusterWorld, UnsupportedFaultError, eventually
 
 POLL_INTERVAL: Final = 0.02

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.node import Node
 from cache.codec import encode_key
 from cache.durations import DEFAULT
-
-Key = str | bytes | int
-K = TypeVar("K", bound=Key)
+from cache.keys import K, Key
 
 
 class Backend(Protocol):

@@ -10,7 +10,7 @@ from cache.testing.worlds.lan import why_unavailable
 @pytest.mark.processes
 def test_real_processes_that_die_and_stand_still_lose_nothing() -> None:
     """SIGKILL, SIGSTOP, joins and drains under load, with the campaign's checkers."""
-    findings = run_chaos(seed=1, seconds=12.0)
+    findings = run_chaos(seed=1, seconds=9.0)
 
     assert [] == findings.violations
     assert findings.faults["restart"] >= 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from cache.errors import CacheError
@@ -24,8 +25,9 @@ async def test_a_call_through_a_member_that_nobody_answers_ends_in_time(
     for index in (0, 1):
         users = cluster.member(index).map("users")
         cluster.isolate(index)
-        calls = [partial(users.get, number) for number in range(12)]
-        for call in (*calls, partial(users.set, 3, 1), partial(users.delete, 4)):
+        calls: list[Callable[[], Awaitable[object]]] = [partial(users.get, n) for n in range(12)]
+        calls += [partial(users.set, 3, 1), partial(users.delete, 4), users.size]
+        for call in calls:
             started_at = cluster.now()
             try:
                 await call()

@@ -17,6 +17,7 @@ from typing import Final
 
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import Row
+from cache.cluster.replication.differences import Key
 from cache.cluster.replication.replica import Entry, PartitionReplica
 from cache.cluster.wire.messages import KeyVersion, OperationRecord
 from cache.errors import CacheError, IndeterminateError
@@ -77,9 +78,15 @@ class PendingWrite:
     def may_repeat(self) -> bool:
         """Whether a copy that confirmed slowly is to be sent the remaining times to live once more."""
         self.repeats += 1
-        return self.repeats <= REPEATS_MAX and any(
-            entry[0] is not None and entry[3] != math.inf for _, _, entry in self.changes
-        )
+        return self.repeats <= REPEATS_MAX and bool(self.mortal())
+
+    def mortal(self) -> list[Key]:
+        """Return the keys whose new entries live and will end."""
+        return [
+            (map_name, key)
+            for map_name, key, entry in self.changes
+            if entry[0] is not None and entry[3] != math.inf
+        ]
 
     def confirm(self, holder: MemberId) -> None:
         """`holder` has the write."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -339,9 +338,7 @@ class ReplicationService:
             return
         if (address := self.address_of(holder)) is not None:
             # It may yet arrive, with the times to live that it had when it was sent.
-            changes = pending.changes
-            ends = [(m, k) for m, k, e in changes if e[0] is not None and e[3] != math.inf]
-            self.late.note(ownership.partition, address, ends)
+            self.late.note(ownership.partition, address, pending.mortal())
         ownership.deactivate(holder)
         if holder not in pending.waiting:
             ownership.pending.pop(pending, None)

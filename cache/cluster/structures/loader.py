@@ -117,16 +117,17 @@ class Load:
     async def keep(self, encoded: bytes, ttl: float, *, store: bool) -> None:
         """Bring what was loaded to the owner, who stores it unless it has been overtaken."""
         outcome = LOADED_STORE if store else LOADED_PASS
-        request = EndLoad(self._map, self._partition, self._key, self._token, outcome, encoded, ttl)
-        await self._router.write(self._partition, request)
+        await self._router.write(self._partition, self._end(outcome, encoded, ttl))
 
     def give_up(self) -> None:
         """Let somebody else load."""
         self._tell(LOADED_NOTHING)
 
     def _tell(self, outcome: int, value: bytes = b"") -> None:
-        request = EndLoad(self._map, self._partition, self._key, self._token, outcome, value, 0.0)
-        self._router.tell_owner(self._partition, request)
+        self._router.tell_owner(self._partition, self._end(outcome, value, 0.0))
+
+    def _end(self, outcome: int, value: bytes, ttl: float) -> EndLoad:
+        return EndLoad(self._map, self._partition, self._key, self._token, outcome, value, ttl)
 
 
 def pack_error(error: Exception) -> bytes:

@@ -191,11 +191,10 @@ class DistributedMap(Cache[V]):
         if self._near is not None:
             copy = self._near.get(encoded, self._router.clock.monotonic(), max_staleness)
             return await self._near.fetch(partition, encoded) if copy is None else copy
-        request = Get(self._name, partition, encoded, False)
         if max_staleness is None:
-            reply = await self._router.read(partition, request)
-        else:
-            reply, _, _ = await self._router.read_on_owner(partition, request)
+            return await self._router.read(self._name, partition, encoded)
+        request = Get(self._name, partition, encoded, False)
+        reply, _, _ = await self._router.read_on_owner(partition, request)
         assert isinstance(reply, Value)
         return reply.value
 

@@ -23,13 +23,11 @@ from cache.cluster.wire.messages import (
     Modify,
 )
 from cache.codec import decode_value, encode_value, with_tags_of
-from cache.errors import RemoteProtocolError, WrongTypeError
+from cache.errors import RemoteProtocolError
+from cache.keys import add_whole
 
 APPLIED: Final = b"\x01"
 """Result of an operation that answers yes; None answers no."""
-
-INT64_MIN: Final = -(2**63)
-INT64_MAX: Final = 2**63 - 1
 
 Outcome = tuple[Entry | None, bytes | None]
 """(entry to store or None for no change, result)."""
@@ -103,11 +101,6 @@ def _increment(
         entry = replica.entry(message.map, message.key)
         assert entry is not None, "a live value has an entry"
         start, expires_at = decode_value(held), entry[3]
-    if not isinstance(start, int) or isinstance(start, bool):
-        raise WrongTypeError(f"incr needs a whole number, the key holds {type(start).__name__}")
-    total = start + message.number
-    if not INT64_MIN <= total <= INT64_MAX:
-        raise WrongTypeError("incr would leave the range of 64-bit integers; nothing was changed")
-    value = encode_value(total)
+    value = encode_value(add_whole(start, message.number))
     stored = value if held is None else with_tags_of(held, value)
     return stamper.live(stored, expires_at), value

@@ -15,7 +15,7 @@ import msgspec
 
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
-from cache.cluster.ids import MemberId
+from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer
@@ -93,29 +93,31 @@ class Router:
             if self.near.maps:
                 self.near.outdate(request)
 
-    async def read(self, partition: int, request: Get) -> Reply:
-        """Carry out a read on its owner, or on another complete copy if it is silent."""
+    async def read(self, map_name: str, partition: int, key: bytes) -> bytes | None:
+        """Return a key's encoded value, from its owner or, if that is silent, another complete copy."""
         owner = self.owner(partition)
-        address = None if owner is None else self.replication.address_of(owner)
+        address = self._address(owner)
         if self._closed or address is None or owner == self.replication.member:
-            return await self._read_patiently(partition, request, self.deadline(), attempt=0)
+            request = Get(map_name, partition, key, False)
+            return await self._read_patiently(request, self.deadline(), attempt=0)
         self.replication.check_member_quorum()
         deadline = self.deadline()
         try:  # The common case, without the machinery of retries.
-            return Value(await self._reads.get(address, request.map, partition, request.key))
+            return await self._reads.get(address, map_name, partition, key)
         except (IndeterminateError, NotOwnerError, OverloadedError, UnavailableError):
             self._retries.add()
-        return await self._read_patiently(partition, request, deadline, attempt=1)
+        request = Get(map_name, partition, key, False)
+        return await self._read_patiently(request, deadline, attempt=1)
 
-    async def _read_patiently(
-        self, partition: int, request: Get, deadline: float, *, attempt: int
-    ) -> Reply:
+    async def _read_patiently(self, request: Get, deadline: float, *, attempt: int) -> bytes | None:
         """Ask the owner and the other copies in turn, beginning after `attempt` attempts."""
+        partition = request.partition
         backup = msgspec.structs.replace(request, backup=True)
 
         async def ask(remaining: float) -> Reply:
             nonlocal attempt
             attempt += 1
+            member, message = self.owner(partition), request
             # By an old table, a member is a backup that is none any more: what it holds may be old.
             if (
                 attempt % 2 == 0
@@ -123,15 +125,14 @@ class Router:
                 and await self._partitions.confirm(min(remaining, READ_PATIENCE))
             ):
                 self._backup_reads.add()
-                remaining = max(0.001, deadline - self.clock.monotonic())
-                replicas = self._partitions.table.rows[partition].replicas[1:]
-                if replicas:
-                    index = (attempt // 2 - 1) % len(replicas)
-                    return await self._ask(replicas[index], backup, min(remaining, READ_PATIENCE))
-            remaining = max(0.001, deadline - self.clock.monotonic())
-            return await self._ask(self.owner(partition), request, min(remaining, READ_PATIENCE))
+                member = self.owner(partition)
+                if replicas := self._partitions.table.rows[partition].replicas[1:]:
+                    member, message = replicas[(attempt // 2 - 1) % len(replicas)], backup
+            return await self._ask(member, message, min(self._remaining(deadline), READ_PATIENCE))
 
-        return await self._until_answered(ask, deadline, idempotent=True)
+        reply = await self._until_answered(ask, deadline, idempotent=True)
+        assert isinstance(reply, Value)
+        return reply.value
 
     async def read_on_owner(
         self, partition: int, request: Get | GetNear
@@ -188,7 +189,7 @@ class Router:
                 return self._structures.dispatch(request)
             except CacheError as error:
                 return error
-        address = None if member is None else self.replication.address_of(member)
+        address = self._address(member)
         if address is None:
             return UnavailableError("the partition has no owner yet")
         return self.replication.rpc.call(address, request, timeout=timeout)
@@ -197,7 +198,7 @@ class Router:
         # Any: a map request.
         if member == self.replication.member:
             return await _confirmed(self._structures.dispatch(request), remaining)
-        address = None if member is None else self.replication.address_of(member)
+        address = self._address(member)
         if address is None:
             raise UnavailableError("the partition has no owner yet")
         return await self.replication.rpc.call(address, request, timeout=remaining)
@@ -216,7 +217,7 @@ class Router:
                 raise ClosedError("the node is closed")
             try:
                 self.replication.check_member_quorum()
-                return await ask(max(0.001, deadline - self.clock.monotonic()))
+                return await ask(self._remaining(deadline))
             except IndeterminateError as error:
                 last: CacheError = error
                 unknown = None if idempotent else error
@@ -234,6 +235,12 @@ class Router:
             backoff = min(2 * backoff, BACKOFF_MAX)
             if isinstance(last, NotOwnerError):
                 await self._refresh(deadline)
+
+    def _address(self, member: MemberId | None) -> Address | None:
+        return None if member is None else self.replication.address_of(member)
+
+    def _remaining(self, deadline: float) -> float:
+        return max(0.001, deadline - self.clock.monotonic())
 
     async def _refresh(self, deadline: float) -> None:
         """Fetch the table, from a coordinator that may be silent for longer than the operation may take."""
@@ -253,7 +260,7 @@ class Router:
             seconds = self.config.operation_timeout
             raise UnavailableError(f"{what}: some partitions had no owner within {seconds} s")
         await asyncio.sleep(backoff)
-        await self._partitions.refresh()
+        await self._refresh(deadline)
         return min(2 * backoff, BACKOFF_MAX)
 
     def _give_up(self, unknown: IndeterminateError | None, last: CacheError) -> CacheError:

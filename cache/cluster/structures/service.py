@@ -7,7 +7,7 @@ awaits between reading and writing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -265,32 +265,24 @@ class StructureService:
             return error
 
     async def _on_clear(self, message: ClearEntries, peer: Peer | None) -> Reply:
-        count, refused = 0, []
+        count = 0
+        refused: list[int] = []
         confirmations: list[asyncio.Future[None]] = []
-        for partition in message.partitions:
-            try:
-                ownership = self._writes.admit(partition)
-            except NotOwnerError:
-                refused.append(partition)
-                continue
+        for ownership in self._admitted(message.partitions, refused):
             keys = ownership.replica.keys(message.map, self._clock.monotonic())
             count += len(keys)
-            self._leases.outdate_map(partition, message.map)
+            self._leases.outdate_map(ownership.partition, message.map)
             confirmations.extend(self._clear(ownership, message.map, keys))
         await asyncio.gather(*confirmations)
         return Counted(count=count, refused=refused)
 
     async def _on_invalidate(self, message: InvalidateTags, peer: Peer | None) -> Reply:
-        count, refused, looked = 0, [], 0
+        count, looked = 0, 0
+        refused: list[int] = []
         tags = frozenset(message.tags)
         confirmations: list[asyncio.Future[None]] = []
-        for partition in message.partitions:
-            try:
-                ownership = self._writes.admit(partition)
-            except NotOwnerError:
-                refused.append(partition)
-                continue
-            self._leases.invalidate(partition, message.map, message.tags)
+        for ownership in self._admitted(message.partitions, refused):
+            self._leases.invalidate(ownership.partition, message.map, message.tags)
             keys = ownership.replica.tagged(message.map, tags, self._clock.monotonic())
             count += len(keys)
             confirmations.extend(self._clear(ownership, message.map, keys))
@@ -300,6 +292,16 @@ class StructureService:
                 await asyncio.sleep(0)
         await asyncio.gather(*confirmations)
         return Counted(count=count, refused=refused)
+
+    def _admitted(self, partitions: Sequence[int], refused: list[int]) -> Iterator[Ownership]:
+        """Yield those of `partitions` that take writes here; the others are added to `refused`."""
+        for partition in partitions:
+            try:
+                ownership = self._writes.admit(partition)
+            except NotOwnerError:
+                refused.append(partition)
+            else:
+                yield ownership
 
     def _clear(
         self, ownership: Ownership, map_name: str, keys: Sequence[bytes]

@@ -10,14 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.cluster.replication.replica import Entry, PartitionReplica
-from cache.cluster.structures.operations import (
-    APPLIED,
-    INT64_MAX,
-    INT64_MIN,
-    Outcome,
-    Stamper,
-    modify,
-)
+from cache.cluster.structures.operations import APPLIED, Outcome, Stamper, modify
 from cache.cluster.wire.messages import (
     MODIFY_ADD,
     MODIFY_DELETE,
@@ -31,6 +24,7 @@ from cache.cluster.wire.messages import (
 )
 from cache.codec import decode_value, encode_value
 from cache.errors import RemoteProtocolError, WrongTypeError
+from cache.keys import INT64_MAX, INT64_MIN
 
 NOW, LIFETIME, ORIGIN, STAMP = 100.0, 60.0, 7, 50
 NOTHING: Outcome = (None, None)
