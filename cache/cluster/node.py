@@ -29,6 +29,7 @@ from cache.cluster.replication.merges import MergeReport
 from cache.cluster.replication.repair import Repair
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.scope import Scope
+from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.gateway import Gateway
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import NearCache
@@ -428,15 +429,15 @@ class Node:
         state = self._map_states.get(name)
         if state is None:
             state = self._map_states[name] = MapState()
-        return DistributedMap(
+        access = MapAccess(
             name,
             self._router,
             ttl=ttl,
             operation_ids=self._operation_ids,
-            state=state,
             serializer=serializer,
             near=None if near_cache is None else self._near.open(name, near_cache),
         )
+        return DistributedMap(access, state)
 
     def members(self) -> list[Member]:
         """Return the live members, oldest first, this one included."""

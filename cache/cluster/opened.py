@@ -277,31 +277,15 @@ class ClusterCache(Cache[V]):
     def read_here(self, key: Key, missing: object) -> object:
         """Return the value of `key` if this member owns it and has it, else `missing`; for any thread.
 
-        While the loop's thread changes the copy, this one looks into it without a lock, and may:
-
-        1. A look is a few reads of lists and dicts with keys of `bytes`, each of which is atomic. What is
-           found is a tuple that nobody changes.
-        2. An overwrite may take a key out and put it in again. So what is not found here may be there:
-           `missing` says nothing, and the caller asks the loop.
-        3. The partition may be handed over between the look at the table and the look at the copy. Then
-           what is found was current when the call began: a copy gets newer values, or has one taken back
-           that was never acknowledged.
+        See `MapAccess.read_here` for why that is safe.
         """
         opened = self._open_map
-        if opened is None or not opened._reads_here:
-            return missing
-        encoded, partition = opened._locate(key)
-        replica = opened._serving[partition]
-        router = opened._router
-        now = router.clock.monotonic()
-        if replica is None or now > router.replication.valid_until:
-            return missing
-        raw = replica.get(opened._name, encoded, now)
-        if raw is None:
+        raw = None if opened is None else opened._access.read_here(key)
+        if opened is None or raw is None:
             return missing
         with self._lock:
             self._hits_here += 1
-        return opened._decode_value(raw)
+        return opened._access.decode(raw)
 
     # -- one key ---------------------------------------------------------------------------------
 

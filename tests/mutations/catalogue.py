@@ -224,8 +224,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "believe the table after a stall",
-        "cluster/structures/map.py",
-        "            if now <= self._router.replication.valid_until:\n",
+        "cluster/structures/access.py",
+        "            if now <= self.router.replication.valid_until:\n",
         "            if True:\n",
         "tests/integration/test_safeguards.py",
     ),

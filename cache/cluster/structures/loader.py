@@ -8,14 +8,14 @@ wrong on the way to the owner is raised before the factory runs; afterwards the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import msgpack
-
+from cache.cluster.structures.access import MapAccess, wire_ttl
+from cache.cluster.structures.raised import pack_error, unpack_error
 from cache.cluster.structures.router import Router
+from cache.cluster.structures.state import MapState
 from cache.cluster.wire.messages import (
     LOAD_FAILED,
     LOAD_PRESENT,
@@ -30,15 +30,71 @@ from cache.cluster.wire.messages import (
     RenewLoad,
 )
 from cache.errors import CacheError, LoaderError
-from cache.flights import Factory, Loaded, load_value
+from cache.flights import Factory, Flight, Loaded, load_value
+from cache.keys import Key, check_tags
+
+logger = logging.getLogger(__name__)
 
 RENEW_SECONDS: Final = 2.0
 """Between two renewals of a lease; see `LEASE_SECONDS`."""
 
-ERROR_TEXT_MAX: Final = 1000
-"""Characters of an exception's text that travel."""
-ERROR_BYTES_MAX: Final = 16_384
-"""An exception with larger arguments travels as its text."""
+
+class Loader:
+    """`get_or_set` of one map on one member."""
+
+    def __init__(self, access: MapAccess, state: MapState) -> None:
+        self._access = access
+        self._flights = state.flights
+        self._counts = state.counts
+
+    async def get_or_set(
+        self, key: Key, factory: Factory[Any], ttl: float, tags: tuple[str, ...], min_ttl: float
+    ) -> object:
+        """Return the value of a key, or what is loaded by one of all callers in the cluster."""
+        if min_ttl <= 0 and (raw := await self._access.read(key)) is not None:
+            self._counts.hits += 1
+            return self._access.decode(raw)
+
+        async def load() -> object:
+            return await self._load(key, factory, ttl, tags, min_ttl)
+
+        return await self._flights.run(key, load, _nothing, tags)
+
+    async def _load(
+        self, key: Key, factory: Factory[Any], seconds: float, tags: tuple[str, ...], min_ttl: float
+    ) -> object:
+        access = self._access
+        encoded, partition = access.locate(key)
+        load = Load(
+            access.router,
+            map_name=access.name,
+            partition=partition,
+            key=encoded,
+            token=access.operation_ids.next(),
+            tags=tags,
+        )
+        turn = await load.turn(max(0.0, min_ttl))
+        if turn.turn == LOAD_PRESENT:
+            self._counts.hits += 1
+            return access.decode(turn.value)
+        self._counts.misses += 1
+        loaded = await load.run(factory, lambda: self._flights.outdate(key))
+        try:
+            raw = access.encode(loaded.value, check_tags((*tags, *loaded.tags)))
+            ttl = wire_ttl(loaded.ttl, seconds)
+        except ValueError:
+            load.give_up()
+            raise
+        try:
+            await load.keep(raw, ttl, store=loaded.store)
+            self._counts.sets += loaded.store
+        except CacheError as error:
+            logger.warning("map.loaded_not_stored map=%s error=%s", access.name, error)
+        return loaded.value
+
+
+def _nothing(loaded: Loaded[Any], flight: Flight[Any]) -> None:  # Any: values of the map
+    """Keep nothing: the owner did."""
 
 
 class Load:
@@ -75,7 +131,7 @@ class Load:
             reply = await self._router.write(self._partition, request)
             assert isinstance(reply, LoadTurn)
             if reply.turn == LOAD_FAILED:
-                raise unpack_error(reply.value)
+                raise unpack_error(reply.value, LoaderError, "the loader on another member")
             if reply.turn in (LOAD_PRESENT, LOAD_YOURS):
                 return reply
 
@@ -128,34 +184,3 @@ class Load:
 
     def _end(self, outcome: int, value: bytes, ttl: float) -> EndLoad:
         return EndLoad(self._map, self._partition, self._key, self._token, outcome, value, ttl)
-
-
-def pack_error(error: Exception) -> bytes:
-    """Return an exception as data: where its class is, its arguments if they are data, its text."""
-    kind = type(error)
-    head = [kind.__module__, kind.__qualname__, str(error)[:ERROR_TEXT_MAX]]
-    try:
-        packed: bytes = msgpack.packb([*head, list(error.args)])
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        packed = b""
-    if not packed or len(packed) > ERROR_BYTES_MAX:
-        packed = msgpack.packb([*head, None], unicode_errors="replace")
-    return packed
-
-
-def unpack_error(packed: bytes) -> Exception:
-    """Return the exception that another member's factory raised, or a `LoaderError` that describes it.
-
-    It is rebuilt only when its class is loaded here already, is an `Exception`, and takes these arguments.
-    """
-    try:
-        module, name, text, arguments = msgpack.unpackb(packed)
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
-        return LoaderError("the loader on another member failed")
-    found: object = sys.modules.get(module) if isinstance(module, str) else None
-    for part in str(name).split("."):
-        found = getattr(found, part, None)
-    if isinstance(found, type) and issubclass(found, Exception) and isinstance(arguments, list):
-        with contextlib.suppress(Exception):  # A constructor may want other arguments.
-            return found(*arguments)
-    return LoaderError(f"the loader on another member raised {name}: {text}")

@@ -1,0 +1,147 @@
+"""One map as a member reaches it, below the values: where a key is, its bytes in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from cache.cluster.ids import MemberId
+from cache.cluster.partitions.table import map_seed, partition_of
+from cache.cluster.structures.near_reader import NearMap
+from cache.cluster.structures.router import Router
+from cache.cluster.structures.state import OperationIds
+from cache.cluster.wire.messages import NEVER, Get, Modify, Value
+from cache.codec import check_key, check_value, decode_value, encode_key, encode_value, with_tags
+from cache.durations import DEFAULT, Default, parse_ttl
+from cache.keys import Key, Ttl
+from cache.serializers import Serializer
+
+
+class MapAccess:
+    """What a handle of a map does its operations with."""
+
+    def __init__(
+        self,
+        name: str,
+        router: Router,
+        *,
+        ttl: Ttl,
+        operation_ids: OperationIds,
+        serializer: Serializer | None = None,
+        near: NearMap | None = None,
+    ) -> None:
+        self.name = name
+        self.router = router
+        self.operation_ids = operation_ids
+        self.near = near
+        self.partition_count = router.config.partition_count
+        self.decode: Callable[[bytes], object] = decode_value
+        """Returns the value of its bytes."""
+        self._encode_value: Callable[[object], bytes] = encode_value
+        if serializer is not None:
+            self._encode_value = partial(serializer.encode, context=name)
+            self.decode = partial(serializer.decode, context=name)
+        self._seed = map_seed(name)
+        self._ttl = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
+        self._serving = router.replication.serving
+        self._reads_here = router.config.read_quorum == 1
+        self._key_limit = router.config.limits.key_bytes_max
+        self._value_limit = router.config.limits.value_bytes_max
+
+    def locate(self, key: Key) -> tuple[bytes, int]:
+        """Return the bytes of a key, and its partition.
+
+        Raises:
+            CodecError: no key, or over the limit.
+        """
+        encoded = encode_key(key)
+        if len(encoded) > self._key_limit:
+            check_key(encoded, self._key_limit)
+        return encoded, partition_of(encoded, self._seed, self.partition_count)
+
+    def owner_of(self, key: Key) -> MemberId | None:
+        """Return who owns a key, by this member's table."""
+        return self.router.owner(self.locate(key)[1])
+
+    def encode(self, value: object, tags: Sequence[str] = ()) -> bytes:
+        """Return the bytes of a value with its tags.
+
+        Raises:
+            CodecError: it cannot be stored, or is over the limit.
+        """
+        encoded = with_tags(self._encode_value(value), tags)
+        if len(encoded) > self._value_limit:
+            check_value(encoded, self._value_limit)
+        return encoded
+
+    def seconds(self, ttl: Ttl) -> float:
+        """Return a time to live as the wire has it."""
+        return wire_ttl(ttl, self._ttl)
+
+    # -- one key -----------------------------------------------------------------------------
+
+    async def read(self, key: Key, max_staleness: float | None = None) -> bytes | None:
+        """Return the encoded value of a key, None if it is absent: from here, a near copy or its owner."""
+        encoded, partition = self.locate(key)
+        replica = self._serving[partition]
+        if replica is not None and self._reads_here:
+            now = self.router.clock.monotonic()
+            if now <= self.router.replication.valid_until:
+                return replica.get(self.name, encoded, now)
+        if max_staleness is not None and not max_staleness >= 0:
+            raise ValueError(f"max_staleness={max_staleness!r}: must be 0 seconds or more")
+        if self.near is not None:
+            copy = self.near.get(encoded, self.router.clock.monotonic(), max_staleness)
+            return await self.near.fetch(partition, encoded) if copy is None else copy
+        if max_staleness is None:
+            return await self.router.read(self.name, partition, encoded)
+        request = Get(self.name, partition, encoded, False)
+        reply, _, _ = await self.router.read_on_owner(partition, request)
+        assert isinstance(reply, Value)
+        return reply.value
+
+    def read_here(self, key: Key) -> bytes | None:
+        """Return the encoded value of a key if this member owns it and has it; for any thread.
+
+        While the loop's thread changes the copy, this one looks into it without a lock, and may:
+
+        1. A look is a few reads of lists and dicts with keys of `bytes`, each of which is atomic. What is
+           found is a tuple that nobody changes.
+        2. An overwrite may take a key out and put it in again. So None says nothing, and the caller asks
+           the loop.
+        3. The partition may be handed over between the look at the table and the look at the copy. Then
+           what is found was current when the call began: a copy gets newer values, or has one taken back
+           that was never acknowledged.
+        """
+        if not self._reads_here:
+            return None
+        encoded, partition = self.locate(key)
+        replica = self._serving[partition]
+        now = self.router.clock.monotonic()
+        if replica is None or now > self.router.replication.valid_until:
+            return None
+        return replica.get(self.name, encoded, now)
+
+    async def modify(
+        self, name: int, key: Key, value: bytes = b"", ttl: Ttl = DEFAULT, *, number: int = 0
+    ) -> bytes | None:
+        """Have one of the `MODIFY_…` operations done to a key by its owner; return its result."""
+        encoded, partition = self.locate(key)
+        operation = self.operation_ids.next()
+        seconds = self.seconds(ttl)
+        request = Modify(self.name, partition, encoded, operation, name, value, seconds, number)
+        reply = await self.router.write(partition, request)
+        assert isinstance(reply, Value)
+        return reply.value
+
+
+def wire_ttl(ttl: Ttl, default: float) -> float:
+    """Return a time to live as the wire has it, `default` for the map's own.
+
+    Raises:
+        ValueError: not above zero, not finite, or not understood.
+    """
+    if isinstance(ttl, Default):
+        return default
+    seconds = parse_ttl(ttl)
+    return NEVER if seconds is None else seconds
