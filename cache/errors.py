@@ -60,6 +60,14 @@ class LoaderError(CacheError):
     """The factory of `get_or_set` failed on another member, with an exception unknown here."""
 
 
+class UnknownProcessorError(RejectedError):
+    """The key's owner knows no function of that name; every member has to register it."""
+
+
+class ProcessorError(CacheError):
+    """A function run by `execute` raised an exception unknown here; nothing was changed."""
+
+
 class NotLeaderError(RejectedError):
     """The member that was asked does not lead the group."""
 

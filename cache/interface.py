@@ -53,6 +53,12 @@ class CacheEntry(NamedTuple, Generic[V]):
     value: V
     ttl: float
     """Seconds left; `math.inf` without end."""
+    version: str | None = None
+    """Of a map: which write stored it, for `set(…, if_version=…)`."""
+    age: float | None = None
+    """Of a map: seconds since it was written, by the clocks of two members."""
+    size: int | None = None
+    """Of a map: bytes of the encoded value, tags included."""
 
 
 class Cache(ABC, Generic[V]):
@@ -96,8 +102,11 @@ class Cache(ABC, Generic[V]):
     @abstractmethod
     async def set(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
-    ) -> None:
-        """Store `value`, replacing what was there, its time to live and its tags included."""
+    ) -> bool:
+        """Store `value`, replacing what was there, its time to live and its tags included; return True.
+
+        Caches whose `set` has conditions as well return whether they held.
+        """
 
     @abstractmethod
     async def add(
@@ -303,9 +312,9 @@ class NamespacedCache(Cache[V]):
 
     async def set(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
-    ) -> None:
+    ) -> bool:
         """Store `value`."""
-        await self._cache.set(self._outer(key), value, ttl=self._or_own(ttl), tags=tags)
+        return await self._cache.set(self._outer(key), value, ttl=self._or_own(ttl), tags=tags)
 
     async def add(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()

@@ -127,9 +127,9 @@ class SyncCache(Generic[V]):
 
     # -- one key, write ----------------------------------------------------------------------
 
-    def set(self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()) -> None:
-        """Store `value`, replacing what was there, its time to live and its tags included."""
-        self._run(self._cache.set, key, value, ttl=ttl, tags=tags)
+    def set(self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()) -> bool:
+        """Store `value`, replacing what was there, its time to live and its tags included; return True."""
+        return self._run(self._cache.set, key, value, ttl=ttl, tags=tags)
 
     def add(self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()) -> bool:
         """Store `value` only if `key` is absent; return whether it was."""

@@ -5,12 +5,14 @@ from cache.cluster.discovery.base import Discovery, Presence
 from cache.cluster.discovery.finder import StaticPeers
 from cache.cluster.discovery.siblings import Siblings, siblings_config
 from cache.cluster.inspection import NodeStats
+from cache.cluster.leaving import DrainReceipt
 from cache.cluster.membership.members import Member, MemberState
-from cache.cluster.node import DrainReceipt, Node
+from cache.cluster.node import Node
 from cache.cluster.partitions.table import Row, Table
 from cache.cluster.replication.merges import MergeReport
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import MapStats, NearCache
+from cache.cluster.structures.processors import MutableEntry
 
 __all__ = [
     "ClusterConfig",
@@ -23,6 +25,7 @@ __all__ = [
     "Member",
     "MemberState",
     "MergeReport",
+    "MutableEntry",
     "NearCache",
     "Node",
     "NodeStats",

@@ -17,6 +17,11 @@ DRIFT_MAX: Final = 86_400.0
 """Seconds a stamp may be ahead of the wall clock before it is not believed."""
 
 
+def wall_of(stamp: int) -> float:
+    """Return the wall clock, in seconds, that a stamp was given at, or a little later."""
+    return (stamp >> COUNTER_BITS) / 1000
+
+
 def origin_hash(member: str) -> int:
     """Return the 32-bit number that breaks ties between equal stamps."""
     return xxh32_intdigest(member.encode())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from random import Random, SystemRandom
 from types import TracebackType
@@ -21,6 +21,7 @@ from cache.cluster.environment import Environment
 from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId, new_member_id, parse_address
 from cache.cluster.inspection import Inspection, NodeStats
+from cache.cluster.leaving import DrainReceipt, Leaving
 from cache.cluster.membership.members import Member
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.partitions.service import PartitionService
@@ -30,10 +31,12 @@ from cache.cluster.replication.repair import Repair
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.scope import Scope
 from cache.cluster.structures.access import MapAccess
+from cache.cluster.structures.builtin import BUILTIN
 from cache.cluster.structures.gateway import Gateway
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import NearCache
 from cache.cluster.structures.near_reader import NearReader
+from cache.cluster.structures.processors import Processor, Processors
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.service import StructureService
 from cache.cluster.structures.state import MapState, OperationIds
@@ -49,29 +52,10 @@ from cache.serializers import Serializer
 
 logger = logging.getLogger(__name__)
 
-DRAIN_POLL_INTERVAL: Final = 0.02
-"""Seconds between two looks at how far a drain is."""
-
 FAREWELL_INTERVAL: Final = 0.25
 """Seconds for the receipt of a remote drain to reach its caller before the node closes."""
 
 MAP_NAME_MAX: Final = 128
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainReceipt:
-    """Proof of a graceful leave."""
-
-    complete: bool
-    """True when every key held here has its copies on other members."""
-    partitions: int
-    """Partitions held here when the drain began."""
-    keys: int
-    """Entries held here when the drain began, deletes remembered included."""
-    seconds: float
-    """How long it took."""
-    remaining: int
-    """Partitions with data that could not be handed over (0 when complete)."""
 
 
 def system_environment(
@@ -104,6 +88,8 @@ class Node:
         self.config = config if config is not None else ClusterConfig.local()
         self._metrics = Metrics()
         self._finder = Finder(self.config, self._metrics)
+        value_limit = self.config.limits.value_bytes_max
+        self._processors = Processors(BUILTIN, value_limit=value_limit)
         if environment is None:
             environment = system_environment(
                 tls=self.config.tls, metrics=self._metrics, paths=self._finder.stream_paths
@@ -235,20 +221,7 @@ class Node:
         )
         self._replication.home = self._home
         self._repair = Repair(replication=self._replication, rng=seed("repair"), metrics=metrics)
-        structures = StructureService(
-            replication=self._replication, metrics=metrics, rng=seed("journal")
-        )
-        self._router = Router(
-            config=config,
-            partitions=self._partitions,
-            replication=self._replication,
-            structures=structures,
-            clock=clock,
-            metrics=metrics,
-        )
-        self._near = NearReader(self._router, scope, metrics)
-        self._map_states: dict[str, MapState] = {}
-        self._operation_ids = OperationIds(seed("operations").randbytes(8))
+        self._leaving = Leaving(self._membership, self._replication, self._repair, self._finder)
         self._inspection = Inspection(
             config=config,
             membership=self._membership,
@@ -257,12 +230,33 @@ class Node:
             repair=self._repair,
             metrics=metrics,
         )
-        Gateway(rpc=self._rpc, map_of=self.map, inspect=self.inspect, drain=self._drain_remotely)
+        self._build_structures()
         self._rpc.on_refused = self._membership.report_refused
         self._rpc.on_lost = self._membership.report_lost
         self._known: dict[MemberId, Address] = {}
         self._membership.subscribe(self._on_members)
         self._on_members()
+
+    def _build_structures(self) -> None:
+        seed, metrics = self._environment.seed, self._metrics
+        structures = StructureService(
+            replication=self._replication,
+            processors=self._processors,
+            metrics=metrics,
+            rng=seed("journal"),
+        )
+        self._router = Router(
+            config=self.config,
+            partitions=self._partitions,
+            replication=self._replication,
+            structures=structures,
+            clock=self._environment.clock,
+            metrics=metrics,
+        )
+        self._near = NearReader(self._router, self._scope, metrics)
+        self._map_states: dict[str, MapState] = {}
+        self._operation_ids = OperationIds(seed("operations").randbytes(8))
+        Gateway(rpc=self._rpc, map_of=self.map, inspect=self.inspect, drain=self._drain_remotely)
 
     def _on_members(self) -> None:
         """Follow membership: drop links to members that are gone, and watch the member quorum."""
@@ -345,50 +339,13 @@ class Node:
         self._home.check()
         draining = self._draining = asyncio.get_running_loop().create_future()
         try:
-            receipt = await self._leave()
+            receipt = await self._leaving.hand_over()
             draining.set_result(receipt)
         finally:
             if not draining.done():
                 draining.cancel()
         logger.info("node.drained name=%s receipt=%s", self._name, receipt)
         return receipt
-
-    async def _leave(self) -> DrainReceipt:
-        clock = self._environment.clock
-        started_at = clock.monotonic()
-        held = [copy for copy in self._replication.copies.values() if copy.entry_count]
-        keys = sum(copy.entry_count for copy in held)
-        self._membership.announce_leaving()
-        deadline = started_at + self.config.leave_timeout
-        # Three unrelated things can end the wait, so that it looks from time to time.
-        while self._remaining() and self._has_successor() and clock.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(DRAIN_POLL_INTERVAL)
-        remaining = self._remaining_with_data()
-        await self._finder.withdraw()
-        await self._membership.leave()
-        return DrainReceipt(
-            complete=remaining == 0,
-            partitions=len(held),
-            keys=keys,
-            seconds=clock.monotonic() - started_at,
-            remaining=remaining,
-        )
-
-    def _remaining(self) -> int:
-        """Partitions that still need this member."""
-        return len(self._partitions.table.held_by(self._id)) + len(self._repair.orphans())
-
-    def _remaining_with_data(self) -> int:
-        listed = self._partitions.table.held_by(self._id)
-        copies = self._replication.copies
-        with_data = [p for p in listed if p in copies and copies[p].entry_count]
-        return len(with_data) + len(self._repair.orphans())
-
-    def _has_successor(self) -> bool:
-        return any(
-            member.id != self._id and not member.leaving and member.weight > 0
-            for member in self._membership.members()
-        )
 
     async def _drain_remotely(self) -> dict[str, Any]:  # Any: MessagePack values
         receipt = await self._hand_over()
@@ -438,6 +395,21 @@ class Node:
             near=None if near_cache is None else self._near.open(name, near_cache),
         )
         return DistributedMap(access, state)
+
+    def register_processor(self, name: str, function: Processor) -> None:
+        """Let `DistributedMap.execute` run `function` on keys that this member owns.
+
+        Register the same functions on every member, before it starts: any of them may come to own a key.
+
+        Args:
+            name: by which `execute` calls it.
+            function: called with a `MutableEntry` and the arguments of `execute`, in the node's event loop:
+                quick, without input or output, and it must not await.
+
+        Raises:
+            ConfigError: a bad name, one that another function has, or an async function.
+        """
+        self._processors.register(name, function)
 
     def members(self) -> list[Member]:
         """Return the live members, oldest first, this one included."""

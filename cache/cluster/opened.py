@@ -311,9 +311,9 @@ class ClusterCache(Cache[V]):
 
     async def set(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
-    ) -> None:
+    ) -> bool:
         """Store `value`."""
-        await (await self.open()).set(key, value, ttl=ttl, tags=tags)
+        return await (await self.open()).set(key, value, ttl=ttl, tags=tags)
 
     async def add(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()

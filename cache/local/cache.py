@@ -252,11 +252,12 @@ class LocalCache(Cache[V]):
 
     async def set(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
-    ) -> None:
-        """Store `value`, replacing what was there, its time to live and its tags included."""
+    ) -> bool:
+        """Store `value`, replacing what was there, its time to live and its tags included; return True."""
         now = self._now()
         bears = check_tags(tags) if tags else ()
         self._put(check_plain_key(key), value, self._expires_at(ttl, now), now, bears)
+        return True
 
     async def add(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()

@@ -67,9 +67,10 @@ class NullCache(Cache[V]):
 
     async def set(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
-    ) -> None:
-        """Forget `value`."""
+    ) -> bool:
+        """Forget `value`; return True."""
         await self.set_many({key: value}, ttl=ttl, tags=tags)
+        return True
 
     async def add(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()

@@ -9,6 +9,7 @@ from cache.cluster.ids import Address, MemberId
 from cache.cluster.node import Node
 from cache.codec import encode_key
 from cache.durations import DEFAULT
+from cache.interface import CacheEntry
 from cache.keys import K, Key
 
 
@@ -43,9 +44,33 @@ class MapHandle:
         """See `DistributedMap.get`."""
         return await self._call("get", key=key, default=default)
 
-    async def set(self, key: Key, value: object, *, ttl: object = DEFAULT) -> None:
+    async def get_entry(self, key: Key) -> CacheEntry[Any] | None:  # Any: the stored value
+        """See `DistributedMap.get_entry`."""
+        entry = await self._call("get_entry", key=key)
+        return None if entry is None else CacheEntry(*entry)
+
+    async def set(
+        self, key: Key, value: object, *, ttl: object = DEFAULT, **options: object
+    ) -> bool:
         """See `DistributedMap.set`."""
-        await self._call("set", key=key, value=value, ttl=ttl)
+        return bool(await self._call("set", key=key, value=value, ttl=ttl, **options))
+
+    async def compare_and_set(
+        self, key: Key, expected: object, value: object, **options: object
+    ) -> bool:
+        """See `DistributedMap.compare_and_set`."""
+        arguments = {"key": key, "expected": expected, "value": value, **options}
+        return bool(await self._call("compare_and_set", **arguments))
+
+    async def get_and_set(self, key: Key, value: object, **options: object) -> Any:
+        """See `DistributedMap.get_and_set`."""
+        # Any: the stored value
+        return await self._call("get_and_set", key=key, value=value, **options)
+
+    async def execute(self, key: Key, function: str, *arguments: object) -> Any:
+        """See `DistributedMap.execute`."""
+        # Any: what the function returns
+        return await self._call("execute", positional=[key, function, *arguments])
 
     async def add(self, key: Key, value: object, *, ttl: object = DEFAULT) -> bool:
         """See `DistributedMap.add`."""
@@ -80,13 +105,15 @@ class MapHandle:
         """See `DistributedMap.persist`."""
         return bool(await self._call("persist", key=key))
 
-    async def incr(self, key: Key, delta: int = 1) -> int:
+    async def incr(self, key: Key, delta: float = 1) -> Any:
         """See `DistributedMap.incr`."""
-        return int(await self._call("incr", key=key, delta=delta))
+        # Any: `int` or `float`, as the delta
+        return await self._call("incr", key=key, delta=delta)
 
-    async def decr(self, key: Key, delta: int = 1) -> int:
+    async def decr(self, key: Key, delta: float = 1) -> Any:
         """See `DistributedMap.decr`."""
-        return int(await self._call("decr", key=key, delta=delta))
+        # Any: as above
+        return await self._call("decr", key=key, delta=delta)
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, Any]:  # Any: the stored values
         """See `DistributedMap.get_many`."""

@@ -46,8 +46,8 @@ class Awaited(Cache[Any]):  # Any: as everywhere in the contract
 
     async def set(
         self, key: Key, value: Any, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
-    ) -> None:
-        await self._call(self.sync.set, key, value, ttl=ttl, tags=tags)
+    ) -> bool:
+        return await self._call(self.sync.set, key, value, ttl=ttl, tags=tags)
 
     async def add(
         self, key: Key, value: Any, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()

@@ -27,6 +27,7 @@ from cache.local import LocalCache, NullCache
 from cache.local.cache import PolicyName
 from cache.sync import SyncCache
 from tests.contract.blocking import NOT_FOR_THREADS, Awaited
+from tests.unit.cluster.transport.support import eventually
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,26 @@ async def distributed(members: int, near_cache: NearCache | None = None) -> Asyn
     clock = ShiftedClock()
     environment = replace(system_environment(), clock=clock)
     async with contextlib.AsyncExitStack() as stack:
+        nodes: list[Node] = []
         peers: list[str] = []
         for _ in range(members):
             config = ClusterConfig.local(
                 bind="127.0.0.1:0", peers=peers, partition_count=16, leave_timeout=0.5
             )
             node = await stack.enter_async_context(Node(config, environment=environment))
+            nodes.append(node)
             peers.append(node.address)
+        # While partitions still move, a load may be overtaken by a hand-over, which the contract allows.
+        await eventually(lambda: all(is_balanced(node, members) for node in nodes))
         entries = node.map("contract", near_cache=near_cache)
         yield Subject(entries, clock.advance, elapsed=4.0)
+
+
+def is_balanced(node: Node, members: int) -> bool:
+    """Return whether nothing is left to be moved, and each member has its share."""
+    stats = node.stats()
+    share = node.config.partition_count // members
+    return stats.settled and stats.members == members and stats.owned == share
 
 
 @asynccontextmanager

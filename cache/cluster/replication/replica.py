@@ -112,6 +112,12 @@ class PartitionReplica:
         entries = self._maps.get(map_name)
         return None if entries is None else entries.get(key)
 
+    def version(self, map_name: str, key: bytes) -> tuple[int, int]:
+        """Return the version of a key that is stored here."""
+        entry = self.entry(map_name, key)
+        assert entry is not None, "only asked about what is stored"
+        return entry[1:3]
+
     def remaining(self, map_name: str, key: bytes, now: float) -> float | None:
         """Return the seconds a key has left, or None when it is absent or never expires."""
         entry = self.entry(map_name, key)

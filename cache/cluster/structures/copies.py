@@ -37,6 +37,7 @@ from cache.cluster.wire.messages import (
     ClearEntries,
     DeleteMany,
     EndLoad,
+    Execute,
     InvalidateTags,
     Modify,
     NearChanges,
@@ -307,7 +308,7 @@ class NearCopies:
         request may have taken effect although nobody said so.
         """
         match request:
-            case Set() | Modify() | EndLoad():
+            case Set() | Modify() | Execute() | EndLoad():
                 if copies := self.maps.get(request.map):
                     copies.outdate(request.key)
             case SetMany() | DeleteMany():

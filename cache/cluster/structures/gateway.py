@@ -10,7 +10,7 @@ import msgpack
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import Call, Called, Drain, Inspect, Inspected, Reply
-from cache.errors import CodecError, RemoteProtocolError
+from cache.errors import CacheError, CodecError, RemoteProtocolError
 
 METHODS: Final = (
     "get",
@@ -30,6 +30,10 @@ METHODS: Final = (
     "delete_many",
     "clear",
     "size",
+    "get_entry",
+    "get_and_set",
+    "compare_and_set",
+    "execute",
 )
 """Map methods that a client may call."""
 
@@ -55,13 +59,14 @@ class Gateway:
         if message.method not in METHODS:
             raise RemoteProtocolError(f"no map method {message.method!r}; there are {METHODS}")
         arguments = _unpack(message.arguments)
-        method = getattr(self._map_of(message.map), message.method)
         try:
             if message.method == "set_many":
                 arguments["items"] = dict(arguments.get("items", ()))
-            result = await method(**arguments)
+            result = await call_method(self._map_of(message.map), message.method, arguments)
         except CodecError as error:
             raise RemoteProtocolError(str(error)) from error
+        except CacheError:
+            raise  # Some are a TypeError or ValueError as well.
         except (TypeError, ValueError) as error:
             raise RemoteProtocolError(f"{message.method}: {error}") from error
         if message.method == "get_many":
@@ -73,6 +78,14 @@ class Gateway:
 
     async def _on_drain(self, message: Drain, peer: Peer) -> Reply:
         return Inspected(result=_pack(await self._drain()))
+
+
+async def call_method(
+    entries: DistributedMap[Any], method: str, arguments: Mapping[str, Any]
+) -> Any:  # Any: as the map's method
+    """Call a method of a map by its name; arguments without names stand under "positional"."""
+    named = {name: value for name, value in arguments.items() if name != "positional"}
+    return await getattr(entries, method)(*arguments.get("positional", ()), **named)
 
 
 def _pack(value: object) -> bytes:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import TypeVar, cast, overload
+from datetime import datetime
+from typing import Any, TypeVar, cast, overload
 
+from cache.cluster.hlc import wall_of
 from cache.cluster.ids import MemberId
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.batches import Batches
 from cache.cluster.structures.loader import Loader
 from cache.cluster.structures.near import MapStats
 from cache.cluster.structures.state import CLOSED, MapState
+from cache.cluster.structures.updates import Updates, condition_of, format_version, if_equal
 from cache.cluster.structures.whole import WholeMap
 from cache.cluster.wire.messages import (
     MODIFY_ADD,
@@ -75,6 +78,7 @@ class DistributedMap(Cache[V]):
         self._flights = state.flights
         self._counts = state.counts
         self._loader = Loader(access, state)
+        self._updates = Updates(access)
         self._batches = Batches(access.name, access.router)
         self._whole = WholeMap(access.name, access.router)
 
@@ -116,7 +120,7 @@ class DistributedMap(Cache[V]):
         return self._access.decode(raw)
 
     async def get_entry(self, key: Key) -> CacheEntry[V] | None:
-        """Return the value of `key` with the seconds it has left, None if it is absent."""
+        """Return the value of `key` with its time left, version, age and size, None if it is absent."""
         encoded, partition = self._access.locate(key)
         reply = await self._access.router.write(partition, GetEntry(self._name, partition, encoded))
         assert isinstance(reply, Found)
@@ -124,8 +128,13 @@ class DistributedMap(Cache[V]):
             self._counts.misses += 1
             return None
         self._counts.hits += 1
-        remaining = math.inf if reply.ttl == NEVER else reply.ttl
-        return CacheEntry(cast(V, self._access.decode(reply.value)), remaining)
+        return CacheEntry(
+            cast(V, self._access.decode(reply.value)),
+            math.inf if reply.ttl == NEVER else reply.ttl,
+            format_version(reply.hlc, reply.origin),
+            max(0.0, self._access.router.clock.wall() - wall_of(reply.hlc)),
+            len(reply.value),
+        )
 
     async def exists(self, key: Key) -> bool:
         """Return whether `key` is present (also when its value is None)."""
@@ -144,18 +153,111 @@ class DistributedMap(Cache[V]):
     # -- one key, write ----------------------------------------------------------------------
 
     async def set(
-        self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
-    ) -> None:
-        """Store `value`, replacing what was there, its time to live and its tags included."""
-        encoded, partition = self._access.locate(key)
-        seconds = self._access.seconds(ttl)
+        self,
+        key: Key,
+        value: V,
+        *,
+        ttl: Ttl = DEFAULT,
+        tags: Iterable[str] = (),
+        expire_at: float | datetime | None = None,
+        keep_ttl: bool = False,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: str | None = None,
+    ) -> bool:
+        """Store `value`, replacing what was there, its time to live and its tags included.
+
+        Args:
+            key: where.
+            value: what.
+            ttl: how long it lives.
+            tags: see `invalidate_tags`.
+            expire_at: the instant at which it ends instead, seconds since 1970 or a `datetime` with a zone;
+                one that has passed removes the key.
+            keep_ttl: the key keeps the time to live it has.
+            if_absent: only if the key is absent.
+            if_present: only if it is present.
+            if_version: only if it holds what `get_entry` returned with this `version`.
+
+        Returns:
+            Whether the condition held; always True without one.
+        """
         raw = self._access.encode(value, check_tags(tags)) if tags else self._access.encode(value)
         if self._flights.loading:
             self._flights.outdate(key)
+        if keep_ttl or if_absent or if_present or if_version is not None:
+            condition = condition_of(
+                if_absent=if_absent, if_present=if_present, if_version=if_version
+            )
+            seconds = self._updates.lifetime(ttl, expire_at, keep_ttl=keep_ttl)
+            stored = await self._updates.set(key, raw, condition, seconds, keep_ttl=keep_ttl)
+            self._counts.sets += stored
+            return stored
+        encoded, partition = self._access.locate(key)
+        seconds = self._access.seconds(ttl)
+        if expire_at is not None:
+            seconds = self._updates.lifetime(ttl, expire_at, keep_ttl=False)
         await self._access.router.write(
             partition, Set(self._name, partition, encoded, raw, seconds, b"")
         )
         self._counts.sets += 1
+        return True
+
+    async def compare_and_set(
+        self,
+        key: Key,
+        expected: V,
+        value: V,
+        *,
+        ttl: Ttl = DEFAULT,
+        tags: Iterable[str] = (),
+        keep_ttl: bool = False,
+    ) -> bool:
+        """Store `value` only if the key holds `expected`; return whether it did.
+
+        Values are compared as they are stored, types included: 1 is neither 1.0 nor True.
+        """
+        raw = self._access.encode(value, check_tags(tags))
+        condition = if_equal(self._access.encode(expected))
+        seconds = self._updates.lifetime(ttl, None, keep_ttl=keep_ttl)
+        self._flights.outdate(key)
+        stored = await self._updates.set(key, raw, condition, seconds, keep_ttl=keep_ttl)
+        self._counts.sets += stored
+        return stored
+
+    async def get_and_set(
+        self,
+        key: Key,
+        value: V,
+        *,
+        ttl: Ttl = DEFAULT,
+        tags: Iterable[str] = (),
+        keep_ttl: bool = False,
+    ) -> V | None:
+        """Store `value` and return what was there before, None if the key was absent."""
+        raw = self._access.encode(value, check_tags(tags))
+        seconds = self._updates.lifetime(ttl, None, keep_ttl=keep_ttl)
+        self._flights.outdate(key)
+        before = await self._updates.exchange(key, raw, seconds, keep_ttl=keep_ttl)
+        self._counts.sets += 1
+        return None if before is None else cast(V, self._access.decode(before))
+
+    async def execute(self, key: Key, function: str, *arguments: Any) -> Any:
+        """Run a function on the member that owns `key`, next to the data; return what it returns.
+
+        The function is registered under its name on every member, see `Node.register_processor`. It is called
+        with a `MutableEntry` and the arguments, and nothing else happens to the key meanwhile. A retry after
+        a failover takes effect once, and returns what the first run returned. An exception of the
+        function changes nothing and reaches the caller as the same exception where its class is known,
+        else as `ProcessorError`.
+
+        Raises:
+            UnknownProcessorError: the owner knows no such function.
+            CodecError: the arguments or the result cannot be encoded.
+        """
+        # Any: MessagePack values.
+        self._flights.outdate(key)
+        return await self._updates.execute(key, function, arguments, self._access.seconds(DEFAULT))
 
     async def add(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
@@ -203,22 +305,48 @@ class DistributedMap(Cache[V]):
         """Let `key` never expire; return whether it is present."""
         return await self._access.modify(MODIFY_PERSIST, key) is not None
 
-    async def incr(self, key: Key, delta: int = 1, *, initial: int = 0, ttl: Ttl = DEFAULT) -> int:
-        """Add `delta` to a whole number and return the sum; an absent key starts at `initial`.
+    @overload
+    async def incr(
+        self, key: Key, delta: int = 1, *, initial: int = 0, ttl: Ttl = DEFAULT
+    ) -> int: ...
+    @overload
+    async def incr(
+        self, key: Key, delta: float, *, initial: float = 0, ttl: Ttl = DEFAULT
+    ) -> float: ...
+    async def incr(
+        self, key: Key, delta: float = 1, *, initial: float = 0, ttl: Ttl = DEFAULT
+    ) -> float:
+        """Add `delta` to a number and return the sum; an absent key starts at `initial`.
 
-        The time to live is set when the key is made and kept afterwards. A retry after a failover takes
-        effect once.
+        A whole `delta` needs a whole number, and the sum is one; a `float` takes any number, and the sum is a
+        `float`. The time to live is set when the key is made and kept afterwards. A retry after a
+        failover takes effect once.
 
         Raises:
             WrongTypeError: the key holds something else, or the sum would leave 64 bits.
         """
+        if not (isinstance(delta, int) and isinstance(initial, int)):
+            self._flights.outdate(key)
+            total = await self._updates.add_float(key, delta, initial, self._access.seconds(ttl))
+            self._counts.sets += 1
+            return total
         start = self._access.encode(initial)
         raw = await self._access.modify(MODIFY_INCREMENT, key, start, ttl, number=delta)
         assert raw is not None, "an increment always has a result"
         self._counts.sets += 1
         return cast(int, decode_value(raw))  # The owner stores only whole numbers here.
 
-    async def decr(self, key: Key, delta: int = 1, *, initial: int = 0, ttl: Ttl = DEFAULT) -> int:
+    @overload
+    async def decr(
+        self, key: Key, delta: int = 1, *, initial: int = 0, ttl: Ttl = DEFAULT
+    ) -> int: ...
+    @overload
+    async def decr(
+        self, key: Key, delta: float, *, initial: float = 0, ttl: Ttl = DEFAULT
+    ) -> float: ...
+    async def decr(
+        self, key: Key, delta: float = 1, *, initial: float = 0, ttl: Ttl = DEFAULT
+    ) -> float:
         """Subtract `delta`; otherwise as `incr`."""
         return await self.incr(key, -delta, initial=initial, ttl=ttl)
 
@@ -354,8 +482,14 @@ class DistributedMap(Cache[V]):
             **({} if self._access.near is None else self._access.near.readings()),
         )
 
+    async def destroy(self) -> None:
+        """Remove every key on all members and close this handle: a map is nothing but its entries."""
+        await self.clear()
+        await self.close()
+
     async def close(self) -> None:
         """Close this handle; the data stays, and so do other handles. Idempotent."""
         self._access = cast(MapAccess, CLOSED)
         self._loader = cast(Loader, CLOSED)
+        self._updates = cast(Updates, CLOSED)
         self._whole = cast(WholeMap, CLOSED)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from random import Random
 from typing import Any, Final
 
 from cache.cluster.partitions.table import Row
 from cache.cluster.replication.ownership import Ownership
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer, after
 from cache.cluster.structures.loads import LoadService
 from cache.cluster.structures.near_owner import NearOwner
-from cache.cluster.structures.operations import modify
+from cache.cluster.structures.operations import Outcome, Stamper, modify
+from cache.cluster.structures.processors import ExecutionError, MutableEntry, Processors
 from cache.cluster.structures.writes import Writes
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.transport.rpc import Peer
@@ -31,6 +34,7 @@ from cache.cluster.wire.messages import (
     DeleteMany,
     Done,
     Entries,
+    Execute,
     FetchEntries,
     Found,
     Get,
@@ -41,6 +45,7 @@ from cache.cluster.wire.messages import (
     Modify,
     OperationRecord,
     Outcomes,
+    Raised,
     Remaining,
     Reply,
     ScanKeys,
@@ -69,8 +74,16 @@ SLICE_KEYS: Final = 2_000
 class StructureService:
     """Runs map operations on partitions this member owns."""
 
-    def __init__(self, *, replication: ReplicationService, metrics: Metrics, rng: Random) -> None:
+    def __init__(
+        self,
+        *,
+        replication: ReplicationService,
+        processors: Processors,
+        metrics: Metrics,
+        rng: Random,
+    ) -> None:
         self._replication = replication
+        self._processors = processors
         self._writes = Writes(replication)
         loads = LoadService(replication, self._writes, metrics)
         self._leases = loads.leases
@@ -82,6 +95,7 @@ class StructureService:
             GetMany: self._on_get_many,
             Set: self._on_set,
             Modify: self._on_modify,
+            Execute: self._on_execute,
             SetMany: self._on_set_many,
             DeleteMany: self._on_delete_many,
             TimeToLive: self._on_time_to_live,
@@ -168,7 +182,8 @@ class StructureService:
         now = self._clock.monotonic()
         value = replica.get(message.map, message.key, now)
         remaining = replica.remaining(message.map, message.key, now)
-        return Found(value=value, ttl=NEVER if remaining is None else remaining)
+        hlc, origin = (0, 0) if value is None else replica.version(message.map, message.key)
+        return Found(value, NEVER if remaining is None else remaining, hlc, origin)
 
     def _on_scan(self, message: ScanKeys, peer: Peer | None) -> Answer:
         limit = min(max(1, message.limit), SCAN_KEYS_MAX)
@@ -218,12 +233,34 @@ class StructureService:
 
     def _on_modify(self, message: Modify, peer: Peer | None) -> Answer:
         self._writes.check_size(message.key, message.value)
+        removes = message.name in (MODIFY_DELETE, MODIFY_POP)
+        return self._once(message, partial(modify, message), outdates=removes)
+
+    def _on_execute(self, message: Execute, peer: Peer | None) -> Answer:
+        try:
+            return self._once(message, partial(self._execution, message))
+        except ExecutionError as error:
+            return Raised(error.packed)
+
+    def _execution(self, message: Execute, replica: PartitionReplica, stamper: Stamper) -> Outcome:
+        held = replica.entry(message.map, message.key)
+        entry = MutableEntry(message.key, held, stamper, default_ttl=message.ttl)
+        return self._processors.run(message.function, entry, message.arguments)
+
+    def _once(
+        self,
+        message: Modify | Execute,
+        decide: Callable[[PartitionReplica, Stamper], Outcome],
+        *,
+        outdates: bool = False,
+    ) -> Answer:
+        """Do what is decided to a key, or answer as before if this operation was done already."""
         ownership = self._writes.admit(message.partition)
         remembered = ownership.replica.operation(message.operation)
         if remembered is not None:
             return self._repeat(message, ownership, remembered)
-        entry, result = modify(message, ownership.replica, self._writes.stamper())
-        if self._leases and (entry is not None or message.name in (MODIFY_DELETE, MODIFY_POP)):
+        entry, result = decide(ownership.replica, self._writes.stamper())
+        if self._leases and (entry is not None or outdates):
             self._leases.outdate((message.partition, message.map, message.key))
         if entry is None:
             return Value(value=result)
@@ -232,7 +269,9 @@ class StructureService:
         confirmed = self._replication.commit(ownership, changes, [record])
         return Value(value=result) if confirmed is None else after(confirmed, Value(value=result))
 
-    def _repeat(self, message: Modify, ownership: Ownership, remembered: OperationRecord) -> Answer:
+    def _repeat(
+        self, message: Modify | Execute, ownership: Ownership, remembered: OperationRecord
+    ) -> Answer:
         """Answer a retry: the effect stands, but the copies must have it before it is confirmed."""
         reply = Value(value=_unpack(remembered.result))
         held = ownership.replica.entry(message.map, message.key)

@@ -499,10 +499,12 @@ class GetEntry(_Message, frozen=True, tag=74):
 
 
 class Found(_Message, frozen=True, tag=75):
-    """Value (None: no entry) and seconds remaining, or `NEVER`."""
+    """Value (None: no entry), seconds remaining, or `NEVER`, and version."""
 
     value: bytes | None
     ttl: SecondsRemaining
+    hlc: int
+    origin: int
 
 
 class ScanKeys(_Message, frozen=True, tag=76):
@@ -535,6 +537,28 @@ class InvalidateTags(_Message, frozen=True, tag=78):
     map: str
     partitions: list[int]
     tags: list[str]
+
+
+class Execute(_Message, frozen=True, tag=94):
+    """Run a function on a key on its owner (structures/processors.py). Answered by `Value` or `Raised`."""
+
+    map: str
+    partition: int
+    key: bytes
+    operation: bytes
+    function: str
+    """Its name."""
+    arguments: bytes
+    """Encoded list."""
+    ttl: SecondsRemaining
+    """The map's own, as the caller has it."""
+
+
+class Raised(_Message, frozen=True, tag=95):
+    """The function raised, and nothing was changed."""
+
+    error: bytes
+    """As structures/raised.py packs it."""
 
 
 class BeginLoad(_Message, frozen=True, tag=85):
@@ -720,6 +744,7 @@ Request = (
     | GetEntry
     | ScanKeys
     | InvalidateTags
+    | Execute
     | BeginLoad
     | RenewLoad
     | EndLoad
@@ -752,6 +777,7 @@ Reply = (
     | Found
     | Scanned
     | LoadTurn
+    | Raised
     | NearValue
     | NearChanges
     | Called

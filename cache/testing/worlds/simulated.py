@@ -9,6 +9,7 @@ from typing import Any
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.node import Node
+from cache.cluster.structures.gateway import call_method
 from cache.testing.sim.world import SimProcess, World
 
 
@@ -25,7 +26,7 @@ class SimulatedBackend:
         """Run a map method on the node's loop.  # Any: as the map's method."""
 
         async def call() -> Any:  # Any: as above
-            return await getattr(self.node.map(map_name), method)(**arguments)
+            return await call_method(self.node.map(map_name), method, arguments)
 
         return await self.process.run(call())
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.node import Node
+from cache.cluster.structures.gateway import call_method
 from cache.testing.worlds.base import UnsupportedFaultError
 
 
@@ -22,7 +23,7 @@ class NodeBackend:
 
     async def call(self, map_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
         """Run a map method.  # Any: as the map's method."""
-        return await getattr(self.node.map(map_name), method)(**arguments)
+        return await call_method(self.node.map(map_name), method, arguments)
 
     async def inspect(self, what: str) -> Any:
         """Ask the node about itself.  # Any: MessagePack values."""
