@@ -7,6 +7,10 @@ twice. Everything else is the caller's own mistake or a node that is closed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 
 class CacheError(Exception):
     """Base of every exception this library raises on purpose."""
@@ -86,6 +90,17 @@ class UnavailableError(RejectedError):
 
 class IndeterminateError(CacheError):
     """The operation may or may not have been applied."""
+
+
+class BatchError(IndeterminateError):
+    """Some keys of a call about several failed; the others were applied.
+
+    `failed` maps each key that failed to its (first) error, which says whether it may have been applied.
+    """
+
+    def __init__(self, text: str, failed: Mapping[Any, Exception] = MappingProxyType({})) -> None:
+        super().__init__(text)
+        self.failed = dict(failed)  # Any: keys of type str, bytes or int
 
 
 class OperationTimeoutError(IndeterminateError, TimeoutError):

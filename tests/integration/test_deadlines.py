@@ -27,6 +27,7 @@ async def test_a_call_through_a_member_that_nobody_answers_ends_in_time(
         cluster.isolate(index)
         calls: list[Callable[[], Awaitable[object]]] = [partial(users.get, n) for n in range(12)]
         calls += [partial(users.set, 3, 1), partial(users.delete, 4), users.size]
+        calls += [partial(users.get_many, range(12)), partial(users.delete_many, range(12))]
         for call in calls:
             started_at = cluster.now()
             try:

@@ -244,6 +244,20 @@ MUTATIONS: Final = (
         "tests/integration/test_processors.py",
     ),
     Mutation(
+        "let an operation of a pipeline overtake a refused one",
+        STRUCTURES,
+        "                broken[place] = None\n",
+        "                pass\n",
+        "tests/integration/test_pipelines.py",
+    ),
+    Mutation(
+        "do a key of a batch again by another id",
+        "cluster/structures/batches.py",
+        "            ids = [part_of(sent.operation, index) for index in range(len(batch))]\n",
+        "            ids = [part_of(sent.operation, index + 1) for index in range(len(batch))]\n",
+        "tests/unit/cluster/structures/test_batches.py",
+    ),
+    Mutation(
         "believe the table after a stall",
         "cluster/structures/access.py",
         "            if now <= self.router.replication.valid_until:\n",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from functools import partial
+from typing import cast
 
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import map_seed, partition_of
 from cache.cluster.structures.near_reader import NearMap
+from cache.cluster.structures.outcomes import each
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.state import OperationIds
 from cache.cluster.wire.messages import NEVER, Get, Modify, Value
 from cache.codec import check_key, check_value, decode_value, encode_key, encode_value, with_tags
 from cache.durations import DEFAULT, Default, parse_ttl
-from cache.keys import Key, Ttl
+from cache.errors import CacheError
+from cache.keys import K, Key, Ttl
 from cache.serializers import Serializer
 
 
@@ -80,7 +84,9 @@ class MapAccess:
 
     # -- one key -----------------------------------------------------------------------------
 
-    async def read(self, key: Key, max_staleness: float | None = None) -> bytes | None:
+    async def read(
+        self, key: Key, max_staleness: float | None = None, deadline: float | None = None
+    ) -> bytes | None:
         """Return the encoded value of a key, None if it is absent: from here, a near copy or its owner."""
         encoded, partition = self.locate(key)
         replica = self._serving[partition]
@@ -94,11 +100,31 @@ class MapAccess:
             copy = self.near.get(encoded, self.router.clock.monotonic(), max_staleness)
             return await self.near.fetch(partition, encoded) if copy is None else copy
         if max_staleness is None:
-            return await self.router.read(self.name, partition, encoded)
+            return await self.router.read(self.name, partition, encoded, deadline)
         request = Get(self.name, partition, encoded, False)
         reply, _, _ = await self.router.read_on_owner(partition, request)
         assert isinstance(reply, Value)
         return reply.value
+
+    async def read_each(self, keys: Collection[K], deadline: float) -> dict[K, bytes | None]:
+        """Return the encoded values of keys that no batch answered: patiently.
+
+        Raises:
+            RejectedError: some could not be read.
+        """
+        found = await each(keys, lambda key: self.read(key, deadline=deadline))
+        for outcome in found.values():
+            if isinstance(outcome, CacheError):
+                raise outcome
+        return {key: raw for key, raw in found.items() if not isinstance(raw, CacheError)}
+
+    def recording(self, recorder: object) -> MapAccess:
+        """Return an access that asks `recorder` instead: what operations on one key need of a router."""
+        other = copy(self)
+        other.router = cast(Router, recorder)
+        other.near = None
+        other._reads_here = False  # It may follow a write of the same pipeline.
+        return other
 
     def read_here(self, key: Key) -> bytes | None:
         """Return the encoded value of a key if this member owns it and has it; for any thread.

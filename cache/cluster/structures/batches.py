@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from cache.cluster.ids import MemberId
+from cache.cluster.structures.outcomes import BATCH_SHARE, each, raise_failed, uncertain
 from cache.cluster.structures.router import Router
 from cache.cluster.wire.messages import (
     CODE_INDETERMINATE,
     CODE_UNAVAILABLE,
+    MODIFY_DELETE,
+    NEVER,
     DeleteMany,
     GetMany,
     Many,
+    Modify,
     Outcomes,
+    Set,
     SetMany,
+    Value,
+    part_of,
 )
 from cache.errors import CacheError, IndeterminateError, RejectedError
 from cache.keys import K
 
 Located = Mapping[K, tuple[bytes, int]]
 """Encoded key and partition of each key."""
-
-
-Alone = Callable[[K], Awaitable[int]]
-"""Does for one key what the batch did not, with retries; returns 1 if it had an effect."""
 
 
 class Batches:
@@ -37,7 +41,8 @@ class Batches:
         """Return the encoded values, None for absent keys; what was not answered is left out."""
         batches = self._by_owner(located)
         replies = await self._router.to_members(
-            [
+            share=BATCH_SHARE,
+            requests=[
                 (
                     member,
                     GetMany(
@@ -48,7 +53,7 @@ class Batches:
                     ),
                 )
                 for member, batch in batches
-            ]
+            ],
         )
         found: dict[K, bytes | None] = {}
         for (_, batch), reply in zip(batches, replies, strict=True):
@@ -57,11 +62,15 @@ class Batches:
                 found.update(zip(batch, reply.values, strict=True))
         return found
 
-    async def set(
-        self, located: Located[K], encoded: Mapping[K, bytes], seconds: float, alone: Alone[K]
-    ) -> None:
-        """Store the encoded values."""
-        await self._write(
+    async def set(self, located: Located[K], encoded: Mapping[K, bytes], seconds: float) -> None:
+        """Store the encoded values.
+
+        Raises:
+            RejectedError: no key was stored.
+            BatchError: says which keys were not, or may not have been.
+        """
+        deadline = self._router.deadline()
+        replies = await self._send(
             located,
             lambda batch: SetMany(
                 self._name,
@@ -71,14 +80,23 @@ class Batches:
                 seconds,
                 b"",
             ),
-            alone,
         )
 
-    async def delete(
-        self, located: Located[K], operation_id: Callable[[], bytes], alone: Alone[K]
-    ) -> int:
-        """Remove the keys; return how many were present."""
-        return await self._write(
+        def alone(key: K, _: bytes) -> Any:
+            place, partition = located[key]
+            return Set(self._name, partition, place, encoded[key], seconds, b"")
+
+        await self._finish(located, replies, alone, deadline)
+
+    async def delete(self, located: Located[K], operation_id: Callable[[], bytes]) -> int:
+        """Remove the keys; return how many were present.
+
+        Raises:
+            RejectedError: no key was removed.
+            BatchError: says which keys were not, or may not have been.
+        """
+        deadline = self._router.deadline()
+        replies = await self._send(
             located,
             lambda batch: DeleteMany(
                 self._name,
@@ -86,37 +104,59 @@ class Batches:
                 [located[key][0] for key in batch],
                 operation_id(),
             ),
-            alone,
         )
 
-    async def _write(
-        self,
-        located: Located[K],
-        request: Callable[[list[K]], SetMany | DeleteMany],
-        alone: Alone[K],
-    ) -> int:
-        """Return on how many keys there was an effect.
+        def alone(key: K, operation: bytes) -> Any:
+            place, partition = located[key]
+            return Modify(self._name, partition, place, operation, MODIFY_DELETE, b"", NEVER, 0)
 
-        Raises:
-            RejectedError: what `alone` raised for a key, which was not applied.
-            IndeterminateError: as well, or the batch may have applied it all the same.
-        """
-        batches = self._by_owner(located)
-        replies = await self._router.to_members([(m, request(batch)) for m, batch in batches])
-        codes: dict[K, int] = {}
-        for (_, batch), reply in zip(batches, replies, strict=True):
+        return await self._finish(located, replies, alone, deadline)
+
+    async def _send(
+        self, located: Located[K], request: Callable[[list[K]], SetMany | DeleteMany]
+    ) -> dict[K, tuple[int, bytes]]:
+        """Send the batches; return the code and the operation id of each key."""
+        batches = [(member, batch, request(batch)) for member, batch in self._by_owner(located)]
+        requests = [(member, sent) for member, _, sent in batches]
+        replies = await self._router.to_members(requests, share=BATCH_SHARE)
+        outcomes: dict[K, tuple[int, bytes]] = {}
+        for (_, batch, sent), reply in zip(batches, replies, strict=True):
+            ids = [part_of(sent.operation, index) for index in range(len(batch))]
             if isinstance(reply, CacheError):
-                sent = isinstance(reply, IndeterminateError)
-                codes.update(
-                    dict.fromkeys(batch, -CODE_INDETERMINATE if sent else -CODE_UNAVAILABLE)
-                )
+                was_sent = isinstance(reply, IndeterminateError)
+                code = -CODE_INDETERMINATE if was_sent else -CODE_UNAVAILABLE
+                codes = [code] * len(batch)
             else:
                 assert isinstance(reply, Outcomes)
-                codes.update(zip(batch, reply.codes, strict=True))
-        effects = 0
-        for key, code in codes.items():
-            effects += code if code >= 0 else await _again(key, code, alone)
-        return effects
+                codes = reply.codes
+            outcomes.update(zip(batch, zip(codes, ids, strict=True), strict=True))
+        return outcomes
+
+    async def _finish(
+        self,
+        located: Located[K],
+        outcomes: Mapping[K, tuple[int, bytes]],
+        request: Callable[[K, bytes], Any],  # Any: a map request
+        deadline: float,
+    ) -> int:
+        """Do alone what the batch did not, by one deadline; return how many keys there was an effect on."""
+        effects = sum(code for code, _ in outcomes.values() if code > 0)
+        left = {key: outcome for key, outcome in outcomes.items() if outcome[0] < 0}
+        if not left:
+            return effects
+
+        async def alone(key: K) -> int:
+            code, operation = left[key]
+            try:
+                reply = await self._router.write(located[key][1], request(key, operation), deadline)
+            except RejectedError as error:
+                raise (uncertain(key, error) if code == -CODE_INDETERMINATE else error) from error
+            return not isinstance(reply, Value) or reply.value is not None
+
+        settled = await each(left, alone)
+        failed = {key: what for key, what in settled.items() if isinstance(what, CacheError)}
+        raise_failed(failed, len(failed), len(located), "keys")
+        return effects + sum(what for what in settled.values() if isinstance(what, int))
 
     def _by_owner(self, located: Located[K]) -> list[tuple[MemberId | None, list[K]]]:
         """Return the keys of each owner, in batches of at most `limits.batch_keys_max`."""
@@ -131,13 +171,3 @@ class Batches:
                 batches.append((member, batch))
             batch.append(key)
         return batches
-
-
-async def _again(key: K, code: int, alone: Alone[K]) -> int:
-    try:
-        return await alone(key)
-    except RejectedError as error:
-        if code != -CODE_INDETERMINATE:
-            raise
-        # This attempt was refused, but that of the batch may have been applied.
-        raise IndeterminateError(f"{key!r} of a batch, not confirmed; then: {error}") from error

@@ -39,6 +39,9 @@ BACKOFF_FIRST: Final = 0.002
 BACKOFF_MAX: Final = 0.1
 """Seconds between attempts: doubled from the first to the largest."""
 
+RETRIED: Final = (IndeterminateError, NotOwnerError, OverloadedError, UnavailableError)
+"""What an attempt may end with that another attempt may mend."""
+
 READ_PATIENCE: Final = 1.0
 """Seconds an owner has to answer a read before a backup is asked."""
 
@@ -80,31 +83,35 @@ class Router:
         """Return who owns a partition by this member's table."""
         return self._partitions.table.rows[partition].owner
 
-    async def write(self, partition: int, request: Any) -> Reply:  # Any: a map request
-        """Carry out a write on its owner."""
+    async def write(self, partition: int, request: Any, deadline: float | None = None) -> Reply:
+        """Carry out a write on its owner, within the operation timeout or by `deadline`."""
+        # Any: a map request.
         if self.near.maps:
             self.near.outdate(request)
         try:
             return await self._until_answered(
                 lambda remaining: self._ask(self.owner(partition), request, remaining),
-                self.deadline(),
+                self.deadline() if deadline is None else deadline,
             )
         finally:
             if self.near.maps:
                 self.near.outdate(request)
 
-    async def read(self, map_name: str, partition: int, key: bytes) -> bytes | None:
+    async def read(
+        self, map_name: str, partition: int, key: bytes, deadline: float | None = None
+    ) -> bytes | None:
         """Return a key's encoded value, from its owner or, if that is silent, another complete copy."""
         owner = self.owner(partition)
         address = self._address(owner)
+        if deadline is None:
+            deadline = self.deadline()
         if self._closed or address is None or owner == self.replication.member:
             request = Get(map_name, partition, key, False)
-            return await self._read_patiently(request, self.deadline(), attempt=0)
+            return await self._read_patiently(request, deadline, attempt=0)
         self.replication.check_member_quorum()
-        deadline = self.deadline()
         try:  # The common case, without the machinery of retries.
             return await self._reads.get(address, map_name, partition, key)
-        except (IndeterminateError, NotOwnerError, OverloadedError, UnavailableError):
+        except RETRIED:
             self._retries.add()
         request = Get(map_name, partition, key, False)
         return await self._read_patiently(request, deadline, attempt=1)
@@ -155,11 +162,14 @@ class Router:
         return reply, asked, sent_at
 
     async def to_members(
-        self, requests: Sequence[tuple[MemberId | None, Any]]
+        self, requests: Sequence[tuple[MemberId | None, Any]], *, share: float = 1.0
     ) -> list[Reply | CacheError]:
-        """Send each request to its member, once and all at the same time; return what came of each."""
+        """Send each request to its member, once and all at the same time; return what came of each.
+
+        They have that share of the operation timeout; the rest is for what the caller does about failures.
+        """
         # Any: a map request.
-        timeout = self.config.operation_timeout
+        timeout = share * self.config.operation_timeout
         if self.near.maps:
             for _, request in requests:
                 self.near.outdate(request)

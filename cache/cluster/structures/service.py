@@ -24,6 +24,7 @@ from cache.cluster.structures.processors import ExecutionError, MutableEntry, Pr
 from cache.cluster.structures.writes import Writes
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.transport.rpc import Peer
+from cache.cluster.wire.encoding import decode_request, encode_message
 from cache.cluster.wire.messages import (
     MODIFY_DELETE,
     MODIFY_POP,
@@ -35,6 +36,7 @@ from cache.cluster.wire.messages import (
     Done,
     Entries,
     Execute,
+    Failure,
     FetchEntries,
     Found,
     Get,
@@ -45,6 +47,8 @@ from cache.cluster.wire.messages import (
     Modify,
     OperationRecord,
     Outcomes,
+    Pipelined,
+    PipelineReplies,
     Raised,
     Remaining,
     Reply,
@@ -54,8 +58,16 @@ from cache.cluster.wire.messages import (
     SetMany,
     TimeToLive,
     Value,
+    part_of,
 )
-from cache.errors import CacheError, NoQuorumError, NotOwnerError
+from cache.errors import (
+    CacheError,
+    NoQuorumError,
+    NotOwnerError,
+    RejectedError,
+    RemoteProtocolError,
+    UnavailableError,
+)
 from cache.metrics import Metrics
 
 READ_TIMEOUT: Final = 2.0
@@ -66,6 +78,9 @@ CLEAR_BATCH: Final = 256
 
 SCAN_KEYS_MAX: Final = 10_000
 """Keys of one page of a scan, whatever was asked for."""
+
+PIPELINED: Final = (Get, Set, Modify, Execute, TimeToLive, GetEntry)
+"""What may be part of a pipeline."""
 
 SLICE_KEYS: Final = 2_000
 """Keys looked at for their tags before others get their turn."""
@@ -96,6 +111,7 @@ class StructureService:
             Set: self._on_set,
             Modify: self._on_modify,
             Execute: self._on_execute,
+            Pipelined: self._on_pipelined,
             SetMany: self._on_set_many,
             DeleteMany: self._on_delete_many,
             TimeToLive: self._on_time_to_live,
@@ -291,7 +307,7 @@ class StructureService:
         answers: list[Answer | CacheError] = []
         columns = enumerate(zip(message.partitions, message.keys, strict=True))
         for index, (partition, key) in columns:
-            operation = message.operation + index.to_bytes(4, "big")
+            operation = part_of(message.operation, index)
             request = Modify(message.map, partition, key, operation, MODIFY_DELETE, b"", NEVER, 0)
             answers.append(self._try(self._on_modify, request))
         return Outcomes(codes=await _settle(answers))
@@ -302,6 +318,25 @@ class StructureService:
             return handler(request, None)
         except CacheError as error:
             return error
+
+    async def _on_pipelined(self, message: Pipelined, peer: Peer | None) -> Reply:
+        broken: dict[tuple[str, bytes], None] = {}
+        answers: list[Answer | CacheError] = []
+        for body in message.requests:
+            request = decode_request(body)
+            if not isinstance(request, PIPELINED):
+                raise RemoteProtocolError(f"{type(request).__name__} cannot be in a pipeline")
+            place = (request.map, request.key)
+            if place in broken:  # It would overtake the one before, which is sent again.
+                answers.append(UnavailableError("an earlier operation on the key was refused"))
+                continue
+            answer = self._try(self._handlers[type(request)], request)
+            if asyncio.iscoroutine(answer):
+                answer = await answer
+            if isinstance(answer, RejectedError):
+                broken[place] = None
+            answers.append(answer)
+        return PipelineReplies([encode_message(reply) for reply in await _outcomes(answers)])
 
     async def _on_clear(self, message: ClearEntries, peer: Peer | None) -> Reply:
         count = 0
@@ -356,19 +391,28 @@ class StructureService:
         return confirmations
 
 
-async def _settle(answers: Sequence[Answer | CacheError]) -> list[int]:
-    """Wait for each answer; 1 applied, 0 without effect, minus a code for a failure."""
-    codes = []
+async def _outcomes(answers: Sequence[Answer | CacheError]) -> list[Reply]:
+    """Wait for each answer; return the replies, a `Failure` for what failed."""
+    replies: list[Reply] = []
     for answer in answers:
         try:
             if isinstance(answer, CacheError):
                 raise answer
-            reply = await answer if isinstance(answer, Awaitable) else answer
-            applied = not isinstance(reply, Value) or reply.value is not None
-            codes.append(1 if applied else 0)
+            replies.append(await answer if isinstance(answer, Awaitable) else answer)
         except CacheError as error:
-            codes.append(-exception_to_failure(error).code)
-    return codes
+            replies.append(exception_to_failure(error))
+    return replies
+
+
+async def _settle(answers: Sequence[Answer | CacheError]) -> list[int]:
+    """Wait for each answer; 1 applied, 0 without effect, minus a code for a failure."""
+    return [_code(reply) for reply in await _outcomes(answers)]
+
+
+def _code(reply: Reply) -> int:
+    if isinstance(reply, Failure):
+        return -reply.code
+    return 0 if isinstance(reply, Value) and reply.value is None else 1
 
 
 def _pack(result: bytes | None) -> bytes:

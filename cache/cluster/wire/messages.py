@@ -447,6 +447,11 @@ class DeleteMany(_Message, frozen=True, tag=67):
         _require_equal_lengths(self.partitions, self.keys)
 
 
+def part_of(operation: bytes, index: int) -> bytes:
+    """Return the operation id of the key at `index` of a batch."""
+    return operation + index.to_bytes(4, "big")
+
+
 class Outcomes(_Message, frozen=True, tag=68):
     """Per key of a batch: 1 applied, 0 applied without effect (absent), or minus a `CODE_…`."""
 
@@ -559,6 +564,18 @@ class Raised(_Message, frozen=True, tag=95):
 
     error: bytes
     """As structures/raised.py packs it."""
+
+
+class Pipelined(_Message, frozen=True, tag=96):
+    """Requests about single keys, encoded, to be done in this order. Answered by `PipelineReplies`."""
+
+    requests: list[bytes]
+
+
+class PipelineReplies(_Message, frozen=True, tag=97):
+    """The encoded reply or `Failure` of each request."""
+
+    replies: list[bytes]
 
 
 class BeginLoad(_Message, frozen=True, tag=85):
@@ -745,6 +762,7 @@ Request = (
     | ScanKeys
     | InvalidateTags
     | Execute
+    | Pipelined
     | BeginLoad
     | RenewLoad
     | EndLoad
@@ -778,6 +796,7 @@ Reply = (
     | Scanned
     | LoadTurn
     | Raised
+    | PipelineReplies
     | NearValue
     | NearChanges
     | Called
