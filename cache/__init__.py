@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cache.durations import DEFAULT
 from cache.errors import (
+    BatchError,
     CacheError,
     ClosedError,
     CodecError,
@@ -21,10 +22,12 @@ from cache.errors import (
     NotOwnerError,
     OperationTimeoutError,
     OverloadedError,
+    ProcessorError,
     RejectedError,
     RemoteProtocolError,
     SignatureError,
     UnavailableError,
+    UnknownProcessorError,
     WrongLoopError,
     WrongTypeError,
 )
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT",
+    "BatchError",
     "Cache",
     "CacheEntry",
     "CacheError",
@@ -64,12 +68,14 @@ __all__ = [
     "NullCache",
     "OperationTimeoutError",
     "OverloadedError",
+    "ProcessorError",
     "RejectedError",
     "RemoteProtocolError",
     "SignatureError",
     "SignedPickle",
     "SyncCache",
     "UnavailableError",
+    "UnknownProcessorError",
     "WrongLoopError",
     "WrongTypeError",
     "cached",
