@@ -97,6 +97,11 @@ def _map_ttls(_: object, __: object, texts: tuple[str, ...]) -> dict[str, Any]:
     callback=_map_ttls,
     help="Default time to live for writes to a map through this node, e.g. users=5m.",
 )
+@click.option(
+    "--setup",
+    metavar="MODULE:FUNCTION",
+    help="A function to call with the node before it starts, to register processors.",
+)
 @click.option("--zone", help="Zone of this node; copies are spread over zones.")
 @click.option("--host", help="Machine of this node; copies are spread over machines.")
 @click.option(

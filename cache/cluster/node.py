@@ -30,6 +30,7 @@ from cache.cluster.replication.merges import MergeReport
 from cache.cluster.replication.repair import Repair
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.scope import Scope
+from cache.cluster.setup import run_setup
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.builtin import BUILTIN
 from cache.cluster.structures.gateway import Gateway
@@ -148,7 +149,7 @@ class Node:
             JoinRefusedError: a peer refused this node; both sides log the reason.
             OSError: the address cannot be bound.
             ConfigError: a file of `config.tls` cannot be read or used; names the field. Or
-                `config.discovery` cannot be used.
+                `config.discovery` or `config.setup` cannot be used.
         """
         if self._state != "new":
             raise ClosedError(f"node {self._name} was started before; make a new one")
@@ -156,6 +157,8 @@ class Node:
         self._home = Home(self._name)
         watch(self, Node._forked)
         try:
+            if self.config.setup is not None:
+                run_setup(self.config.setup, self)
             self.config = await self._finder.enter(self.config)
             await self._listen()
             self._build()

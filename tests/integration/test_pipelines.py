@@ -68,7 +68,7 @@ async def test_each_member_gets_one_message(cluster: TestCluster) -> None:
 async def test_every_operation_on_one_key_is_there(cluster: TestCluster) -> None:
     """With the same results as one by one, in order."""
     for member in cluster.members:
-        member.node.register_processor("test.double", double)
+        member.node.register_processor("test.double", double)  # Also while it runs.
 
     def use(batch: Any) -> list[Any]:
         return [

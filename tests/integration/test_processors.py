@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from cache.cluster import MutableEntry, Node
+from cache.cluster import ClusterConfig, MutableEntry, Node
 from cache.errors import (
     CacheError,
+    ClosedError,
     CodecError,
     ConfigError,
     IndeterminateError,
@@ -69,11 +70,13 @@ def spell(entry: MutableEntry) -> object:
 FUNCTIONS = (append, refuse, lose, take, describe, spell)
 
 
-def teach(cluster: TestCluster, *indexes: int) -> None:
-    """Register the functions on members."""
-    for index in indexes:
-        for function in FUNCTIONS:
-            _node(cluster, index).register_processor(f"test.{function.__name__}", function)
+def setup(node: Node) -> None:
+    """Register the functions on a member."""
+    for function in FUNCTIONS:
+        node.register_processor(f"test.{function.__name__}", function)
+
+
+SETUP = f"{__name__}:{setup.__name__}"
 
 
 def _node(cluster: TestCluster, index: int) -> Node:
@@ -221,10 +224,9 @@ async def test_an_entry_tells_its_version_age_and_size(cluster: TestCluster) -> 
     assert await users.get_entry("absent") is None
 
 
-@cluster_test("simulated", "sockets", size=3, replica_count=2)
+@cluster_test(size=3, replica_count=2, setup=SETUP)
 async def test_a_function_runs_where_the_key_is(cluster: TestCluster) -> None:
     """With its arguments, one after the other, through whichever member."""
-    teach(cluster, 0, 1, 2)
     for number in range(9):
         for key in KEYS:
             lists = cluster.member(number % 3).map("lists")
@@ -238,10 +240,9 @@ async def test_a_function_runs_where_the_key_is(cluster: TestCluster) -> None:
     assert await lists.size() == 0
 
 
-@cluster_test("simulated", "sockets", size=3)
+@cluster_test("simulated", "sockets", size=3, setup=SETUP)
 async def test_a_function_that_raises_changes_nothing(cluster: TestCluster) -> None:
     """The caller gets its exception, or one that says what it was."""
-    teach(cluster, 0, 1, 2)
     for number, key in enumerate(KEYS):
         users = cluster.member(number % 3).map("users")
         await users.set(key, "kept")
@@ -257,6 +258,32 @@ async def test_a_function_that_raises_changes_nothing(cluster: TestCluster) -> N
             await users.execute(key, "test.absent")
 
     assert dict.fromkeys(KEYS, "kept") == await cluster.member(0).map("users").get_many(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("where", "complaint"),
+    [
+        ("no.such.module:setup", "No module named"),
+        (f"{__name__}:absent", "no attribute 'absent'"),
+        (f"{__name__}:KEYS", "cannot be called"),
+        (f"{__name__}:describe", "object has no attribute"),
+    ],
+)
+async def test_a_setup_that_cannot_be_used_stops_the_start(where: str, complaint: str) -> None:
+    """With the reason; nothing is left running."""
+    node = Node(ClusterConfig.local(setup=where))
+
+    with pytest.raises((ConfigError, AttributeError), match=complaint):
+        await node.start()
+    with pytest.raises(ClosedError):
+        node.members()
+
+
+@pytest.mark.parametrize("where", ["module", ":function", "module:", "a b:c", 3])
+def test_a_setup_is_a_module_and_a_function(where: Any) -> None:
+    """Checked when the settings are made."""
+    with pytest.raises(ConfigError, match="must be module:function"):
+        ClusterConfig.local(setup=where)
 
 
 @cluster_test("simulated", size=1)
@@ -279,10 +306,9 @@ async def test_names_of_functions_are_checked(cluster: TestCluster) -> None:
         node.register_processor("append", take)
 
 
-@cluster_test("simulated", size=4, replica_count=3)
+@cluster_test("simulated", size=4, replica_count=3, setup=SETUP)
 async def test_a_function_takes_effect_once_while_owners_die(cluster: TestCluster) -> None:
     """Acknowledged items are there once; unknown ones once or not at all; others not."""
-    teach(cluster, 0, 1, 2, 3)
     acknowledged: dict[str, list[str]] = {key: [] for key in KEYS}
     unknown: dict[str, list[str]] = {key: [] for key in KEYS}
 
@@ -303,7 +329,7 @@ async def test_a_function_takes_effect_once_while_owners_die(cluster: TestCluste
         await cluster.sleep(0.05)
         await cluster.kill(3)
         await cluster.sleep(3)
-        teach(cluster, (await cluster.add_member()).index)
+        await cluster.add_member()
 
     async with asyncio.TaskGroup() as group:
         for index in range(3):
@@ -319,10 +345,9 @@ async def test_a_function_takes_effect_once_while_owners_die(cluster: TestCluste
         assert set(lists[key]) <= set(acknowledged[key]) | set(unknown[key])
 
 
-@cluster_test("simulated", size=3, replica_count=2)
+@cluster_test("simulated", size=3, replica_count=2, setup=SETUP)
 async def test_a_retry_gets_the_first_answer(cluster: TestCluster) -> None:
     """The owner applies it, the answer is lost, the owner dies: the backup knows that it was done."""
-    teach(cluster, 0, 1, 2)
     ids = [member.id for member in cluster.members]
     table = cluster.member(0).node.partition_table()
     entries = cluster.member(0).node.map("lists")

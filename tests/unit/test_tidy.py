@@ -80,6 +80,7 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.workflows": FEATURES,
     "cache.cluster.inspection": FEATURES,
     "cache.cluster.leaving": FEATURES,
+    "cache.cluster.setup": BLOCKS,
     "cache.cluster.node": NODE,
     "cache.cluster.opened": NODE,
     "cache.cluster.urls": NODE,

@@ -41,6 +41,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_function_path(value: object) -> bool:
+    """Return whether a value is "module:function"."""
+    if not isinstance(value, str):
+        return False
+    module, separator, function = value.partition(":")
+    return bool(separator) and all(map(str.isidentifier, [*module.split("."), function]))
+
+
 def check_address(field_name: str, value: object, *, port_required: bool = False) -> None:
     """Check that a value is `host:port`."""
     if not isinstance(value, str):

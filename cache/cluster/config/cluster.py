@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from cache.cluster.config.checks import (
     check_address,
+    is_function_path,
     is_loopback,
     require,
     require_count,
@@ -122,6 +123,10 @@ class ClusterConfig:
     tags: Mapping[str, str] = field(default_factory=dict)
     """Free labels shown to other members, 512 bytes in all."""
 
+    setup: str | None = None
+    """A function to call with the node before it starts, as "module:function": it registers what every member
+    has to know (`Node.register_processor`). For nodes that the application does not make itself."""
+
     gossip: GossipConfig = field(default_factory=GossipConfig)
     """Membership timing."""
 
@@ -132,6 +137,12 @@ class ClusterConfig:
         self._check_secret()
         self._check_addresses()
         self._check_discovery()
+        require(
+            self.setup is None or is_function_path(self.setup),
+            "setup",
+            self.setup,
+            "must be module:function",
+        )
         self._check_names()
         self._check_quorums()
         require_seconds(
