@@ -16,16 +16,18 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from cache.errors import CacheError
-from cache.testing.checkers import check_digests, check_history
+from cache.testing.checkers import check_digests
 from cache.testing.cluster import TestCluster
 from cache.testing.history import History
+from cache.testing.ledgers import SETUP, Ledgers
 from cache.testing.load import Load
 from cache.testing.nemesis import Nemesis
 from cache.testing.running import run_cluster
@@ -44,6 +46,13 @@ SAMPLE_INTERVAL: Final = 0.1
 CALM_BEFORE_END: Final = 0.3
 LOAD_PACE: Final = 0.06
 """Seconds between two writes of one client, at most."""
+
+LOADS: Final[Mapping[str, type[Load | Ledgers]]] = MappingProxyType(
+    {"entries": Load, "ledgers": Ledgers}
+)
+SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(  # Any: fields of ClusterConfig
+    {"entries": {}, "ledgers": {"setup": SETUP}}
+)
 
 REPEATED_PART: Final = 100
 """One seed in so many runs twice, to compare the traces."""
@@ -77,7 +86,7 @@ def run_schedule(schedule: Schedule) -> Result:
             size=schedule.size,
             seed=schedule.seed,
             limit=RUN_LIMIT,
-            **dict(schedule.config),
+            **{**SETTINGS[schedule.load], **schedule.config},
         )
     except Exception as error:  # noqa: BLE001  (whatever stops a run is a violation)
         result.violations.append(_describe(error))
@@ -94,7 +103,8 @@ def _describe(error: BaseException) -> str:
 
 async def _run(cluster: TestCluster, schedule: Schedule, result: Result) -> None:
     history = History()
-    load = Load(cluster, history, schedule.seed, pace=LOAD_PACE)
+    kind = LOADS[schedule.load]
+    load = kind(cluster, history, schedule.seed, pace=LOAD_PACE)
     nemesis = Nemesis(cluster, schedule, history, load)
     sampling = True
 
@@ -115,11 +125,10 @@ async def _run(cluster: TestCluster, schedule: Schedule, result: Result) -> None
     await cluster.eventually(
         lambda: _copies_are_equal(cluster), within=EQUAL_BOUND, what="equal copies"
     )
-    await load.read_everything()
-    result.violations += check_history(history)
+    result.violations += await load.check()
     result.violations += await compare_copies(cluster)
     result.violations += await _check_losses(cluster, nemesis)
-    result.counts, result.faults, result.skipped = history.counts(), nemesis.done, nemesis.skipped
+    result.counts, result.faults, result.skipped = load.counts(), nemesis.done, nemesis.skipped
 
 
 async def _copies_are_equal(cluster: TestCluster) -> bool:
@@ -186,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--load", choices=sorted(LOADS), default="entries", help="what clients do")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--replay", type=Path, help="run this schedule instead")
     parser.add_argument("--stop", action="store_true", help="end at the first failure, unshrunk")
@@ -196,7 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.replay is not None:
         schedules = [parse(options.replay.read_text())]
     else:
-        schedules = [draw(seed) for seed in range(options.first, options.first + options.seeds)]
+        seeds = range(options.first, options.first + options.seeds)
+        schedules = [replace(draw(seed), load=options.load) for seed in seeds]
     started = time.monotonic()
     if options.stop:
         return _run_until_failure(schedules)

@@ -18,7 +18,6 @@ from random import Random
 from typing import Final, Literal
 
 from cache.testing.campaign import EQUAL_BOUND, compare_copies
-from cache.testing.checkers import check_history
 from cache.testing.cluster import TestCluster
 from cache.testing.history import History, Outcome, Read, Write
 from cache.testing.load import Load
@@ -146,8 +145,7 @@ async def _run(cluster: TestCluster, schedule: Schedule, findings: Findings) -> 
         return not await compare_copies(cluster)
 
     await cluster.eventually(equal, within=EQUAL_BOUND, what="equal copies")
-    await load.read_everything()
-    findings.violations += (found := check_history(history))
+    findings.violations += (found := await load.check())
     if found:
         findings.story = _tell(history, nemesis, {sentence.split()[0] for sentence in found})
     findings.faults, findings.skipped = nemesis.done, nemesis.skipped

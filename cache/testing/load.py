@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, Final
 
 from cache.errors import CacheError, RejectedError
+from cache.testing.checkers import check_history
 from cache.testing.cluster import TestCluster
 from cache.testing.history import History, Increment, Outcome, Read, Write
 from cache.testing.members import MapHandle, MemberHandle
@@ -100,7 +101,7 @@ class Load:
         # Any: the answer does not matter.
         write = Write(key, value, self._cluster.now(), math.inf, Outcome.UNKNOWN, ttl, member)
         self._history.writes.append(write)
-        write.outcome, _ = await _outcome(call)
+        write.outcome, _ = await outcome_of(call)
         write.ended_at = self._cluster.now()
 
     async def _delete(self, key: str, entries: MapHandle, member: int) -> None:
@@ -108,13 +109,13 @@ class Load:
         started_at = self._cluster.now()
         write = Write(key, None, started_at, math.inf, Outcome.UNKNOWN, member=member)
         self._history.writes.append(write)
-        write.outcome, was_present = await _outcome(entries.delete(key))
+        write.outcome, was_present = await outcome_of(entries.delete(key))
         write.ended_at = self._cluster.now()
         if was_present is False:
             write.outcome = Outcome.WITHOUT_EFFECT
 
     async def _count(self, key: str, member: MemberHandle) -> None:
-        outcome, result = await _outcome(member.map(MAP).incr(key))
+        outcome, result = await outcome_of(member.map(MAP).incr(key))
         self._history.increments.append(Increment(key, outcome, result))
 
     async def _read(self, number: int) -> None:
@@ -133,7 +134,7 @@ class Load:
     async def read(self, key: str, member: MemberHandle) -> bool:
         """Read one key through one member; return whether there was an answer."""
         started_at = self._cluster.now()
-        outcome, value = await _outcome(member.map(MAP).get(key))
+        outcome, value = await outcome_of(member.map(MAP).get(key))
         ended_at = self._cluster.now()
         answered = outcome is Outcome.ACKNOWLEDGED
         history = self._history.reads if answered else self._history.unanswered
@@ -146,8 +147,16 @@ class Load:
 
     # -- the end -----------------------------------------------------------------------------
 
-    async def read_everything(self) -> None:
-        """Read every key through every member, once faults are over; each must answer."""
+    async def check(self) -> list[str]:
+        """Read every key through every member, once faults are over; return what breaks a promise."""
+        await self._read_everything()
+        return check_history(self._history)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many operations ended how."""
+        return self._history.counts()
+
+    async def _read_everything(self) -> None:
         for member in self.targets():
             for key in (*self.keys(), *self._expiring):
                 if key not in COUNTERS:
@@ -158,7 +167,7 @@ class Load:
             self._history.final_counters[key] = final
 
 
-async def _outcome(call: Awaitable[Any]) -> tuple[Outcome, Any]:
+async def outcome_of(call: Awaitable[Any]) -> tuple[Outcome, Any]:
     """Await a call; return how it ended, and its answer.  # Any: what the call returns."""
     try:
         return Outcome.ACKNOWLEDGED, await call

@@ -127,6 +127,11 @@ class MapHandle:
         """See `DistributedMap.delete_many`."""
         return int(await self._call("delete_many", keys=list(keys)))
 
+    async def scan(self, prefix: str = "") -> list[Any]:
+        """See `DistributedMap.scan`; the keys as a list."""
+        # Any: keys
+        return list(await self._call("scan", prefix=prefix))
+
     async def clear(self) -> int:
         """See `DistributedMap.clear`."""
         return int(await self._call("clear"))

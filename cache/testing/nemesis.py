@@ -18,6 +18,7 @@ from cache.codec import encode_key
 from cache.errors import CacheError
 from cache.testing.cluster import UNFINISHED, TestCluster
 from cache.testing.history import History, Span, Wipe
+from cache.testing.ledgers import Ledgers
 from cache.testing.load import MAP, Load
 from cache.testing.members import MemberHandle
 from cache.testing.schedule import DIVIDING, Fault, Schedule
@@ -43,7 +44,7 @@ class Nemesis:
     cluster: TestCluster
     schedule: Schedule
     history: History
-    load: Load
+    load: Load | Ledgers
     ranked: bool = False
     """Whether a fault's members are ranks among those that run then, not indexes: no fault is in vain."""
     done: dict[str, int] = field(default_factory=dict)

@@ -23,6 +23,9 @@ from typing import Final
 DIVIDING: Final = ("split", "isolate", "cut", "slow", "loss")
 """Faults during which live members may take each other for dead: each side then serves what it holds."""
 
+ENTRIES: Final = "entries"
+"""The load of a schedule that names none."""
+
 SINGLE: Final = ("kill", "restart", "drain", "pause", "isolate", "slow", "clock")
 PAIRED: Final = ("cut", "noise", "loss")
 KINDS: Final = (*SINGLE, *PAIRED, "join", "split", "massacre")
@@ -56,10 +59,14 @@ class Schedule:
     size: int
     config: Mapping[str, int]
     faults: tuple[Fault, ...]
+    load: str = ENTRIES
+    """What the clients do: a name of `campaign.LOADS`."""
 
     def __str__(self) -> str:
         config = " ".join(f"{name}={value}" for name, value in sorted(self.config.items()))
         head = [f"seed {self.seed}", f"size {self.size}", f"config {config}"]
+        if self.load != ENTRIES:
+            head.append(f"load {self.load}")
         return "\n".join([*head, *map(str, self.faults)]) + "\n"
 
     def without(self, start: int, count: int) -> Schedule:
@@ -78,7 +85,7 @@ def parse(text: str) -> Schedule:
     Raises:
         ValueError: a line is not understood; names it.
     """
-    seed, size, config, faults = 0, 3, {}, []
+    seed, size, config, faults, load = 0, 3, {}, [], ENTRIES
     for line in text.splitlines():
         words = line.split("#")[0].split()
         if not words:
@@ -89,13 +96,15 @@ def parse(text: str) -> Schedule:
                     seed = int(words[1])
                 case "size":
                     size = int(words[1])
+                case "load":
+                    load = words[1]
                 case "config":
                     config = {k: int(v) for k, v in (word.split("=") for word in words[1:])}
                 case _:
                     faults.append(_parse_fault(words))
         except (ValueError, IndexError) as error:
             raise ValueError(f"not a line of a fault schedule: {line!r}") from error
-    return Schedule(seed, size, config, tuple(faults))
+    return Schedule(seed, size, config, tuple(faults), load)
 
 
 def _parse_fault(words: list[str]) -> Fault:

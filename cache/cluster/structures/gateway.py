@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgpack
@@ -34,6 +34,7 @@ METHODS: Final = (
     "get_and_set",
     "compare_and_set",
     "execute",
+    "scan",
 )
 """Map methods that a client may call."""
 
@@ -83,9 +84,13 @@ class Gateway:
 async def call_method(
     entries: DistributedMap[Any], method: str, arguments: Mapping[str, Any]
 ) -> Any:  # Any: as the map's method
-    """Call a method of a map by its name; arguments without names stand under "positional"."""
+    """Call a method of a map by its name; arguments without names stand under "positional".
+
+    What a method yields comes as a list.
+    """
     named = {name: value for name, value in arguments.items() if name != "positional"}
-    return await getattr(entries, method)(*arguments.get("positional", ()), **named)
+    called = getattr(entries, method)(*arguments.get("positional", ()), **named)
+    return [one async for one in called] if isinstance(called, AsyncIterator) else await called
 
 
 def _pack(value: object) -> bytes:
