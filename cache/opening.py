@@ -4,6 +4,8 @@
     null://                             nothing is kept
     cluster://127.0.0.1:7400/users      a map of a cluster, this process being a member
     cluster://siblings/app              the same, shared by the processes of one application on a host
+    redis://127.0.0.1:6379/0            a Redis or Valkey server (`rediss`, `redis+unix`, `redis+cluster`)
+    olric://127.0.0.1:3320/users        a map of an Olric cluster
 
 What a mode needs is imported when that mode is asked for.
 """
@@ -106,6 +108,18 @@ def _open_cluster(parts: SplitResult, options: Mapping[str, Any]) -> Cache[Any]:
     return from_url(parts, options)
 
 
+def _open_redis(parts: SplitResult, options: Mapping[str, Any]) -> Cache[Any]:  # Any: as above
+    from cache.adapters.urls import open_redis  # noqa: PLC0415  # as each mode
+
+    return open_redis(parts, options)
+
+
+def _open_olric(parts: SplitResult, options: Mapping[str, Any]) -> Cache[Any]:  # Any: as above
+    from cache.adapters.urls import open_olric  # noqa: PLC0415  # as each mode
+
+    return open_olric(parts, options)
+
+
 def _require_no_place(parts: SplitResult) -> None:
     if parts.netloc or parts.path.strip("/"):
         place = parts.netloc + parts.path
@@ -121,4 +135,13 @@ SCHEMES: Final[Mapping[str, Opener]] = {
     "cluster": _open_cluster,
     "local": _open_local,
     "null": _open_null,
+    "olric": _open_olric,
+    **dict.fromkeys(
+        (
+            f"{engine}{kind}"
+            for engine in ("redis", "valkey")
+            for kind in ("", "s", "+unix", "+cluster", "s+cluster")
+        ),
+        _open_redis,
+    ),
 }

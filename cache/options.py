@@ -7,9 +7,11 @@ error repeats one as a whole.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -152,7 +154,10 @@ def split_url(url: str) -> SplitResult:
     """
     try:
         parts = urlsplit(url)
-        _ = parts.port  # Looked at now, where a bad one is an error of the URL.
+        for place in parts.netloc.split(","):
+            _ = urlsplit(
+                f"//{place}"
+            ).port  # Looked at now, where a bad one is an error of the URL.
     except ValueError as error:
         # `from None`, as the error may repeat what stands in front of the host.
         reason = "its port is no number from 0 to 65535" if "ort" in str(error) else "bad host"
@@ -206,6 +211,36 @@ def _value(scheme: str, name: str, value: object, table: Mapping[str, Option]) -
     except (ValueError, OverflowError):
         shown = "…" if option.is_secret else repr(value)
         raise ConfigError(f"{scheme}://: {name}={shown}: must be {option.form}") from None
+
+
+def resolve_secret(scheme: str, values: dict[str, Any]) -> None:
+    """Put in the secret that `secret_env` or `secret_file` tells the place of.  Any: as `read_options`.
+
+    Raises:
+        ConfigError: the place is empty, or more than one is told.
+    """
+    require_one(scheme, values, "secret", "secret_env", "secret_file")
+    if (variable := values.pop("secret_env", None)) is not None:
+        if not os.environ.get(variable):
+            raise ConfigError(f"secret_env={variable!r}: no such environment variable, or empty")
+        values["secret"] = os.environ[variable]
+    if (path := values.pop("secret_file", None)) is not None:
+        try:
+            values["secret"] = Path(path).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ConfigError(f"secret_file={str(path)!r}: cannot be read: {reason}") from None
+
+
+def require_one(scheme: str, values: Mapping[str, Any], *names: str) -> None:
+    """Refuse two options that say the same.  Any: as `read_options`.
+
+    Raises:
+        ConfigError: more than one of `names` is there.
+    """
+    found = [name for name in names if name in values]
+    if len(found) > 1:
+        raise ConfigError(f"{scheme}://: {' and '.join(found)} say the same; give one of them")
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> str:

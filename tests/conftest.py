@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.redis_servers import redis_servers  # noqa: F401  # a fixture for all tests
+
 INTEGRATION = Path(__file__).parent / "integration"
 
 # No deadline: machines that share their cores with others would fail at random. In CI the examples

@@ -6,10 +6,8 @@ in front: `limits.memory_bytes_max=1GiB`, `gossip.probe_interval=1s`, `tls.certi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import Field, fields, replace
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote
 
@@ -32,6 +30,8 @@ from cache.options import (
     choice,
     or_none,
     read_options,
+    require_one,
+    resolve_secret,
 )
 
 SIBLINGS: Final = "siblings"
@@ -100,10 +100,10 @@ def from_url(parts: SplitResult, given: Mapping[str, Any]) -> ClusterCache[Any]:
     if near := _take(values, "near_cache"):
         held = of_map.get("near_cache")
         of_map["near_cache"] = NearCache(**near) if held is None else replace(held, **near)
-    _resolve_secret(values)
+    resolve_secret("cluster", values)
     for alias, name in ALIASES.items():
         if alias in values:
-            _require_one(values, alias, name)
+            require_one("cluster", values, alias, name)
             values[name] = values.pop(alias)
     preset = values.pop("preset", "local" if "discovery" in place else "lan")
     return ClusterCache(_config(preset, {**values, **place}), map_name, **of_map)
@@ -150,27 +150,6 @@ def _place(parts: SplitResult) -> tuple[Values, str]:
 def _check_map_name(name: str) -> None:
     if not 1 <= len(name) <= 128:
         raise ConfigError(f"map name {name!r}: must be 1 to 128 characters")
-
-
-def _resolve_secret(values: Values) -> None:
-    """Put in the secret that `secret_env` or `secret_file` tells the place of."""
-    _require_one(values, "secret", "secret_env", "secret_file")
-    if (variable := values.pop("secret_env", None)) is not None:
-        if not os.environ.get(variable):
-            raise ConfigError(f"secret_env={variable!r}: no such environment variable, or empty")
-        values["secret"] = os.environ[variable]
-    if (path := values.pop("secret_file", None)) is not None:
-        try:
-            values["secret"] = Path(path).read_text("utf-8").strip()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ConfigError(f"secret_file={str(path)!r}: cannot be read: {reason}") from None
-
-
-def _require_one(values: Values, *names: str) -> None:
-    found = [name for name in names if name in values]
-    if len(found) > 1:
-        raise ConfigError(f"cluster://: {' and '.join(found)} say the same; give one of them")
 
 
 def _take(values: Values, prefix: str) -> Values:

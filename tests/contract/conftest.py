@@ -27,6 +27,7 @@ from cache.local import LocalCache, NullCache
 from cache.local.cache import PolicyName
 from cache.sync import SyncCache
 from tests.contract.blocking import NOT_FOR_THREADS, Awaited
+from tests.redis_servers import RedisServer, RedisServers, cluster_url
 from tests.unit.cluster.transport.support import eventually
 
 
@@ -163,6 +164,61 @@ async def blocking_map() -> AsyncIterator[Subject]:
         yield Subject(awaited, clock.advance, elapsed=4.0)
 
 
+@asynccontextmanager
+async def on_servers(url: str, servers: list[RedisServer]) -> AsyncIterator[Subject]:
+    async def advance(seconds: float) -> None:
+        for server in servers:
+            await asyncio.to_thread(server.advance, seconds)
+
+    async with open_cache(url, prefix="contract") as cache:
+        yield Subject(cache, advance, elapsed=4.0)
+
+
+@asynccontextmanager
+async def on_one_server(servers: RedisServers) -> AsyncIterator[Subject]:
+    server = servers.single()
+    async with on_servers(server.url, [server]) as subject:
+        yield subject
+
+
+@asynccontextmanager
+async def on_a_cluster(servers: RedisServers) -> AsyncIterator[Subject]:
+    cluster = servers.cluster()
+    async with on_servers(cluster_url(cluster), cluster) as subject:
+        yield subject
+
+
+@asynccontextmanager
+async def on_an_evicting_server(servers: RedisServers) -> AsyncIterator[Subject]:
+    """Tagged values are read with a script there."""
+    server = servers.single()
+    server.execute("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        async with on_servers(server.url, [server]) as subject:
+            yield subject
+    finally:
+        server.execute("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+@asynccontextmanager
+async def blocking_on_one_server(servers: RedisServers) -> AsyncIterator[Subject]:
+    server = servers.single()
+
+    async def advance(seconds: float) -> None:
+        await asyncio.to_thread(server.advance, seconds)
+
+    async with Awaited(SyncCache.open(server.url, prefix="contract")) as awaited:
+        yield Subject(awaited, advance, elapsed=4.0)
+
+
+ON_SERVERS: Final[Mapping[str, Callable[[RedisServers], Any]]] = {  # Any: as a `Maker` returns
+    "redis": on_one_server,
+    "redis cluster": on_a_cluster,
+    "redis that evicts": on_an_evicting_server,
+    "blocking redis": blocking_on_one_server,
+}
+"""Caches whose data is on real servers; their tests are skipped where there is no redis-server."""
+
 KEEPING: Final[Mapping[str, Maker]] = {
     "s3fifo": partial(local, "s3fifo"),
     "lru": partial(local, "lru"),
@@ -180,20 +236,28 @@ KEEPING: Final[Mapping[str, Maker]] = {
 EVERY: Final[Mapping[str, Maker]] = {**KEEPING, "null": null}
 
 
-@pytest.fixture(params=sorted(KEEPING))
+def subject_of(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Subject]:
+    if request.param in EVERY:
+        return EVERY[request.param]()
+    made: AbstractAsyncContextManager[Subject]
+    made = ON_SERVERS[request.param](request.getfixturevalue("redis_servers"))
+    return made
+
+
+@pytest.fixture(params=sorted({**KEEPING, **ON_SERVERS}))
 async def keeping(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """Each cache that keeps what it is given."""
-    async with KEEPING[request.param]() as subject:
+    async with subject_of(request) as subject:
         yield subject
 
 
-@pytest.fixture(params=sorted(EVERY))
+@pytest.fixture(params=sorted({**EVERY, **ON_SERVERS}))
 async def every(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """Each cache, also the one that forgets."""
     test = request.function.__name__
     if request.param.startswith("blocking") and test in NOT_FOR_THREADS:
         pytest.skip(NOT_FOR_THREADS[test])
-    async with EVERY[request.param]() as subject:
+    async with subject_of(request) as subject:
         yield subject
 
 

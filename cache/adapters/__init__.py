@@ -1,0 +1,1 @@
+"""Existing engines behind `Cache`: Redis and Valkey (one server or a cluster), and Olric."""
