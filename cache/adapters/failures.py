@@ -24,6 +24,8 @@ PASSING: Final = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "TRY
 
 REDIRECTIONS: Final = frozenset({"ASK", "MOVED"})
 NO_SCRIPT: Final = "NOSCRIPT"
+NOT_HERE: Final = "attempted to access a non local key"
+"""What a script is told about a slot that is on its way. Our scripts may be run again after that."""
 
 TEXT_MAX: Final = 200
 """Characters of a server's text that are repeated."""
@@ -51,6 +53,8 @@ _KINDS: Final[Mapping[str, tuple[type[CacheError], str]]] = {
 def kind_of(reply: Exception) -> str:
     """Return the first word of an error reply."""
     text = str(reply)
+    if NOT_HERE in text:
+        return "TRYAGAIN"
     found = _OF_SCRIPT.match(text)
     return found[1] if found else text.partition(" ")[0]
 
@@ -58,7 +62,7 @@ def kind_of(reply: Exception) -> str:
 def failure_of(reply: Exception, place: str) -> CacheError:
     """Return the error that says what an error reply of the server at `place` means to the caller."""
     kind, text = kind_of(reply), str(reply)[:TEXT_MAX]
-    if kind in PASSING:
+    if kind in PASSING | REDIRECTIONS:
         return UnavailableError(f"{place}: {text}")
     if "max number of clients" in text:
         return OverloadedError(f"{place}: the server has as many clients as its maxclients allows")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar, cast, overload
 
 import msgpack
@@ -105,6 +106,8 @@ class RedisCache(AttachedCache[V]):
                 raise
             return self._last  # An ACL without INFO: be careful, and count nothing.
         self._last = total(looks)
+        if self.target.is_cluster:  # While a slot moves, records may be lost: as if evicted.
+            self._last = replace(self._last, may_evict=True)
         return self._last
 
     def _place(self, key: Key) -> tuple[int, bytes, bytes]:

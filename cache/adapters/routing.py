@@ -1,8 +1,9 @@
 """Which server a command goes to, and what to do when it says "not here" or "not now".
 
 A bucket is what belongs together: all keys of one hash slot. On one server there is one bucket. On a
-cluster each bucket has an owner, learned from `CLUSTER SLOTS` and corrected by `MOVED`; `ASK` is
-followed for one command, while a slot is on its way.
+cluster each bucket has an owner, learned from `CLUSTER SLOTS` and corrected by `MOVED`. While a slot is
+on its way its keys are on two servers: reads follow `ASK`, writes wait until it has arrived, because a
+script must see a key together with its records.
 
 Repeated within the deadline are: what a server refused for the moment, and what moved, as nothing was
 carried out; and reads whose connection was lost. A write that may have been carried out is never
@@ -120,14 +121,12 @@ class Router:
             kind = kind_of(reply)
             if kind == NO_SCRIPT:
                 command = ("EVAL", TEXTS[str(command[1])], *command[2:])
-            elif kind in REDIRECTIONS:
-                target = self._server(_target(reply, server.place))
-                if kind == "ASK":
-                    asked = target
-                else:
-                    self._owners[bucket] = target
-                    await self._learn(version, deadline)
-            elif kind in PASSING and self._loop.time() + pause < deadline:
+            elif kind == "MOVED":
+                self._owners[bucket] = self._server(_target(reply, server.place))
+                await self._learn(version, deadline)
+            elif kind == "ASK" and is_read:
+                asked = self._server(_target(reply, server.place))
+            elif kind in PASSING | {"ASK"} and self._loop.time() + pause < deadline:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, PAUSE_MAX)
                 if kind == "CLUSTERDOWN":
