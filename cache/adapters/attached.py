@@ -8,74 +8,27 @@ or in a forked child, the next call connects anew; from another thread's loop ev
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, Self, TypeVar
+from collections.abc import Iterable
+from typing import Any, Self, TypeVar, cast
 
-from cache.adapters.connection import Access, Place
-from cache.adapters.layout import Layout, Values
+from cache.adapters.layout import Values, milliseconds
+from cache.adapters.life import Life, Target
+from cache.adapters.loads import Load
 from cache.adapters.routing import Router
-from cache.cluster.scope import Scope
 from cache.cluster.transport.inherited import let_go
-from cache.durations import Default, parse_ttl
-from cache.errors import ClosedError, ConfigError, WrongLoopError
-from cache.flights import Flight, Loaded, SingleFlight
+from cache.durations import DEFAULT, Default, parse_ttl
+from cache.errors import CacheError, ClosedError, ConfigError, WrongLoopError
+from cache.flights import Factory, Flight, Loaded, check_factory
 from cache.forks import watch
 from cache.interface import Cache, CacheStats
-from cache.keys import Ttl
+from cache.keys import Key, Ttl, check_tags
 from cache.serializers import Serializer
 
+logger = logging.getLogger(__name__)
+
 V = TypeVar("V")
-
-OPERATION_TIMEOUT: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Servers and how they are spoken to; `cache.open` makes it from a URL.
-
-    Raises:
-        ConfigError: a field has a bad value.
-    """
-
-    places: tuple[Place, ...]
-    """One server, or some servers of a cluster."""
-    is_cluster: bool = False
-    access: Access = field(default_factory=Access)
-    operation_timeout: float = OPERATION_TIMEOUT
-    """Seconds for each request, connecting and repeating included."""
-
-    def __post_init__(self) -> None:
-        if not self.operation_timeout > 0:
-            raise ConfigError(f"operation_timeout={self.operation_timeout!r}: must be above 0 s")
-        for name in ("connections_max", "in_flight_max"):
-            value = getattr(self.access, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name}={value!r}: must be 1 or more")
-
-    def __str__(self) -> str:
-        return ",".join(map(str, self.places))
-
-
-class Life(Scope):
-    """What a cache has on one event loop."""
-
-    def __init__(self, name: str, make_router: Callable[[], Router]) -> None:
-        super().__init__(name)
-        self.loop = asyncio.get_running_loop()
-        self.flights: SingleFlight[Any] = SingleFlight()  # Any: values of the cache
-        self.router = make_router()
-        self.is_begun = False
-        self.beginning = asyncio.Lock()  # what must be known first is asked for once
-        self.spawn(self._live(), name="life")
-
-    async def _live(self) -> None:
-        """Let go of the connections when the loop ends without `close`."""
-        try:
-            await self.loop.create_future()
-        finally:
-            self.router.close()
 
 
 class AttachedCache(Cache[V]):
@@ -85,14 +38,13 @@ class AttachedCache(Cache[V]):
         self,
         target: Target,
         *,
-        prefix: str,
+        name: str,
         ttl: Ttl = None,
         serializer: Serializer | None = None,
     ) -> None:
         self.target = target
-        self.prefix = prefix
-        self._layout = Layout(prefix, is_spread=target.is_cluster)
-        self._values = Values(serializer, prefix)
+        self.name = name
+        self._values = Values(serializer, name)
         self._ttl = _default_ttl(ttl)
         self._life: Life | None = None
         self._closed = False
@@ -102,7 +54,7 @@ class AttachedCache(Cache[V]):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "not open" if self.loop is None else "open"
-        return f"<{type(self).__name__} {self.prefix!r} at {self.target} {state}>"
+        return f"<{type(self).__name__} {self.name!r} at {self.target} {state}>"
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -152,17 +104,12 @@ class AttachedCache(Cache[V]):
                 f"{self!r} lives on another event loop; use `cache.SyncCache` from threads, or one "
                 "cache for each loop"
             )
-        life = self._life = Life(f"cache.{self.prefix}", self._router)
+        life = self._life = Life(f"cache.{self.name}", self._router)
         return life
 
+    @abstractmethod
     def _router(self) -> Router:
-        target = self.target
-        return Router(
-            target.places,
-            target.access,
-            slots=self._layout.slots if target.is_cluster else None,
-            timeout=target.operation_timeout,
-        )
+        """Return connections to the servers, for a loop."""
 
     def _in_child(self) -> None:
         if self._life is not None:
@@ -187,6 +134,69 @@ class AttachedCache(Cache[V]):
         self._closed = True
         self._life = None
 
+    # -- loads -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _get(self, key: Key) -> bytes | None:
+        """Return the bytes of a value."""
+
+    @abstractmethod
+    def _new_load(self, life: Life, key: Key, tags: tuple[str, ...]) -> Load:
+        """Return an attempt to load a key."""
+
+    async def get_or_set(
+        self,
+        key: Key,
+        factory: Factory[V],
+        *,
+        ttl: Ttl = DEFAULT,
+        tags: Iterable[str] = (),
+        min_ttl: float = 0.0,
+    ) -> V:
+        """Return the value of `key`; if it is absent, what `factory` makes, and store that.
+
+        Of all callers in all processes one runs `factory`, by a lease on the server, renewed while it runs.
+        When its process dies another one takes over, 10 seconds later at most. Callers in other processes
+        learn of the value within 0.2 seconds. An error reaches them as the same exception where its class
+        is known, else as `LoaderError`.
+
+        Raises:
+            RejectedError, IndeterminateError: the server does not answer; `factory` did not run.
+            CodecError: the value cannot be stored.
+        """
+        check_factory(factory)
+        if min_ttl <= 0 and (raw := await self._get(key)) is not None:
+            self._hits += 1
+            return cast(V, self._values.decode(raw))
+        bears, life = check_tags(tags), self._here()
+        milliseconds(ttl, self._ttl)  # A bad one is refused before anything runs.
+
+        async def load() -> V:
+            await self._begun(life)
+            return await self._load(self._new_load(life, key, bears), key, factory, ttl, min_ttl)
+
+        return cast(V, await life.flights.run(key, load, _keep_nothing, bears))
+
+    async def _load(self, load: Load, key: Key, factory: Factory[V], ttl: Ttl, min_ttl: float) -> V:
+        found = await load.turn(min_ttl)
+        if found is not None:
+            self._hits += 1
+            return cast(V, self._values.decode(found))
+        self._misses += 1
+        loaded = await load.run(factory, lambda: load.life.flights.outdate(key))
+        try:
+            bears = check_tags((*load.tags, *loaded.tags))
+            encoded = self._values.encode(loaded.value, bears)
+            left = milliseconds(ttl if loaded.ttl is DEFAULT else loaded.ttl, self._ttl)
+        except ValueError:
+            load.give_up()
+            raise
+        try:
+            self._sets += await load.keep(encoded, left, bears, store=loaded.store)
+        except CacheError as error:
+            logger.warning("adapters.loaded_not_stored cache=%s error=%s", self.name, error)
+        return cast(V, loaded.value)
+
     # -- counts ----------------------------------------------------------------------------------
 
     def _outdate_loads(self, prefix: str) -> None:
@@ -208,7 +218,7 @@ class AttachedCache(Cache[V]):
         )
 
 
-def keep_nothing(loaded: Loaded[Any], flight: Flight[Any]) -> None:  # Any: values of the cache
+def _keep_nothing(loaded: Loaded[Any], flight: Flight[Any]) -> None:  # Any: values of the cache
     """The server keeps what was loaded."""
 
 

@@ -8,8 +8,11 @@ from typing import Final
 
 from cache.errors import (
     CacheError,
+    CodecError,
     ConfigError,
+    IndeterminateError,
     NoQuorumError,
+    OperationTimeoutError,
     OverloadedError,
     RemoteProtocolError,
     UnavailableError,
@@ -26,6 +29,9 @@ REDIRECTIONS: Final = frozenset({"ASK", "MOVED"})
 NO_SCRIPT: Final = "NOSCRIPT"
 NOT_HERE: Final = "attempted to access a non local key"
 """What a script is told about a slot that is on its way. Our scripts may be run again after that."""
+
+ABSENT: Final = "KEYNOTFOUND"
+"""Olric's word for nothing; Redis says nil."""
 
 TEXT_MAX: Final = 200
 """Characters of a server's text that are repeated."""
@@ -46,6 +52,12 @@ _KINDS: Final[Mapping[str, tuple[type[CacheError], str]]] = {
     "NOAUTH": (ConfigError, "the server wants a password; name it with secret_env"),
     "WRONGPASS": (ConfigError, "the server refuses this user name or password"),
     "NOPERM": (ConfigError, "the server's ACL does not let this user do this"),
+    "CLUSTERQUORUM": (NoQuorumError, "the Olric cluster has fewer members than its quorum"),
+    "READQUORUM": (NoQuorumError, "too few copies answer"),
+    "WRITEQUORUM": (IndeterminateError, "too few copies have it"),
+    "OPERATIONTIMEOUT": (OperationTimeoutError, "a member did not answer in time"),
+    "KEYTOOLARGE": (CodecError, "the key is too long for this server"),
+    "ENTRYTOOLARGE": (CodecError, "the value is too large for this server"),
     "DENIED": (ConfigError, "the server is in protected mode"),
 }
 

@@ -14,16 +14,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
 import msgpack
 
-from cache.adapters.attached import Life
 from cache.adapters.connection import Word
+from cache.adapters.life import Life
 from cache.adapters.scripts import BEGIN_LOAD, END_LOAD, RENEW_LOAD, Script
 from cache.cluster.structures.loader import pack_error, unpack_error
 from cache.errors import CacheError
@@ -39,67 +40,51 @@ WAIT_MIN: Final = 0.005
 WAIT_MAX: Final = 0.2
 TOKEN_BYTES: Final = 16
 
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What somebody else loaded."""
-
-    value: bytes
+STORED, PASSED, FAILED, NOTHING = "S", "P", "E", "N"
+"""How a load ends."""
 
 
-class Load:
+class Busy(Exception):  # noqa: N818  # no error: somebody else loads
+    """Somebody else holds the lease."""
+
+    def __init__(self, holder: bytes) -> None:
+        self.holder = holder
+
+
+class Load(ABC):
     """One attempt to get an absent key."""
 
-    def __init__(
-        self,
-        life: Life,
-        *,
-        bucket: int,
-        base: bytes,
-        data: bytes,
-        lease: bytes,
-        tags: Sequence[str],
-    ) -> None:
-        self._life = life
-        self._bucket = bucket
-        self._base = base
-        self._keys = (data, lease)
-        self._tags = tags
-        self._token = secrets.token_hex(TOKEN_BYTES)
-        self._rng = Random(self._token)
+    def __init__(self, life: Life, tags: tuple[str, ...]) -> None:
+        self.life = life
+        self.tags = tags
+        self.token = secrets.token_hex(TOKEN_BYTES).encode()
+        self._rng = Random(self.token)
 
-    async def _run(self, script: Script, *arguments: Word) -> Any:  # Any: as `Reply`
-        command = ("EVALSHA", script.digest, 2, *self._keys, self._base, *arguments)
-        return await self._life.router.one(self._bucket, command)
-
-    async def turn(self, least: Word) -> Found | None:
+    async def turn(self, min_ttl: float) -> bytes | None:
         """Wait until there is a value, or this attempt is the one to load (None).
-
-        Args:
-            least: milliseconds that a value must have left, "" for any, "inf" if none is enough.
 
         Raises:
             LoaderError: another process's factory failed, or whatever it raised if that is known here.
             CacheError: the server does not answer.
         """
-        seen: bytes = b""
+        seen = b""
         pause = WAIT_MIN
         while True:
-            state, payload = await self._run(
-                BEGIN_LOAD, self._token, LEASE_MS, least, seen, *self._tags
-            )
-            if state == b"Y":
-                return None
-            if state == b"V":
-                return Found(payload)
-            if state == b"O":
-                if payload[:1] == b"E":
-                    raise unpack_error(payload[1:])
-                return Found(payload[1:])
-            if payload != seen:
-                seen, pause = payload, WAIT_MIN
+            try:
+                return await self._begin(min_ttl, seen)
+            except Busy as busy:
+                if busy.holder != seen:
+                    seen, pause = busy.holder, WAIT_MIN
             await asyncio.sleep(pause * self._rng.uniform(0.8, 1.2))
             pause = min(1.5 * pause, WAIT_MAX)
+
+    @abstractmethod
+    async def _begin(self, min_ttl: float, seen: bytes) -> bytes | None:
+        """Ask once for the value or the lease; what the load `seen` brought will do, too.
+
+        Raises:
+            Busy: neither.
+        """
 
     async def run(self, factory: Factory[Any], on_outdated: Callable[[], None]) -> Loaded[Any]:
         """Run the factory while the lease is renewed; if it fails, those who wait are told.
@@ -118,37 +103,104 @@ class Load:
                 renewing.cancel()
         assert failure is not None, "either a value or a failure"
         if isinstance(failure, Exception):
-            self.tell("E", pack_error(failure))
+            self._tell(FAILED, pack_error(failure))
         else:
-            self.tell("N")
+            self.give_up()
         raise failure
 
     async def _renew(self, on_outdated: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                is_held = await self._run(RENEW_LOAD, self._token, LEASE_MS)
+                is_held = await self._extend()
             except CacheError:
                 continue  # The lease may end meanwhile, which is safe.
             if not is_held:
                 on_outdated()
                 return
 
-    async def keep(self, encoded: bytes, ttl: Word, tags: Sequence[str], *, store: bool) -> bool:
-        """Bring what was loaded to the server; return whether it is kept."""
-        packed = msgpack.packb(list(tags)) if tags else b""
-        outcome = "S" if store else "P"
-        return bool(await self._run(END_LOAD, self._token, outcome, ttl, packed, encoded))
+    @abstractmethod
+    async def _extend(self) -> bool:
+        """Renew the lease; return whether it was still there."""
 
-    def tell(self, outcome: str, payload: bytes = b"") -> None:
+    @abstractmethod
+    async def keep(
+        self, encoded: bytes, ttl_ms: int | None, tags: Sequence[str], *, store: bool
+    ) -> bool:
+        """Bring what was loaded to the server; return whether it is kept."""
+
+    def give_up(self) -> None:
+        """Let somebody else load."""
+        self._tell(NOTHING)
+
+    def _tell(self, outcome: str, payload: bytes = b"") -> None:
         """End the lease without a value, in the background: nobody waits for that."""
         with contextlib.suppress(
             RuntimeError
         ):  # The cache is being closed: the lease ends by itself.
-            self._life.spawn(self._told(outcome, payload), name="load.end")
+            self.life.spawn(self._told(outcome, payload), name="load.end")
 
     async def _told(self, outcome: str, payload: bytes) -> None:
         try:
-            await self._run(END_LOAD, self._token, outcome, "", "", payload)
+            await self._end(outcome, payload)
         except CacheError as error:
-            logger.debug("redis.load_not_ended error=%s", error)
+            logger.debug("adapters.load_not_ended error=%s", error)
+
+    @abstractmethod
+    async def _end(self, outcome: str, payload: bytes) -> None:
+        """End the lease without a value to store."""
+
+
+def brought(outcome: str, payload: bytes) -> bytes:
+    """Return what a load passed on.
+
+    Raises:
+        LoaderError, or what the factory raised: it failed.
+    """
+    if outcome == FAILED:
+        raise unpack_error(payload)
+    return payload
+
+
+class RedisLoad(Load):
+    """A load whose lease is kept by the scripts."""
+
+    def __init__(
+        self, life: Life, tags: tuple[str, ...], *, bucket: int, base: bytes, keys: Sequence[bytes]
+    ) -> None:
+        super().__init__(life, tags)
+        self._bucket = bucket
+        self._base = base
+        self._keys = keys
+
+    async def _run(self, script: Script, *arguments: Word) -> Any:  # Any: as `Reply`
+        command = ("EVALSHA", script.digest, 2, *self._keys, self._base, self.token, *arguments)
+        return await self.life.router.one(self._bucket, command)
+
+    async def _begin(self, min_ttl: float, seen: bytes) -> bytes | None:
+        least: Word = "" if min_ttl <= 0 else "inf" if min_ttl == math.inf else int(min_ttl * 1000)
+        state, payload = await self._run(BEGIN_LOAD, LEASE_MS, least, seen, *self.tags)
+        match state:
+            case b"Y":
+                return None
+            case b"V":
+                value: bytes = payload
+                return value
+            case b"O":
+                return brought(payload[:1].decode(), payload[1:])
+            case _:
+                raise Busy(payload)
+
+    async def _extend(self) -> bool:
+        return bool(await self._run(RENEW_LOAD, LEASE_MS))
+
+    async def keep(
+        self, encoded: bytes, ttl_ms: int | None, tags: Sequence[str], *, store: bool
+    ) -> bool:
+        """Bring what was loaded to the server; return whether it is kept."""
+        packed = msgpack.packb(list(tags)) if tags else b""
+        outcome, ttl = STORED if store else PASSED, "" if ttl_ms is None else ttl_ms
+        return bool(await self._run(END_LOAD, outcome, ttl, packed, encoded))
+
+    async def _end(self, outcome: str, payload: bytes) -> None:
+        await self._run(END_LOAD, outcome, "", "", payload)

@@ -7,20 +7,20 @@ keeps the records of its tags; see `scripts.py` for what is kept, `layout.py` fo
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar, cast, overload
 
 import msgpack
 
-from cache.adapters.attached import AttachedCache, Life, Target, keep_nothing
+from cache.adapters.attached import AttachedCache
 from cache.adapters.batches import batches_of
 from cache.adapters.connection import Word
-from cache.adapters.layout import LEASE, REGISTER, milliseconds, seconds_left
-from cache.adapters.loads import Load, logger
+from cache.adapters.layout import LEASE, REGISTER, Layout, milliseconds, seconds_left
+from cache.adapters.life import Life, Target
+from cache.adapters.loads import Load, RedisLoad
 from cache.adapters.looks import Look, parse_info, total
-from cache.adapters.routing import Call
+from cache.adapters.routing import Call, Router
 from cache.adapters.scripts import (
     DELETE,
     ENTRY,
@@ -35,8 +35,7 @@ from cache.adapters.scripts import (
 )
 from cache.codec import TAGGED
 from cache.durations import DEFAULT
-from cache.errors import CacheError, ConfigError, WrongTypeError
-from cache.flights import Factory, check_factory
+from cache.errors import ConfigError, WrongTypeError
 from cache.interface import CacheEntry, CacheStats
 from cache.keys import INT64_MAX, INT64_MIN, K, Key, Ttl, check_keys, check_tags, has_prefix
 from cache.serializers import Serializer
@@ -83,12 +82,22 @@ class RedisCache(AttachedCache[V]):
         ttl: Ttl = None,
         serializer: Serializer | None = None,
     ) -> None:
-        super().__init__(target, prefix=prefix, ttl=ttl, serializer=serializer)
+        super().__init__(target, name=prefix, ttl=ttl, serializer=serializer)
+        self._layout = Layout(prefix, is_spread=target.is_cluster)
         self._first: Look | None = None
         self._last = Look()
         self._entries = 0  # when they were last counted
 
     # -- the server ------------------------------------------------------------------------------
+
+    def _router(self) -> Router:
+        target = self.target
+        return Router(
+            target.places,
+            target.access,
+            slots=self._layout.slots if target.is_cluster else None,
+            timeout=target.operation_timeout,
+        )
 
     async def _begin(self, life: Life) -> None:
         look = await self._look(life)
@@ -264,69 +273,10 @@ class RedisCache(AttachedCache[V]):
         self._sets += 1
         return total
 
-    async def get_or_set(
-        self,
-        key: Key,
-        factory: Factory[V],
-        *,
-        ttl: Ttl = DEFAULT,
-        tags: Iterable[str] = (),
-        min_ttl: float = 0.0,
-    ) -> V:
-        """Return the value of `key`; if it is absent, what `factory` makes, and store that.
-
-        Of all callers in all processes one runs `factory`, by a lease on the server, renewed while it runs.
-        When its process dies another one takes over, 10 seconds later at most. Callers in other processes
-        learn of the value within 0.2 seconds. An error reaches them as the same exception where its class
-        is known, else as `LoaderError`.
-
-        Raises:
-            RejectedError, IndeterminateError: the server does not answer; `factory` did not run.
-            CodecError: the value cannot be stored.
-        """
-        check_factory(factory)
-        if min_ttl <= 0 and (raw := await self._get(key)) is not None:
-            self._hits += 1
-            return cast(V, self._values.decode(raw))
-        bears, life = check_tags(tags), self._here()
-        milliseconds(ttl, self._ttl)  # A bad one is refused before anything runs.
-
-        async def load() -> V:
-            return await self._load(life, key, factory, ttl, bears, min_ttl)
-
-        return cast(V, await life.flights.run(key, load, keep_nothing, bears))
-
-    async def _load(
-        self,
-        life: Life,
-        key: Key,
-        factory: Factory[V],
-        ttl: Ttl,
-        tags: tuple[str, ...],
-        min_ttl: float,
-    ) -> V:
-        await self._begun(life)
+    def _new_load(self, life: Life, key: Key, tags: tuple[str, ...]) -> Load:
         bucket, base, data = self._place(key)
-        lease = base + LEASE + data[len(base) :]
-        load = Load(life, bucket=bucket, base=base, data=data, lease=lease, tags=tags)
-        found = await load.turn(_least(min_ttl))
-        if found is not None:
-            self._hits += 1
-            return cast(V, self._values.decode(found.value))
-        self._misses += 1
-        loaded = await load.run(factory, lambda: life.flights.outdate(key))
-        try:
-            bears = check_tags((*tags, *loaded.tags))
-            encoded = self._values.encode(loaded.value, bears)
-            left = self._ttl_word(ttl if loaded.ttl is DEFAULT else loaded.ttl)
-        except ValueError:
-            load.tell("N")
-            raise
-        try:
-            self._sets += await load.keep(encoded, left, bears, store=loaded.store)
-        except CacheError as error:
-            logger.warning("redis.loaded_not_stored cache=%s error=%s", self.prefix, error)
-        return cast(V, loaded.value)
+        keys = (data, base + LEASE + data[len(base) :])
+        return RedisLoad(life, tags, bucket=bucket, base=base, keys=keys)
 
     # -- many keys -------------------------------------------------------------------------------
 
@@ -489,10 +439,3 @@ class RedisCache(AttachedCache[V]):
             entries=self._entries,
             size=self._last.data_bytes,
         )
-
-
-def _least(min_ttl: float) -> Word:
-    """Return what a value must have left, as the script takes it."""
-    if min_ttl <= 0:
-        return ""
-    return "inf" if min_ttl == math.inf else int(min_ttl * 1000)

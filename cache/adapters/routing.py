@@ -20,7 +20,7 @@ from typing import Any, Final
 from hiredis import ReplyError
 
 from cache.adapters.connection import Access, Command, Place, Reply, Server
-from cache.adapters.failures import NO_SCRIPT, PASSING, REDIRECTIONS, failure_of, kind_of
+from cache.adapters.failures import ABSENT, NO_SCRIPT, PASSING, REDIRECTIONS, failure_of, kind_of
 from cache.adapters.scripts import TEXTS
 from cache.errors import (
     CacheError,
@@ -119,6 +119,8 @@ class Router:
             if not isinstance(reply, ReplyError):
                 return reply
             kind = kind_of(reply)
+            if kind == ABSENT:
+                return None
             if kind == NO_SCRIPT:
                 command = ("EVAL", TEXTS[str(command[1])], *command[2:])
             elif kind == "MOVED":
@@ -156,7 +158,8 @@ class Router:
             except CacheError as error:
                 replies = [error] * len(places)
             for place, reply in zip(places, replies, strict=True):
-                outcomes[place] = reply
+                is_absent = isinstance(reply, ReplyError) and kind_of(reply) == ABSENT
+                outcomes[place] = None if is_absent else reply
 
         if len(grouped) == 1:
             await send(*next(iter(grouped.items())))

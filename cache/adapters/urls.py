@@ -26,8 +26,8 @@ from cache.options import (
 )
 
 if TYPE_CHECKING:
-    from cache.adapters.attached import Target
     from cache.adapters.connection import Command, Place
+    from cache.adapters.life import Target
 
 REDIS_PORT: Final = 6379
 OLRIC_PORT: Final = 3320
@@ -129,8 +129,8 @@ def _target(
     *,
     is_cluster: bool,
 ) -> Target:
-    from cache.adapters.attached import Target  # noqa: PLC0415  # as every mode
     from cache.adapters.connection import Access  # noqa: PLC0415
+    from cache.adapters.life import Target  # noqa: PLC0415  # as every mode
 
     of_access = {name: values.pop(name) for name in OF_ACCESS if name in values}
     access = Access(hello=hello, tls=tls, **of_access)
