@@ -103,14 +103,14 @@ class RedisServer:
             raise reply
         return reply
 
-    def keys(self) -> list[bytes]:
+    def held(self) -> list[bytes]:
         """Return everything that it holds."""
         found: list[bytes] = self.execute("KEYS", "*")
         return found
 
     def advance(self, seconds: float) -> None:
         """Let everything on it come nearer to its end; what ends then is gone when this returns."""
-        for key in self.keys():
+        for key in self.held():
             left = self.execute("PTTL", key)
             if left < 0:
                 continue

@@ -307,13 +307,19 @@ class Server:
             raise UnavailableError(f"{self.place}: no connection in time; nothing sent") from None
 
     def _found(self) -> Connection | None:
-        """Return what another caller has opened meanwhile."""
-        best = min(self._open, key=lambda connection: connection.load, default=None)
-        return best if best and not best.is_lost and best.load < CROWDED else None
+        """Return what another caller has opened meanwhile.
 
-    async def _connect(self, deadline: float) -> Connection:
+        Raises:
+            ClosedError: the server was closed.
+        """
         if self._closed:
             raise ClosedError(f"{self.place}: closed")
+        self._open = [each for each in self._open if not each.is_lost]
+        best = min(self._open, key=lambda connection: connection.load, default=None)
+        is_full = len(self._open) >= self._access.connections_max
+        return best if best is not None and (best.load < CROWDED or is_full) else None
+
+    async def _connect(self, deadline: float) -> Connection:
         try:
             connection = await self._stream()
         except OSError as error:

@@ -65,11 +65,12 @@ class Router:
         self._loop = asyncio.get_running_loop()
         self._servers: dict[Place, Server] = {}
         self._owners: list[Server | None]
-        self._owners = [None] * len(slots) if slots else [self._server(seeds[0])]
+        self._owners = [None] * len(slots) if slots else [self.server(seeds[0])]
         self._version = 0  # of the owners, to learn them once for all who found them wrong
         self._learning = asyncio.Lock()
 
-    def _server(self, place: Place) -> Server:
+    def server(self, place: Place) -> Server:
+        """Return the server at a place."""
         server = self._servers.get(place)
         if server is None:
             server = self._servers[place] = Server(place, self._access)
@@ -124,10 +125,10 @@ class Router:
             if kind == NO_SCRIPT:
                 command = ("EVAL", TEXTS[str(command[1])], *command[2:])
             elif kind == "MOVED":
-                self._owners[bucket] = self._server(_target(reply, server.place))
+                self._owners[bucket] = self.server(_target(reply, server.place))
                 await self._learn(version, deadline)
             elif kind == "ASK" and is_read:
-                asked = self._server(_target(reply, server.place))
+                asked = self.server(_target(reply, server.place))
             elif kind in PASSING | {"ASK"} and self._loop.time() + pause < deadline:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, PAUSE_MAX)
@@ -259,7 +260,7 @@ class Router:
         for place in dict.fromkeys((*self._servers, *self._seeds)):
             try:
                 async with asyncio.timeout(self._timeout / LEARN_PATIENCE):
-                    reply = (await self._server(place).call((("CLUSTER", "SLOTS"),), deadline))[0]
+                    reply = (await self.server(place).call((("CLUSTER", "SLOTS"),), deadline))[0]
             except (RejectedError, IndeterminateError, TimeoutError) as error:
                 failure = error
                 continue
@@ -272,7 +273,7 @@ class Router:
 
     def _adopt(self, owners: list[Place | None]) -> None:
         self._version += 1
-        self._owners = [None if place is None else self._server(place) for place in owners]
+        self._owners = [None if place is None else self.server(place) for place in owners]
         for place in [place for place in self._servers if place not in owners]:
             self._servers.pop(place).retire()  # Nothing of ours is there.
         logger.debug("redis.owners version=%d servers=%d", self._version, len(self._servers))

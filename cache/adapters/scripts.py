@@ -8,7 +8,7 @@ Each script stays in one hash slot: names of a key's records are made from the b
                 meanwhile; ends with the lease
     \0r         sorted set of the names that are loaded in this bucket, by the end of their leases
     \0o<name>   string, for those who wait: token, one letter, and what the load brought
-    \0t<tag>    sorted set of the names that bear a tag, by the end of their life; it ends with the last of them
+    \0t<tag>    sorted set of the names that bear a tag, by the end of their life; ends with the last of them
 
 A value bears its tags in front (`cache.codec`). A value whose tag does not know it counts as absent, so
 that a server that evicted the record of a tag does not bring back what an invalidation could no longer

@@ -48,13 +48,14 @@ REDIS_OPTIONS: Final[Mapping[str, Option]] = {
     "db": WHOLE,
     "username": TEXT,
 }
+OLRIC_OPTIONS: Final[Mapping[str, Option]] = {**OPTIONS, "clock": OBJECT}
 TLS_OPTIONS: Final[Mapping[str, Option]] = {
     "tls.ca": TEXT,
     "tls.certificate": TEXT,
     "tls.key": TEXT,
     "tls.check_hostname": FLAG,
 }
-OF_CACHE: Final = ("prefix", "ttl", "serializer")
+OF_CACHE: Final = ("prefix", "ttl", "serializer", "clock")
 OF_ACCESS: Final = ("connections_max", "in_flight_max")
 
 Values = dict[str, Any]
@@ -104,7 +105,7 @@ def open_olric(parts: SplitResult, given: Mapping[str, Any]) -> Cache[Any]:
     _require_extra(parts.scheme)
     from cache.adapters.olric import OlricCache  # noqa: PLC0415  # as every mode
 
-    values = read_options(parts.scheme, parts.query, given, OPTIONS)
+    values = read_options(parts.scheme, parts.query, given, OLRIC_OPTIONS)
     of_cache = {name: values.pop(name) for name in OF_CACHE if name in values}
     names = [unquote(name) for name in parts.path.split("/")[1:]]
     if len(names) != 1 or not names[0] or "," in parts.netloc:
@@ -149,12 +150,12 @@ def _places(parts: SplitResult, port: int) -> tuple[Place, ...]:
     return tuple(places)
 
 
-def _socket(parts: SplitResult) -> Place:
+def _socket(parts: SplitResult) -> tuple[Place, ...]:
     from cache.adapters.connection import Place  # noqa: PLC0415  # as every mode
 
     if parts.netloc or len(parts.path) < 2:
         raise ConfigError(f"{parts.scheme}://: write {parts.scheme}:///path/to/redis.sock?db=0")
-    return Place(unquote(parts.path), None)
+    return (Place(unquote(parts.path), None),)
 
 
 def _database(parts: SplitResult, values: Values) -> int:

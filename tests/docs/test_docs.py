@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import itertools
 import json
@@ -29,9 +28,10 @@ from tests.docs.documented import (
     Block,
     blocks_of,
 )
+from tests.redis_servers import RedisServers
 
-OPTIONAL: Final = ("celery", "django")
-"""Not among the packages that tests need; examples with them run where they are installed."""
+SERVER_URL: Final = "CACHE_URL"
+"""Examples that read this from the environment need a redis-server; skipped where there is none."""
 
 PYTEST: Final = """
 [pytest]
@@ -79,17 +79,6 @@ def run(arguments: list[str], folder: Path, environment: dict[str, str], given: 
     return done.stdout
 
 
-def imported(blocks: list[Block]) -> set[str]:
-    trees = [ast.walk(ast.parse(block.text)) for block in blocks]
-    nodes = list(itertools.chain.from_iterable(trees))
-    plain = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
-    return {
-        name.partition(".")[0]
-        for name in plain
-        | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    }
-
-
 def said(blocks: list[Block]) -> list[str]:
     """Return what the comments after `print(…)` say is printed."""
     lines = "\n".join(block.text for block in blocks).splitlines()
@@ -128,14 +117,17 @@ def test_a_comment_that_does_not_say_what_is_printed_is_noticed(text: str, outpu
 @pytest.mark.sockets
 @pytest.mark.parametrize("blocks", SECTIONS, ids=name_of)
 def test_the_examples_of_a_section_run_and_print_what_their_comments_say(
-    blocks: list[Block], environment: dict[str, str], tmp_path: Path
+    blocks: list[Block],
+    environment: dict[str, str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     """A newcomer copies them first of all."""
     for block in blocks:
         block.code()
-    for name in OPTIONAL:
-        if name in imported(blocks) and importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed: its examples were compiled, not run")
+    if any(SERVER_URL in block.text for block in blocks):
+        servers: RedisServers = request.getfixturevalue("redis_servers")
+        environment[SERVER_URL] = servers.single().url
 
     if any(re.search(r"^(async )?def test_", block.text, re.MULTILINE) for block in blocks):
         (tmp_path / "test_documented.py").write_text("\n".join(block.text for block in blocks))
