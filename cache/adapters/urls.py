@@ -80,17 +80,12 @@ def open_redis(parts: SplitResult, given: Mapping[str, Any]) -> Cache[Any]:
         del table["db"]  # A cluster has one.
     values = read_options(parts.scheme, parts.query, given, table)
     of_cache = {name: values.pop(name) for name in OF_CACHE if name in values}
-    if is_unix:
-        places, database = (_socket(parts),), values.pop("db", 0)
-    elif is_cluster:
-        places, database = _places(parts, REDIS_PORT), 0
+    places = _socket(parts) if is_unix else _places(parts, REDIS_PORT)
+    if is_cluster:
         _require_no_path(parts)
-    else:
-        places, database = _places(parts, REDIS_PORT)[:1], _database(parts, values)
-        if "," in parts.netloc:
-            raise ConfigError(
-                f"{parts.scheme}://: one server; several are {parts.scheme}+cluster://"
-            )
+    elif len(places) > 1:
+        raise ConfigError(f"{parts.scheme}://: one server; several are {parts.scheme}+cluster://")
+    database = values.pop("db", 0) if is_unix or is_cluster else _database(parts, values)
     tls = _tls(values) if uses_tls else None
     hello = _hello(parts.scheme, values, database)
     return RedisCache(_target(values, places, hello, tls, is_cluster=is_cluster), **of_cache)

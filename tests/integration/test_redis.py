@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+import uvloop
 
 import cache as library
 from cache.adapters.layout import BUCKETS
@@ -654,6 +656,43 @@ def test_each_loop_gets_connections_of_its_own(redis_servers: RedisServers) -> N
     asyncio.run(cache.close())
     with pytest.raises(ClosedError):
         asyncio.run(use())
+
+
+def test_it_runs_on_uvloop(redis_servers: RedisServers) -> None:
+    """Its transports are no subclasses of asyncio's."""
+    server = redis_servers.single()
+
+    async def use(url: str) -> object:
+        async with opened(url) as cache:
+            await cache.set_many(dict.fromkeys(range(500), "v" * 1000))
+            return await cache.get(499)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(use(server.url)) == "v" * 1000
+        assert runner.run(use(f"redis+unix://{server.socket_path}")) == "v" * 1000
+
+
+async def test_tls_is_spoken_and_certificates_are_checked(tmp_path: Path) -> None:
+    """By the authority that is named; without it there is no connection."""
+    authority = trustme.CA()
+    own = authority.issue_cert("localhost")
+    certificate, key, ca = (str(tmp_path / name) for name in ("own.pem", "own.key", "ca.pem"))
+    own.cert_chain_pems[0].write_to_path(certificate)
+    own.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    port = free_port("127.0.0.1")
+    files = ("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca)
+    server = RedisServer("--tls-port", str(port), "--tls-auth-clients", "no", *files)
+    url = f"rediss://localhost:{port}"
+    try:
+        async with opened(url, **{"tls.ca": ca}) as cache:
+            await cache.set("k", 1)
+            assert await cache.get("k") == 1
+        async with lazily(opened(url)) as cache:
+            with pytest.raises(UnavailableError, match="certificate"):
+                await cache.get("k")
+    finally:
+        server.close()
 
 
 async def test_another_threads_loop_is_refused(
