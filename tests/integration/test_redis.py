@@ -349,7 +349,12 @@ async def test_nothing_is_left_when_values_have_gone(
     await cache.set("a", 1, tags=["red", "blue"], ttl=60)
     await cache.set("b", 1, tags=["red"], ttl=30)
     await cache.get_or_set("c", lambda: 1, tags=["blue"], ttl=60)
+    await cache.set("d", 1, tags=["green"], ttl=60)
+    await cache.set("d", 2, ttl=60)
     await cache.delete("b")
+    assert {b"cache:a", b"cache:c", b"cache:d", b"cache:\x00tred", b"cache:\x00tblue"} == set(
+        server.held()
+    )
 
     await asyncio.to_thread(server.advance, 65)
 

@@ -41,6 +41,8 @@ LEASES: Final = "cluster/structures/leases.py"
 COPIES: Final = "cluster/structures/copies.py"
 NEAR_OWNER: Final = "cluster/structures/near_owner.py"
 NEAR_READER: Final = "cluster/structures/near_reader.py"
+REDIS_SCRIPTS: Final = "adapters/scripts.py"
+REDIS: Final = "tests/integration/test_redis.py"
 NEAR: Final = "tests/integration/test_near_cache.py"
 NEAR_COPIES: Final = "tests/unit/cluster/structures/test_copies.py"
 LAG: Final = "tests/unit/cluster/membership/test_lag.py"
@@ -529,5 +531,69 @@ MUTATIONS: Final = (
         " and self._replication.wanted[partition] == wanted:",
         ":",
         "tests/integration/test_safeguards.py",
+    ),
+    Mutation(
+        "on redis, store over a load without outdating it",
+        REDIS_SCRIPTS,
+        "    redis.call('DEL', KEYS[place + 1])\n    stored = stored + 1\n",
+        "    stored = stored + 1\n",
+        f"{REDIS}::test_writes_of_other_processes_outdate_a_load",
+    ),
+    Mutation(
+        "on redis, keep a load whose tag was invalidated meanwhile",
+        REDIS_SCRIPTS,
+        "== 1 then is_kept = false end",
+        "== 2 then is_kept = false end",
+        f"{REDIS}::test_writes_of_other_processes_outdate_a_load",
+    ),
+    Mutation(
+        "on redis, keep a load that the register forgot",
+        REDIS_SCRIPTS,
+        "outcome == 'S' and redis.call('ZSCORE', register, name)",
+        "outcome == 'S'",
+        f"{REDIS}::test_a_load_is_not_stored_when_the_register_forgot_it",
+    ),
+    Mutation(
+        "on redis, read values that their tags have forgotten",
+        REDIS_SCRIPTS,
+        "name) then return false end\n  end\n  return true",
+        "name) then break end\n  end\n  return true",
+        f"{REDIS}::test_an_evicted_tag_takes_its_values_along",
+    ),
+    Mutation(
+        "on redis, give everybody the lease at its end",
+        REDIS_SCRIPTS,
+        "if holder and holder ~= token then",
+        "if holder and seen == '' then",
+        f"{REDIS}::test_when_a_loader_dies_one_of_those_who_wait_loads",
+    ),
+    Mutation(
+        "on redis, leave a value to the tags of the one before",
+        REDIS_SCRIPTS,
+        "  if old then unindex(name, old) end\n  if tags",
+        "  if tags",
+        f"{REDIS}::test_nothing_is_left_when_values_have_gone",
+    ),
+    Mutation(
+        "on redis, count in Lua's numbers",
+        REDIS_SCRIPTS,
+        "redis.pcall('INCRBY', data, ARGV[2])\nlocal sum = redis.call('GET', data)",
+        "redis.pcall('SET', data, string.format('%.0f', digits + ARGV[2]), 'KEEPTTL')\n"
+        "local sum = redis.call('GET', data)",
+        f"{REDIS}::test_counting_is_exact_and_keeps_tags",
+    ),
+    Mutation(
+        "on redis, repeat a write that may have been carried out",
+        "adapters/routing.py",
+        "                if not is_read:\n                    raise\n                if self._loop",
+        "                if self._loop",
+        f"{REDIS}::test_a_write_to_a_stopped_server_may_have_been_carried_out",
+    ),
+    Mutation(
+        "on redis, open connections without a bound",
+        "adapters/connection.py",
+        "best.load < CROWDED or is_full) else None\n\n    async def _connect",
+        "best.load < CROWDED) else None\n\n    async def _connect",
+        "tests/unit/adapters/test_connection.py",
     ),
 )
