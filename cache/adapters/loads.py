@@ -26,8 +26,8 @@ import msgpack
 from cache.adapters.connection import Word
 from cache.adapters.life import Life
 from cache.adapters.scripts import BEGIN_LOAD, END_LOAD, RENEW_LOAD, Script
-from cache.cluster.structures.loader import pack_error, unpack_error
-from cache.errors import CacheError
+from cache.cluster.structures.raised import pack_error, unpack_error
+from cache.errors import CacheError, LoaderError
 from cache.flights import Factory, Loaded, load_value
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def brought(outcome: str, payload: bytes) -> bytes:
         LoaderError, or what the factory raised: it failed.
     """
     if outcome == FAILED:
-        raise unpack_error(payload)
+        raise unpack_error(payload, LoaderError, "the loader in another process")
     return payload
 
 

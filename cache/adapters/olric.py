@@ -127,8 +127,8 @@ class OlricCache(AttachedCache[V]):
 
     async def set(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
-    ) -> None:
-        """Store `value`, replacing what was there, its time to live and its tags included."""
+    ) -> bool:
+        """Store `value`, replacing what was there, its time to live and its tags included; return True."""
         olric, name = self._map(), _name(key)
         encoded = self._values.encode(value, check_tags(tags))
         left = milliseconds(ttl, self._ttl)
@@ -136,6 +136,7 @@ class OlricCache(AttachedCache[V]):
         await outdate_lease(olric, name)
         await olric.life.router.one(*olric.put(name, encoded, left))
         self._sets += 1
+        return True
 
     async def _change(
         self, key: Key, change: Callable[[OlricMap, Held | None], Change | None]
@@ -260,7 +261,11 @@ class OlricCache(AttachedCache[V]):
     async def set_many(
         self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
     ) -> None:
-        """Store all `items`. If it raises, some may be stored."""
+        """Store all `items`.
+
+        Raises:
+            IndeterminateError: some may be stored.
+        """
         olric, bears, left = self._map(), check_tags(tags), milliseconds(ttl, self._ttl)
         encoded = [(_name(key), self._values.encode(value, bears)) for key, value in items.items()]
         for key in items:

@@ -7,15 +7,15 @@ keeps the records of its tags; see `scripts.py` for what is kept, `layout.py` fo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar, cast, overload
 
 import msgpack
 
 from cache.adapters.attached import AttachedCache
-from cache.adapters.batches import batches_of
-from cache.adapters.connection import Word
+from cache.adapters.batches import Batch, batches_of
+from cache.adapters.connection import Command, Word
 from cache.adapters.layout import LEASE, REGISTER, Layout, milliseconds, seconds_left
 from cache.adapters.life import Life, Target
 from cache.adapters.loads import Load, RedisLoad
@@ -33,9 +33,10 @@ from cache.adapters.scripts import (
     TOUCH,
     Script,
 )
+from cache.cluster.structures.outcomes import raise_failed
 from cache.codec import TAGGED
 from cache.durations import DEFAULT
-from cache.errors import ConfigError, WrongTypeError
+from cache.errors import CacheError, ConfigError, UnavailableError, WrongTypeError
 from cache.interface import CacheEntry, CacheStats
 from cache.keys import INT64_MAX, INT64_MIN, K, Key, Ttl, check_keys, check_tags, has_prefix
 from cache.serializers import Serializer
@@ -210,9 +211,9 @@ class RedisCache(AttachedCache[V]):
 
     async def set(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
-    ) -> None:
-        """Store `value`, replacing what was there, its time to live and its tags included."""
-        await self._store(key, value, ttl, tags, "")
+    ) -> bool:
+        """Store `value`, replacing what was there, its time to live and its tags included; return True."""
+        return await self._store(key, value, ttl, tags, "")
 
     async def add(
         self, key: Key, value: V, *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
@@ -320,7 +321,11 @@ class RedisCache(AttachedCache[V]):
     async def set_many(
         self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()
     ) -> None:
-        """Store all `items`: a message for each server. If it raises, some may be stored."""
+        """Store all `items`: a message for each server.
+
+        Raises:
+            BatchError: some failed, and which.
+        """
         bears, left = check_tags(tags), self._ttl_word(ttl)
         packed = msgpack.packb(bears) if bears else b""
         keys = list(items)
@@ -329,29 +334,55 @@ class RedisCache(AttachedCache[V]):
         parts = batches_of(self._layout, keys, [len(each) for each in encoded])
         for key in keys:
             life.flights.outdate(key)
-        for batches in parts:
-            calls = [
-                (
-                    each.bucket,
-                    each.run(STORE, "", left, packed, *[encoded[i] for i in each.indexes]),
-                )
-                for each in batches
-            ]
-            self._sets += sum(await life.router.many(calls))
+        self._sets += await self._write(
+            life,
+            keys,
+            parts,
+            lambda each: each.run(STORE, "", left, packed, *[encoded[i] for i in each.indexes]),
+        )
 
     async def delete_many(self, keys: Iterable[K]) -> int:
-        """Remove `keys`; return how many were present."""
+        """Remove `keys`; return how many were present.
+
+        Raises:
+            BatchError: some failed, and which.
+        """
         asked = list(dict.fromkeys(check_keys(keys)))
         life = await self._begun(self._here())
         parts = batches_of(self._layout, asked)
         for key in asked:
             life.flights.outdate(key)
-        removed = 0
-        for batches in parts:
-            calls = [(batch.bucket, batch.run(DELETE)) for batch in batches]
-            removed += sum(await life.router.many(calls))
+        removed = await self._write(life, asked, parts, lambda each: each.run(DELETE))
         self._deletes += removed
         return removed
+
+    async def _write(
+        self,
+        life: Life,
+        keys: Sequence[Key],
+        parts: Sequence[Sequence[Batch]],
+        command_of: Callable[[Batch], Command],
+    ) -> int:
+        """Carry out batches and return the sum of their answers; when all of a round fail, it is the last."""
+        done = 0
+        failed: dict[Key, Exception] = {}
+        for number, batches in enumerate(parts):
+            calls = [(batch.bucket, command_of(batch)) for batch in batches]
+            outcomes = await life.router.outcomes(calls)
+            errors = [outcome for outcome in outcomes if isinstance(outcome, CacheError)]
+            for batch, outcome in zip(batches, outcomes, strict=True):
+                if isinstance(outcome, CacheError):
+                    failed |= dict.fromkeys((keys[index] for index in batch.indexes), outcome)
+                else:
+                    done += outcome
+            if len(errors) == len(batches):
+                rest = [
+                    keys[i] for part in parts[number + 1 :] for each in part for i in each.indexes
+                ]
+                failed |= dict.fromkeys(rest, UnavailableError(f"not tried, after {errors[0]}"))
+                break
+        raise_failed(failed, len(failed), len(keys), "keys")
+        return done
 
     # -- all of it -------------------------------------------------------------------------------
 

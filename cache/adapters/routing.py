@@ -144,13 +144,17 @@ class Router:
             IndeterminateError: some of the writes may have been carried out.
             RejectedError: none was.
         """
-        if len(calls) == 1:
-            return [await self.one(*calls[0], is_read=is_read)]
+        return _checked(await self.outcomes(calls, is_read=is_read), is_read=is_read)
+
+    async def outcomes(self, calls: Sequence[Call], *, is_read: bool = False) -> list[Reply]:
+        """Return what came of many commands: answers, and errors of this library."""
         deadline = self.deadline()
         grouped: dict[Server, list[int]] = {}
-        for place, (bucket, _) in enumerate(calls):
-            server = await self._owner(bucket, deadline)
-            grouped.setdefault(server, []).append(place)
+        try:
+            for place, (bucket, _) in enumerate(calls):
+                grouped.setdefault(await self._owner(bucket, deadline), []).append(place)
+        except CacheError as error:
+            return [error] * len(calls)
         outcomes: list[Reply] = [None] * len(calls)
 
         async def send(server: Server, places: list[int]) -> None:
@@ -159,8 +163,7 @@ class Router:
             except CacheError as error:
                 replies = [error] * len(places)
             for place, reply in zip(places, replies, strict=True):
-                is_absent = isinstance(reply, ReplyError) and kind_of(reply) == ABSENT
-                outcomes[place] = None if is_absent else reply
+                outcomes[place] = reply
 
         if len(grouped) == 1:
             await send(*next(iter(grouped.items())))
@@ -176,25 +179,12 @@ class Router:
                     )
                 except CacheError as error:
                     outcomes[place] = error
-        return self._checked(outcomes, is_read=is_read)
+        return [self._outcome(each) for each in outcomes]
 
-    def _checked(self, outcomes: list[Reply], *, is_read: bool) -> list[Reply]:
-        failed = [each for each in outcomes if isinstance(each, Exception)]
-        if not failed:
-            return outcomes
-        errors = [
-            failure_of(each, str(self._seeds[0])) if isinstance(each, ReplyError) else each
-            for each in failed
-        ]
-        rejected = [error for error in errors if isinstance(error, RejectedError)]
-        if is_read or len(rejected) == len(outcomes):
-            raise errors[0]
-        for error in errors:
-            if not isinstance(error, RejectedError):
-                raise error
-        raise IndeterminateError(
-            f"{len(errors)} of {len(outcomes)} parts were not carried out: {errors[0]}"
-        ) from errors[0]
+    def _outcome(self, reply: Reply) -> Reply:
+        if not isinstance(reply, ReplyError):
+            return reply
+        return None if kind_of(reply) == ABSENT else failure_of(reply, str(self._seeds[0]))
 
     # -- owners ----------------------------------------------------------------------------------
 
@@ -288,6 +278,21 @@ class Router:
         """End all connections at once; idempotent."""
         for server in self._servers.values():
             server.close()
+
+
+def _checked(outcomes: list[Reply], *, is_read: bool) -> list[Reply]:
+    errors = [each for each in outcomes if isinstance(each, CacheError)]
+    if not errors:
+        return outcomes
+    rejected = [error for error in errors if isinstance(error, RejectedError)]
+    if is_read or len(rejected) == len(outcomes):
+        raise errors[0]
+    for error in errors:
+        if not isinstance(error, RejectedError):
+            raise error
+    raise IndeterminateError(
+        f"{len(errors)} of {len(outcomes)} parts were not carried out: {errors[0]}"
+    ) from errors[0]
 
 
 def _may_repeat(outcome: Reply, *, is_read: bool, is_cluster: bool) -> bool:

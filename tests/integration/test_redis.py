@@ -20,10 +20,12 @@ from cache.adapters.layout import BUCKETS
 from cache.adapters.redis import RedisCache
 from cache.cluster.transport.inherited import free_port
 from cache.errors import (
+    BatchError,
     CacheError,
     ClosedError,
     ConfigError,
     ConnectionLostError,
+    IndeterminateError,
     OperationTimeoutError,
     OverloadedError,
     RejectedError,
@@ -34,7 +36,14 @@ from cache.errors import (
 )
 from cache.flights import Loaded
 from cache.interface import Cache
-from tests.redis_servers import IS_MISSING, WHY_MISSING, RedisServer, RedisServers, cluster_url
+from tests.redis_servers import (
+    IS_MISSING,
+    WHY_MISSING,
+    RedisServer,
+    RedisServers,
+    cluster_url,
+    join,
+)
 from tests.unit.cluster.transport.support import eventually
 
 pytestmark = [
@@ -136,8 +145,10 @@ async def test_a_write_to_a_stopped_server_may_have_been_carried_out(
         own_server.signal(signal.SIGSTOP)
         started = asyncio.get_running_loop().time()
 
-        with pytest.raises(OperationTimeoutError, match="may have been carried out"):
+        with pytest.raises(IndeterminateError, match="may have been carried out") as caught:
             await calls_on(cache)[write]()
+
+        assert {OperationTimeoutError} == {type(error) for error in errors_of(caught.value)}
 
         assert asyncio.get_running_loop().time() - started < 0.3 + 5  # the machine is shared
         with pytest.raises(UnavailableError):
@@ -162,10 +173,16 @@ async def test_a_write_whose_server_is_killed_may_have_been_carried_out(
 
         own_server.kill()
 
-        with pytest.raises(ConnectionLostError):
+        with pytest.raises(IndeterminateError) as caught:
             await writing
+        assert {ConnectionLostError} == {type(error) for error in errors_of(caught.value)}
         with pytest.raises(UnavailableError):
             await reading
+
+
+def errors_of(error: BaseException) -> list[BaseException]:
+    """Return an error, or those of the keys that it is about."""
+    return list(error.failed.values()) if isinstance(error, BatchError) else [error]
 
 
 def under_way(router: Any) -> int:  # Any: a look inside
@@ -614,6 +631,31 @@ async def test_keys_are_on_all_servers_of_a_cluster(redis_servers: RedisServers)
         assert min(held) > 0.7 * max(held)
         assert await cache.invalidate_tags("t") == 3000
         assert [[], [], []] == [server.held() for server in servers]
+
+
+async def test_a_half_failed_batch_says_which_keys() -> None:
+    """One server of the cluster is dead: keys on the others are stored."""
+    servers = [
+        RedisServer("--cluster-require-full-coverage", "no", is_clustered=True) for _ in "abc"
+    ]
+    try:
+        join(servers)
+        async with opened(cluster_url(servers), operation_timeout=2) as cache:
+            items = {f"key:{number}": number for number in range(300)}
+            await cache.set_many(items)
+            held = {name.rpartition(b"}")[2].decode() for name in servers[2].held()}
+            servers[2].kill()
+
+            with pytest.raises(BatchError) as caught:
+                await cache.set_many(dict.fromkeys(items, "new"))
+            with pytest.raises(BatchError) as deleted:
+                await cache.delete_many(items)
+
+        assert held == set(caught.value.failed) == set(deleted.value.failed)
+        assert [[], []] == [server.held() for server in servers[:2]]
+    finally:
+        for server in servers:
+            server.close()
 
 
 async def test_a_slot_that_moves_is_followed(redis_servers: RedisServers) -> None:
