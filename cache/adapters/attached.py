@@ -77,6 +77,8 @@ class AttachedCache(Cache[V]):
         await self._begun(self._here())
 
     async def _begun(self, life: Life) -> Life:
+        if life.is_begun:
+            return life
         async with life.beginning:
             if not life.is_begun:
                 await self._begin(life)

@@ -15,7 +15,7 @@ import msgpack
 
 from cache.adapters.attached import AttachedCache
 from cache.adapters.batches import Batch, batches_of
-from cache.adapters.connection import Command, Word
+from cache.adapters.connection import Command, Server, Word
 from cache.adapters.layout import LEASE, REGISTER, Layout, milliseconds, seconds_left
 from cache.adapters.life import Life, Target
 from cache.adapters.loads import Load, RedisLoad
@@ -101,24 +101,33 @@ class RedisCache(AttachedCache[V]):
         )
 
     async def _begin(self, life: Life) -> None:
-        look = await self._look(life)
-        self._first = self._first or look
+        looks: list[Look] = []
+        for server in await life.router.reachable():
+            try:
+                looks.append(await self._look_at(life, server))
+            except UnavailableError:
+                if not self.target.is_cluster:
+                    raise  # Of a cluster the others will do.
+        self._adopt(looks)
+        self._first = self._first or self._last
 
-    async def _look(self, life: Life) -> Look:
-        """Ask the servers what they hold, and whether they may evict."""
-        looks = []
+    async def _look(self, life: Life) -> None:
+        """Ask the servers what they hold."""
+        self._adopt([await self._look_at(life, each) for each in await life.router.primaries()])
+
+    async def _look_at(self, life: Life, server: Server) -> Look:
         try:
-            for server in await life.router.primaries():
-                info = await life.router.ask(server, (("INFO", "stats"), ("INFO", "memory")))
-                looks.append(parse_info(b"".join(info).decode()))
+            info = await life.router.ask(server, (("INFO", "stats"), ("INFO", "memory")))
         except ConfigError as error:
             if "NOPERM" not in str(error):
                 raise
-            return self._last  # An ACL without INFO: be careful, and count nothing.
-        self._last = total(looks)
-        if self.target.is_cluster:  # While a slot moves, records may be lost: as if evicted.
-            self._last = replace(self._last, may_evict=True)
-        return self._last
+            return Look()  # An ACL without INFO: be careful, and count nothing.
+        return parse_info(b"".join(info).decode())
+
+    def _adopt(self, looks: Sequence[Look]) -> None:
+        # While a cluster moves a slot, records may be lost: as if they were evicted.
+        look = total(looks)
+        self._last = replace(look, may_evict=look.may_evict or self.target.is_cluster)
 
     def _place(self, key: Key) -> tuple[int, bytes, bytes]:
         """Return the bucket of a key, its base, and what the server calls the key."""

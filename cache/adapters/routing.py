@@ -211,6 +211,16 @@ class Router:
         owners = [await self._owner(bucket, deadline) for bucket in range(len(self._owners))]
         return list(dict.fromkeys(owners))
 
+    async def reachable(self) -> list[Server]:
+        """Return the servers that own something, as far as it is known who does.
+
+        Raises:
+            UnavailableError: nobody tells.
+        """
+        if not any(self._owners):
+            await self._learn(self._version, self.deadline())
+        return list(dict.fromkeys(owner for owner in self._owners if owner is not None))
+
     async def ask(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
         """Return what one server answers to commands that change nothing.
 

@@ -653,6 +653,12 @@ async def test_a_half_failed_batch_says_which_keys() -> None:
 
         assert held == set(caught.value.failed) == set(deleted.value.failed)
         assert [[], []] == [server.held() for server in servers[:2]]
+        async with opened(cluster_url(servers), operation_timeout=2) as cache:
+            assert await cache.add(next(key for key in items if key not in held), 1)
+            with pytest.raises(UnavailableError):
+                await cache.get(min(held))
+            with pytest.raises(UnavailableError):  # No part of the keys is taken for all of them.
+                await cache.size()
     finally:
         for server in servers:
             server.close()
