@@ -256,6 +256,7 @@ def _report_failure(result: Result, folder: Path, *, replayed: Path | None) -> N
         print(f"  {violation}", file=sys.stderr)
     if replayed is None:
         path = folder / f"seed-{seed}.faults"
+        folder.mkdir(parents=True, exist_ok=True)
         path.write_text(str(shrink(result.schedule)))
         print(f"replay: python -m cache.testing.campaign --replay {path}", file=sys.stderr)
 

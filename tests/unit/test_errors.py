@@ -23,7 +23,11 @@ from cache.errors import (
 
 
 def _all_errors() -> list[type[BaseException]]:
-    return [value for value in vars(errors).values() if isinstance(value, type)]
+    return [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    ]
 
 
 @pytest.mark.parametrize("error", _all_errors())
