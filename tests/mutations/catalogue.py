@@ -260,6 +260,13 @@ MUTATIONS: Final = (
         "tests/unit/cluster/structures/test_batches.py",
     ),
     Mutation(
+        "let a coordinator that stood still confirm its own table",
+        ROUTER,
+        "                and not self.replication.stalled\n",
+        "",
+        "tests/integration/test_campaign.py",
+    ),
+    Mutation(
         "believe the table after a stall",
         "cluster/structures/access.py",
         "            if now <= self.router.replication.valid_until:\n",

@@ -125,10 +125,12 @@ class Router:
             nonlocal attempt
             attempt += 1
             member, message = self.owner(partition), request
-            # By an old table, a member is a backup that is none any more: what it holds may be old.
+            # By an old table, a member is a backup that is none any more: what it holds may be old. One that
+            # stood still may be the coordinator of nobody, and would confirm its own table.
             if (
                 attempt % 2 == 0
                 and self.config.read_quorum == 1
+                and not self.replication.stalled
                 and await self._partitions.confirm(min(remaining, READ_PATIENCE))
             ):
                 self._backup_reads.add()
