@@ -2,6 +2,10 @@
 
 from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
 from cache.cluster.discovery.base import Discovery, Presence
+from cache.cluster.discovery.callback import PeersFunction
+from cache.cluster.discovery.dns import DnsPeers
+from cache.cluster.discovery.etcd import EtcdPeers
+from cache.cluster.discovery.file import PeersFile
 from cache.cluster.discovery.finder import StaticPeers
 from cache.cluster.discovery.siblings import Siblings, siblings_config
 from cache.cluster.inspection import NodeStats
@@ -18,7 +22,9 @@ __all__ = [
     "ClusterConfig",
     "Discovery",
     "DistributedMap",
+    "DnsPeers",
     "DrainReceipt",
+    "EtcdPeers",
     "GossipConfig",
     "LimitsConfig",
     "MapStats",
@@ -29,6 +35,8 @@ __all__ = [
     "NearCache",
     "Node",
     "NodeStats",
+    "PeersFile",
+    "PeersFunction",
     "Presence",
     "Row",
     "Siblings",

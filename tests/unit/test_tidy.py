@@ -175,7 +175,7 @@ LONG_FILES: Final[Mapping[str, str]] = {
 VIRTUAL_TIME_TESTS: Final = ("tests.unit.testing",)
 """Tests of the simulator itself: a sleep there is virtual, and the subject."""
 
-HEAVY_LIBRARIES: Final = ("aiohttp", "click", "hiredis", "redis", "rich", "uvloop")
+HEAVY_LIBRARIES: Final = ("aiohttp", "click", "dns", "hiredis", "redis", "rich", "uvloop")
 """Not loaded by `import cache.cluster`: an application pays for them when it uses them."""
 
 

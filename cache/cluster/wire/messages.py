@@ -121,6 +121,12 @@ class PushPull(_Message, frozen=True, tag=20):
     records: list[MemberRecord]
 
 
+class Looking(_Message, frozen=True, tag=120):
+    """Answer to a `PushPull` of one who joins: this node has not joined either, and looks for the cluster."""
+
+    member: str
+
+
 class CompareMembers(_Message, frozen=True, tag=21):
     """Asked before a `PushPull`, which need not be sent when both believe the same of the living."""
 
@@ -778,6 +784,7 @@ Reply = (
     Failure
     | Done
     | PushPull
+    | Looking
     | MembersCompared
     | TableAnswer
     | Released
