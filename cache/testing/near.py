@@ -368,7 +368,7 @@ class _Run:
         if rng.random() < 0.4:
             for member in self.cluster.members:
                 node = self.backend(member.index).node
-                node._router._structures.near.journal_length = SHORT_JOURNAL
+                node._structures.near.journal_length = SHORT_JOURNAL
         async with asyncio.TaskGroup() as group:
             self.start(group, 0, writes=True, reads=False)
             self.start(group, 1, writes=True, reads=True)

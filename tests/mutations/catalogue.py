@@ -262,14 +262,14 @@ MUTATIONS: Final = (
     Mutation(
         "let a coordinator that stood still confirm its own table",
         ROUTER,
-        "                and not self.replication.stalled\n",
+        "                and not self.site.stalled\n",
         "",
         "tests/integration/test_campaign.py",
     ),
     Mutation(
         "believe the table after a stall",
         "cluster/structures/access.py",
-        "            if now <= self.router.replication.valid_until:\n",
+        "            if now <= self._site.valid_until:\n",
         "            if True:\n",
         "tests/integration/test_safeguards.py",
     ),
@@ -409,7 +409,7 @@ MUTATIONS: Final = (
     Mutation(
         "read a backup by a table that may be old",
         ROUTER,
-        "                and await self._partitions.confirm(min(remaining, READ_PATIENCE))\n",
+        "                and await self._tables.confirm(min(remaining, READ_PATIENCE))\n",
         "",
         "tests/integration/test_safeguards.py",
     ),

@@ -46,6 +46,14 @@ class Peer:
     address: Address | None
     """Advertised address of the member."""
 
+    nonce: bytes = b""
+    """What the caller drew for this connection."""
+
+    @property
+    def key(self) -> str:
+        """What tells this caller from all others: a member's id, else that of the connection."""
+        return self.member or self.nonce.hex()
+
 
 Handler = Callable[[Any, Peer], Reply | Awaitable[Reply]]
 """Any: each handler takes its own request type; `RpcEndpoint.register` ties the two together."""
@@ -88,7 +96,7 @@ class InboundConnection(Connection):
     def established(self, peer: Hello) -> None:
         """Remember who calls."""
         self._stop_timer()
-        self._peer = Peer(MemberId(peer.member) or None, Address(peer.address) or None)
+        self._peer = Peer(MemberId(peer.member) or None, Address(peer.address) or None, peer.nonce)
 
     def receive(self, kind: int, request_id: int, body: bytes) -> None:
         """Serve a request or a heartbeat."""
