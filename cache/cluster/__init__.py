@@ -1,5 +1,6 @@
 """The clustered part: an embedded node and the structures it shares with other members."""
 
+from cache.cluster.client.client import ClientStats, ClusterClient
 from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
 from cache.cluster.discovery.base import Discovery, Presence
 from cache.cluster.discovery.callback import PeersFunction
@@ -19,6 +20,8 @@ from cache.cluster.structures.near import MapStats, NearCache
 from cache.cluster.structures.processors import MutableEntry
 
 __all__ = [
+    "ClientStats",
+    "ClusterClient",
     "ClusterConfig",
     "Discovery",
     "DistributedMap",

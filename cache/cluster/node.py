@@ -256,7 +256,14 @@ class Node:
         )
         near = NearReader(router, self._scope, metrics)
         self._maps = Maps(router, near, OperationIds(seed("operations").randbytes(8)))
-        Gateway(rpc=self._rpc, map_of=self.map, inspect=self.inspect, drain=self._drain_remotely)
+        Gateway(
+            config=self.config,
+            partitions=self._partitions,
+            rpc=self._rpc,
+            map_of=self.map,
+            inspect=self.inspect,
+            drain=self._drain_remotely,
+        )
 
     def _on_members(self) -> None:
         """Follow membership: drop links to members that are gone, and watch the member quorum."""

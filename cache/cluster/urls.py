@@ -1,4 +1,4 @@
-"""`cluster://` URLs: every setting of a node that can be written down, by the names of `ClusterConfig`.
+"""`cluster://` and `client://` URLs: every setting that can be written down, by the names of `ClusterConfig`.
 
 The options follow from the fields, so that a new field is an option at once. Those of a part have its name
 in front: `limits.memory_bytes_max=1GiB`, `gossip.probe_interval=1s`, `tls.certificate=member.pem`.
@@ -11,6 +11,8 @@ from dataclasses import MISSING, Field, fields, replace
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote
 
+from cache.cluster.client.cache import ClientCache
+from cache.cluster.client.client import SETTINGS as CLIENT_SETTINGS
 from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
 from cache.cluster.discovery.dns import DnsPeers
 from cache.cluster.discovery.etcd import EtcdPeers
@@ -111,13 +113,7 @@ def from_url(parts: SplitResult, given: Mapping[str, Any]) -> ClusterCache[Any]:
     """
     values = read_options("cluster", parts.query, given, _options())
     place, map_name = _place(parts)
-    of_map = {name: values.pop(name) for name in OF_MAP if name in values}
-    if near := _take(values, "near_cache"):
-        held = of_map.get("near_cache")
-        of_map["near_cache"] = NearCache(**near) if held is None else replace(held, **near)
-    for name in SECRETS:
-        resolve_secret("cluster", values, name)
-    _resolve_discovery(values, place)
+    of_map = _resolve_parts(values, place)
     for alias, name in ALIASES.items():
         if alias in values:
             require_one("cluster", values, alias, name)
@@ -125,6 +121,50 @@ def from_url(parts: SplitResult, given: Mapping[str, Any]) -> ClusterCache[Any]:
     is_local = isinstance(place.get("discovery"), Siblings)
     preset = values.pop("preset", "local" if is_local else "lan")
     return ClusterCache(_config(preset, {**values, **place}), map_name, **of_map)
+
+
+def client_from_url(parts: SplitResult, given: Mapping[str, Any]) -> ClientCache[Any]:
+    """Return the cache of a `client://` URL; `given` are options as keywords. Any: as `cache.open`.
+
+    Raises:
+        ConfigError: see `cache.open`.
+    """
+    values = read_options("client", parts.query, given, client_options())
+    names = [unquote(name) for name in parts.path.split("/")[1:]]
+    if len(names) != 1 or not names[0]:
+        form = "write client://HOST:PORT,HOST:PORT/MAP, or client:///MAP with a discovery"
+        raise ConfigError(f"client://{parts.netloc}{parts.path}: needs one map; {form}")
+    _check_map_name(names[0])
+    of_map = _resolve_parts(values, values)
+    for prefix, part in (("tls", TlsConfig), ("limits", LimitsConfig)):
+        if own := _take(values, prefix):
+            held = values.get(prefix)
+            values[prefix] = _made(part, own) if held is None else replace(held, **own)
+    seeds = [place for place in parts.netloc.split(",") if place]
+    return ClientCache(seeds, names[0], **of_map, **values)
+
+
+def client_options() -> dict[str, Option]:
+    """Return the options of a client: those that are not about being a member."""
+    roots = (*CLIENT_SETTINGS, *SECRETS, *OF_MAP, *DISCOVERIES)
+    known = {*roots, "discovery", *(f"{name}_{how}" for name in SECRETS for how in ("env", "file"))}
+    return {
+        name: option
+        for name, option in _options().items()
+        if name in known or (name.partition(".")[0] in roots and "." in name)
+    }
+
+
+def _resolve_parts(values: Values, place: Values) -> Values:
+    """Put secrets and discovery in their place; take out what is the map's, and return it."""
+    of_map: Values = {name: values.pop(name) for name in OF_MAP if name in values}
+    if near := _take(values, "near_cache"):
+        held = of_map.get("near_cache")
+        of_map["near_cache"] = NearCache(**near) if held is None else replace(held, **near)
+    for name in SECRETS:
+        resolve_secret("cluster", values, name)
+    _resolve_discovery(values, place)
+    return of_map
 
 
 def from_config(config: object, given: Mapping[str, Any]) -> ClusterCache[Any]:
@@ -152,6 +192,10 @@ def _place(parts: SplitResult) -> tuple[Values, str]:
     """Return the fields that host and port stand for, and the name of the map."""
     form = "write cluster://HOST:PORT/MAP, or cluster://siblings/APP"
     names = [unquote(name) for name in parts.path.split("/")[1:]]
+    if "," in parts.netloc:
+        raise ConfigError(
+            f"cluster://{parts.netloc}: a member has one address; the others are peers="
+        )
     if parts.hostname == SIBLINGS and parts.port is None:
         if not 1 <= len(names) <= 2:
             raise ConfigError("cluster://siblings: write cluster://siblings/APP, or …/APP/MAP")

@@ -707,6 +707,26 @@ class NearChanges(_Message, frozen=True, tag=93):
 # -- clients and inspection ----------------------------------------------------------------------
 
 
+class FetchView(_Message, frozen=True, tag=121):
+    """A client asks which table a member goes by. The reply is a `View`."""
+
+    id: TableId
+    """What the client goes by; version 0 for nothing yet."""
+    confirm: bool
+    """Whether the member is to make sure first that its own is the current one."""
+
+
+class View(_Message, frozen=True, tag=122):
+    """What a client needs to know of the cluster."""
+
+    table: TableRecord | None
+    """None: the one that was asked about."""
+    is_current: bool
+    """Whether the table was the coordinator's during the call; only said when asked for."""
+    replica_count: int
+    read_quorum: int
+
+
 class Call(_Message, frozen=True, tag=80):
     """Any connection to any member: run a map operation as if called there. Answered by `Called`."""
 
@@ -774,6 +794,7 @@ Request = (
     | EndLoad
     | GetNear
     | NearPoll
+    | FetchView
     | Call
     | Inspect
     | Drain
@@ -806,6 +827,7 @@ Reply = (
     | PipelineReplies
     | NearValue
     | NearChanges
+    | View
     | Called
     | Inspected
 )

@@ -1,4 +1,4 @@
-"""`ClusterClient`: a small asyncio client of any member of a running cluster.
+"""`MemberClient`: a small asyncio client of any member of a running cluster.
 
 It holds no data and is not a member: each call goes to the one member it was given, which runs it as if
 called there. The command line, the demo and the test cluster use it; an application embeds a node instead.
@@ -36,8 +36,8 @@ NOWHERE: Final = Address("127.0.0.1:0")
 R = TypeVar("R")
 
 
-class ClusterClient:
-    """Calls one member. Use as `async with ClusterClient("127.0.0.1:7400") as client:`.
+class MemberClient:
+    """Calls one member. Use as `async with MemberClient("127.0.0.1:7400") as client:`.
 
     Args:
         at: address of a member, `host:port`.
@@ -83,7 +83,7 @@ class ClusterClient:
         )
 
     def __repr__(self) -> str:
-        return f"<ClusterClient of {self.at}>"
+        return f"<MemberClient of {self.at}>"
 
     async def __aenter__(self) -> Self:
         return self
