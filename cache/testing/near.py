@@ -360,7 +360,7 @@ class _Run:
     async def run(self) -> None:
         """Run load and faults, and judge what was read."""
         rng = self.rng
-        self.reader = (await self.cluster.add_member(weight=0)).index
+        self.reader = (await self.cluster.add_member(data=False)).index
         if rng.random() < 0.5:
             self._noise()
         if rng.random() < 0.4:

@@ -95,7 +95,7 @@ class MembershipService:
         local = Member(
             id=member,
             address=address,
-            weight=config.weight,
+            weight=config.weight if config.data else 0,
             host=config.host,
             zone=config.zone,
             tags=config.tags,

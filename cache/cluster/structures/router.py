@@ -207,7 +207,7 @@ class Router:
                 return error
         address = self._address(member)
         if address is None:
-            return UnavailableError("the partition has no owner yet")
+            return self._no_owner()
         return self.site.rpc.call(address, request, timeout=timeout)
 
     async def _ask(self, member: MemberId | None, request: Any, remaining: float) -> Reply:
@@ -216,7 +216,7 @@ class Router:
             return await _confirmed(self._dispatch(request), remaining)
         address = self._address(member)
         if address is None:
-            raise UnavailableError("the partition has no owner yet")
+            raise self._no_owner()
         return await self.site.rpc.call(address, request, timeout=remaining)
 
     async def _until_answered(
@@ -253,6 +253,11 @@ class Router:
             if isinstance(last, NotOwnerError) or not self.site.member:
                 await self._refresh(deadline)
 
+    def _no_owner(self) -> UnavailableError:
+        if any(row.replicas for row in self._tables.table.rows):
+            return UnavailableError("a partition has no owner yet")
+        return UnavailableError("no member holds data: start one with data=True, the default")
+
     def _address(self, member: MemberId | None) -> Address | None:
         return None if member is None else self.site.address_of(member)
 
@@ -275,7 +280,7 @@ class Router:
             raise ClosedError("the node is closed")
         if self.clock.monotonic() + backoff >= deadline:
             seconds = self.config.operation_timeout
-            raise UnavailableError(f"{what}: some partitions had no owner within {seconds} s")
+            raise UnavailableError(f"{what}: {self._no_owner()}, for {seconds} s")
         await asyncio.sleep(backoff)
         await self._refresh(deadline)
         return min(2 * backoff, BACKOFF_MAX)
