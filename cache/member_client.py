@@ -1,7 +1,8 @@
-"""`MemberClient`: a small asyncio client of any member of a running cluster.
+"""`MemberClient`: a connection to one member, for those who look after it.
 
-It holds no data and is not a member: each call goes to the one member it was given, which runs it as if
-called there. The command line, the demo and the test cluster use it; an application embeds a node instead.
+Each call goes to that member, which answers for itself and runs map calls as if they were made there: what it
+sees is the point. The command line, the demo and the test cluster use it. An application uses a node, or a
+`ClusterClient`, which goes to the owners of keys.
 """
 
 from __future__ import annotations

@@ -5,11 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
-from cache.cluster import ClusterClient
-from cache.errors import JoinRefusedError, UnavailableError
+import cache
+from cache.cluster import ClusterClient, ClusterConfig, NearCache, Node
+from cache.cluster.transport import rpc
+from cache.cluster.transport.handshake import new_hello
+from cache.cluster.wire.messages import Hello
+from cache.errors import (
+    CacheError,
+    ClosedError,
+    ConfigError,
+    IndeterminateError,
+    JoinRefusedError,
+    UnavailableError,
+)
 from cache.testing import TestCluster, cluster_test
+from cache.testing.members import ClientHandle
 
 KEYS = [f"key{number}" for number in range(60)]
 
@@ -177,12 +190,11 @@ async def test_an_increment_counts_once_though_its_answer_is_lost(cluster: TestC
     assert 1 == await cluster.member(owner).map("m").get("n")
 
 
-async def partition_of(client: Any, key: str) -> int:  # Any: a ClientHandle
+async def partition_of(client: ClientHandle, key: str) -> int:
     async def look(inner: ClusterClient) -> int:
         return inner.map("m").partition_of(key)
 
-    found: int = await client.run(look)
-    return found
+    return await client.run(look)
 
 
 async def is_value(cluster: TestCluster, index: int, key: str, value: object) -> bool:
@@ -224,3 +236,183 @@ async def test_a_paused_owner_does_not_stop_reads(cluster: TestCluster) -> None:
     assert "v" == await entries.get(key)
     assert 1 <= client.stats().readings["router.backup_reads"]
     await cluster.resume(1)
+
+
+@cluster_test("sockets", size=2)
+async def test_a_client_reads_near_with_the_same_bound(cluster: TestCluster) -> None:
+    """A write through a member is seen within the bound; the client's own at once."""
+    client = await cluster.client()
+    near = NearCache(staleness_bound=60.0)
+
+    async def use(inner: ClusterClient) -> None:
+        entries = inner.map("m", near_cache=near)
+        await entries.set("k", "old")
+        assert ["old"] * 3 == [await entries.get("k") for _ in range(3)]
+        assert 2 == entries.stats().near_hits
+        await entries.set("k", "own")
+        assert "own" == await entries.get("k")
+        await cluster.member(0).map("m").set("k", "new")
+
+        async def seen() -> bool:
+            return await entries.get("k") == "new"
+
+        await cluster.eventually(seen, within=10.0, what="the owner's journal tells of the change")
+
+    await client.run(use)
+
+
+@cluster_test("simulated", size=2)
+async def test_near_copies_of_several_clients_are_followed_each_by_itself(
+    cluster: TestCluster,
+) -> None:
+    """An owner keeps one poll of each reader: one client's does not end another's."""
+    clients = [await cluster.client() for _ in range(3)]
+    near = NearCache(staleness_bound=3.0)
+
+    async def read(inner: ClusterClient) -> object:
+        return await inner.map("m", near_cache=near).get("k")
+
+    await cluster.member(0).map("m").set("k", "v")
+    assert ["v"] * 3 == [await client.run(read) for client in clients]
+    before = sum(client.stats().readings["rpc.calls"] for client in clients)
+
+    await cluster.sleep(30.0)
+
+    calls = sum(client.stats().readings["rpc.calls"] for client in clients) - before
+    assert calls <= 3 * 40  # One a second each, and the questions for the table.
+    assert ["v"] * 3 == [await client.run(read) for client in clients]
+
+
+@cluster_test("simulated", size=3)
+async def test_a_client_that_is_cut_off_for_long_comes_back(cluster: TestCluster) -> None:
+    """Members were replaced meanwhile; a seed is still there."""
+    client = await cluster.client(operation_timeout=2.0)
+    entries = client.map("m")
+    await entries.set("k", "v")
+    for index in range(3):
+        cluster.cut(client.index, index)
+    with pytest.raises((UnavailableError, IndeterminateError)):
+        await entries.set("k", "lost?")
+    await cluster.kill(2)
+    await cluster.add_member()
+    await cluster.wait_for_convergence(3)
+    cluster.heal()
+
+    await cluster.eventually(lambda: works(client), what="the client works again")
+
+
+async def works(client: ClientHandle) -> bool:
+    try:
+        await client.map("m").set("k", "again")
+    except (UnavailableError, IndeterminateError):
+        return False
+    return bool(await client.map("m").get("k") == "again")
+
+
+@cluster_test("simulated", size=5, member_quorum=3)
+async def test_a_split_of_the_members_is_survived(cluster: TestCluster) -> None:
+    """The client reaches both sides; the one with the quorum serves it, and it follows the merge."""
+    client = await cluster.client(operation_timeout=60.0)
+    entries = client.map("m")
+    await entries.set_many(dict.fromkeys(KEYS, "before"))
+    cluster.partition([0, 1], [2, 3, 4])
+
+    await cluster.eventually(lambda: writes_all(client), what="every key can be written")
+    cluster.heal()
+    await cluster.wait_for_convergence(5)
+
+    assert dict.fromkeys(KEYS, "during") == await entries.get_many(KEYS)
+
+
+async def writes_all(client: ClientHandle) -> bool:
+    try:
+        await client.map("m").set_many(dict.fromkeys(KEYS, "during"))
+    except CacheError:
+        return False
+    return True
+
+
+@pytest.mark.sockets
+async def test_another_version_of_the_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and both sides know why."""
+
+    def newer(**fields: Any) -> Hello:  # Any: as of `new_hello`
+        hello = new_hello(**fields)
+        version = hello.protocol_version + (not hello.member)
+        return msgspec.structs.replace(hello, protocol_version=version)
+
+    monkeypatch.setattr(rpc, "new_hello", newer)
+    async with Node(ClusterConfig.local()) as node:
+        with pytest.raises(JoinRefusedError, match="protocol version differs"):
+            await ClusterClient([node.address]).start()
+
+
+@pytest.mark.sockets
+async def test_by_url_and_from_threads() -> None:
+    """`client://` opens with the first call; `SyncCache` has it as it has a member."""
+    async with Node(ClusterConfig.local()) as node:
+        url = f"client://127.0.0.1:1,{node.address}/users"
+        async with cache.open(url) as users:
+            await users.set("k", "v")
+
+            def blocking() -> object:
+                shared: cache.SyncCache[Any] = cache.SyncCache.open(url)  # Any: test values
+                with shared:
+                    shared.set("from a thread", 1)
+                    return shared.get("k")
+
+            assert "v" == await asyncio.to_thread(blocking)
+            assert 1 == await users.get("from a thread")
+            assert 0 == users.stats().entries
+        assert 1 == len(node.members())
+
+
+@pytest.mark.sockets
+async def test_a_near_cache_that_cannot_be_had_is_an_error_of_the_first_call() -> None:
+    """Not a wait for ever."""
+    config = ClusterConfig.local(read_quorum=2)
+    async with Node(config) as node:
+        opened = cache.open(f"client://{node.address}/users", near_cache=NearCache())
+        with pytest.raises(ConfigError, match="read_quorum=1"):
+            await opened.get("k")
+        member = cache.open(config, map="users", near_cache=NearCache())
+        with pytest.raises(ConfigError, match="read_quorum=1"):
+            await member.get("k")
+        await member.close()
+        await opened.close()
+
+
+@pytest.mark.sockets
+async def test_a_closed_client_says_so() -> None:
+    """And one that was not started."""
+    async with Node(ClusterConfig.local()) as node:
+        client = ClusterClient([node.address])
+        with pytest.raises(ClosedError, match="start it"):
+            client.map("m")
+        await client.start()
+        entries = client.map("m")
+        await client.close()
+        await client.close()
+        with pytest.raises(ClosedError):
+            await entries.get("k")
+        with pytest.raises(ClosedError):
+            client.stats()
+        with pytest.raises(ClosedError):
+            await client.start()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "settings", "complaint"),
+    [
+        ((), {}, "needs seeds"),
+        ("127.0.0.1:1", {}, "must be a list"),
+        (("nowhere",), {}, "peers='nowhere'"),
+        (("a:1",), {"bind": "127.0.0.1:0"}, "bind: no setting of a client"),
+        (("a:1",), {"operation_timeout": 0}, "operation_timeout=0"),
+        (("a:1",), {"secret": "short"}, "secret='…'"),
+    ],
+)
+def test_a_bad_setting_is_named(seeds: Any, settings: dict[str, Any], complaint: str) -> None:
+    """At construction; Any: what is wrong."""
+    with pytest.raises(ConfigError, match=complaint):
+        ClusterClient(seeds, **settings)
