@@ -97,6 +97,18 @@ async def test_a_client_outlives_an_owner(cluster: TestCluster) -> None:
     assert dict.fromkeys(KEYS, "new") == await cluster.member(0).map("m").get_many(KEYS)
 
 
+@cluster_test("simulated", size=3)
+async def test_a_client_asks_for_the_table_when_a_write_fails(cluster: TestCluster) -> None:
+    """Nobody tells it of a death, and its next regular question is further off than its deadline."""
+    client = await cluster.client(operation_timeout=5.0)
+    entries = client.map("m")
+
+    await cluster.kill(1)
+
+    for key in KEYS:
+        await entries.set(key, "v")
+
+
 @cluster_test("simulated", "sockets", size=1)
 async def test_one_live_seed_is_enough(cluster: TestCluster) -> None:
     """Those that are dead, or do not exist, are passed over."""

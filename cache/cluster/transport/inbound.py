@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -46,7 +46,7 @@ class Peer:
     address: Address | None
     """Advertised address of the member."""
 
-    nonce: bytes = b""
+    nonce: bytes = field(default=b"", compare=False, repr=False)
     """What the caller drew for this connection."""
 
     @property
