@@ -90,7 +90,11 @@ async def test_without_etcd_nodes_start_and_find_each_other_later(etcd: Etcd) ->
         await etcd.start()
 
         await eventually(lambda: are_together(nodes), within=30, what="one cluster")
-        assert "v" == await nodes[1].map("m").get("k")
+
+        async def merged() -> bool:
+            return await nodes[1].map("m").get("k") == "v"
+
+        await eventually(merged, within=30, what="the merge of what they held")
 
 
 async def test_members_outlive_etcd_and_register_again(etcd: Etcd, tmp_path: Path) -> None:
