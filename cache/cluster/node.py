@@ -259,6 +259,7 @@ class Node:
         Gateway(
             config=self.config,
             partitions=self._partitions,
+            site=self._replication,
             rpc=self._rpc,
             map_of=self.map,
             inspect=self.inspect,

@@ -74,6 +74,7 @@ class ClientSite:
         self.table = empty_table(0)
         self.serving: list[PartitionReplica | None] = []
         self.valid_until = -math.inf
+        self.stalled = False  # What a member confirms is asked for each time.
         self.copies: dict[int, PartitionReplica] = {}
         self.evicted = Counter()
         self.expired = Counter()

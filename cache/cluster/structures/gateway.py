@@ -12,6 +12,7 @@ from cache.cluster.ids import MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import TableVersion
 from cache.cluster.structures.map import DistributedMap
+from cache.cluster.structures.site import Site
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import (
     Call,
@@ -67,6 +68,7 @@ class Gateway:
         *,
         config: ClusterConfig,
         partitions: PartitionService,
+        site: Site,
         rpc: RpcEndpoint,
         map_of: MapOf,
         inspect: Inspector,
@@ -74,6 +76,7 @@ class Gateway:
     ) -> None:
         self._config = config
         self._partitions = partitions
+        self._site = site
         self._map_of = map_of
         self._inspect = inspect
         self._drain = drain
@@ -86,7 +89,9 @@ class Gateway:
         return self._confirmed_view(message) if message.confirm else self._view(message, False)
 
     async def _confirmed_view(self, message: FetchView) -> Reply:
-        return self._view(message, await self._partitions.confirm(CONFIRM_TIMEOUT))
+        # A coordinator that stood still would confirm its own table.
+        is_current = not self._site.stalled and await self._partitions.confirm(CONFIRM_TIMEOUT)
+        return self._view(message, is_current)
 
     def _view(self, message: FetchView, is_current: bool) -> View:
         table = self._partitions.table
