@@ -88,6 +88,14 @@ class UnavailableError(RejectedError):
     """The operation could not be started before its deadline (for example no owner was reachable)."""
 
 
+class LockTimeoutError(RejectedError, TimeoutError):
+    """The lock was not to be had within `wait` seconds; the caller does not hold it."""
+
+
+class LockLostError(CacheError):
+    """The lease ended before the lock was given back: another may have held it meanwhile."""
+
+
 class IndeterminateError(CacheError):
     """The operation may or may not have been applied."""
 

@@ -15,25 +15,34 @@ from cache.cluster.membership.members import Member, MemberState
 from cache.cluster.node import Node
 from cache.cluster.partitions.table import Row, Table
 from cache.cluster.replication.merges import MergeReport
+from cache.cluster.structures.conditions import AtLeast, AtMost, Between, LessThan, MoreThan
+from cache.cluster.structures.lock import DistributedLock, LockToken
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import MapStats, NearCache
 from cache.cluster.structures.processors import MutableEntry
 
 __all__ = [
+    "AtLeast",
+    "AtMost",
+    "Between",
     "ClientStats",
     "ClusterClient",
     "ClusterConfig",
     "Discovery",
+    "DistributedLock",
     "DistributedMap",
     "DnsPeers",
     "DrainReceipt",
     "EtcdPeers",
     "GossipConfig",
+    "LessThan",
     "LimitsConfig",
+    "LockToken",
     "MapStats",
     "Member",
     "MemberState",
     "MergeReport",
+    "MoreThan",
     "MutableEntry",
     "NearCache",
     "Node",

@@ -71,6 +71,7 @@ class ClientSite:
     ) -> None:
         self.member = MemberId("")
         self.rpc = rpc
+        self.scope = scope
         self.table = empty_table(0)
         self.serving: list[PartitionReplica | None] = []
         self.valid_until = -math.inf
@@ -81,7 +82,6 @@ class ClientSite:
         self._finder = finder
         self._clock = clock
         self._rng = rng
-        self._scope = scope
         self._home = home
         self._hooks: list[Callable[[Table, Table], None]] = []
         self._silent_until: dict[Address, float] = {}
@@ -132,7 +132,7 @@ class ClientSite:
 
     def start(self) -> None:
         """Begin to follow the cluster."""
-        self._scope.spawn(self._follow(), name="follow")
+        self.scope.spawn(self._follow(), name="follow")
 
     async def _follow(self) -> None:
         while True:
@@ -144,7 +144,7 @@ class ClientSite:
         refreshing = self._refreshing
         if refreshing is None or refreshing.done():
             try:
-                refreshing = self._scope.spawn(self._refresh(), name="refresh")
+                refreshing = self.scope.spawn(self._refresh(), name="refresh")
             except RuntimeError as error:
                 raise ClosedError("the client is closed") from error
             self._refreshing = refreshing

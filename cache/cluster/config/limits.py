@@ -50,6 +50,10 @@ class LimitsConfig:
     operation_memory: int = 512
     """Results of finished operations remembered per partition, so that a retry takes effect once."""
 
+    lock_waiters_max: int = 1024
+    """Callers that wait for locks whose keys this member owns, all locks together; one more raises
+    `OverloadedError`. Below `in_flight_max`, so that those who wait leave room for other requests."""
+
     batch_keys_max: int = 4096
     """Keys carried by one batch message; larger batches are cut."""
 
@@ -65,6 +69,7 @@ class LimitsConfig:
             "members_max",
             "pending_writes_max",
             "operation_memory",
+            "lock_waiters_max",
             "batch_keys_max",
         )
         if self.memory_bytes_max is not None:

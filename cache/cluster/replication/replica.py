@@ -9,9 +9,9 @@ tombstone of the *same* version: an older copy somewhere else cannot bring it ba
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from cache.cluster.replication.digest import BUCKET_COUNT, Digest, bucket_of
 from cache.cluster.replication.expiry import ExpiryWheel
@@ -22,8 +22,29 @@ STALE_FACTOR: Final = 3
 STALE_MIN: Final = 64
 """References to expiries beyond so many per entry, and so many in all, are made anew."""
 
+HIDDEN: Final = "\x00"
+"""Maps whose names begin so are the library's own: their entries never make room for others."""
+
 Entry = tuple[bytes | None, int, int, float]
 """(value or None for a tombstone, hlc, origin, instant of expiry or of forgetting)."""
+
+
+class View(Protocol):
+    """Something made from the entries that one map has here, and kept up to date: an order, an index."""
+
+    idle_at: float
+    """Instant at which it is given up; whoever uses it puts that off."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory it takes, about."""
+        ...
+
+    def changed(self, key: bytes, old: Entry | None, new: Entry | None) -> None:
+        """What is stored for a key is another entry now; None for nothing at all."""
+
+
+ViewT = TypeVar("ViewT", bound=View)
 
 
 ENTRY_BYTES: Final = 300
@@ -72,10 +93,12 @@ class PartitionReplica:
         "_operations",
         "_tombstone_lifetime",
         "_usage",
+        "_views",
         "_wheel",
         "entry_count",
         "listener",
         "size_bytes",
+        "view_bytes",
     )
 
     def __init__(
@@ -88,6 +111,9 @@ class PartitionReplica:
         self._operations: dict[bytes, OperationRecord] = {}
         self._operation_memory = operation_memory
         self._tombstone_lifetime = tombstone_lifetime
+        self._views: dict[str, list[View]] = {}
+        self.view_bytes = 0
+        """Memory of views, about."""
         self.entry_count = 0
         """Entries, tombstones included."""
         self.size_bytes = 0
@@ -151,6 +177,8 @@ class PartitionReplica:
         self._remember_expiry(map_name, key, entry[3])
         if self.listener is not None:
             self.listener(map_name, key)
+        if self._views:
+            self._show(map_name, key, held, entry)
         return True
 
     def _count(self, size: int, overhead: int = 0) -> None:
@@ -185,17 +213,53 @@ class PartitionReplica:
             self._remember_expiry(map_name, key, entry[3])
             if self.listener is not None:
                 self.listener(map_name, key)
+            if self._views:
+                self._show(map_name, key, held, entry)
 
     @property
     def memory_bytes(self) -> int:
         """Memory this copy takes, about."""
-        return self.size_bytes + ENTRY_BYTES * self.entry_count
+        return self.size_bytes + ENTRY_BYTES * self.entry_count + self.view_bytes
+
+    # -- views -------------------------------------------------------------------------------
+
+    def view(self, map_name: str, kind: type[ViewT]) -> ViewT | None:
+        """Return the view of that kind that a map has here."""
+        for view in self._views.get(map_name, ()):
+            if isinstance(view, kind):
+                return view
+        return None
+
+    def attach(self, map_name: str, view: View) -> None:
+        """Keep a view up to date from now on, until it is idle."""
+        self._views.setdefault(map_name, []).append(view)
+        self.count_view(view.size_bytes)
+
+    def count_view(self, size: int) -> None:
+        """The views take so many bytes more."""
+        self.view_bytes += size
+        self._usage.bytes += size
+
+    def _show(self, map_name: str, key: bytes, old: Entry | None, new: Entry | None) -> None:
+        for view in self._views.get(map_name, ()):
+            size = view.size_bytes
+            view.changed(key, old, new)
+            self.count_view(view.size_bytes - size)
+
+    def drop_views(self, now: float) -> None:
+        """Give up the views that are idle."""
+        for map_name, views in list(self._views.items()):
+            self._views[map_name] = [view for view in views if now < view.idle_at]
+            self.count_view(-sum(view.size_bytes for view in views if now >= view.idle_at))
+            if not self._views[map_name]:
+                del self._views[map_name]
 
     # -- room --------------------------------------------------------------------------------
 
     def oldest(self, kept: Container[tuple[str, bytes]]) -> KeyVersion | None:
         """Return the entry that was written longest ago in the largest map, except one of `kept`."""
-        entries_of = max(self._maps.items(), key=lambda item: len(item[1]), default=None)
+        maps = ((name, held) for name, held in self._maps.items() if name[:1] != HIDDEN)
+        entries_of = max(maps, key=lambda item: len(item[1]), default=None)
         if entries_of is None:
             return None
         name, entries = entries_of
@@ -255,15 +319,9 @@ class PartitionReplica:
         entries = self._maps.get(map_name, {})
         return sorted(k for k, e in entries.items() if e[0] is not None and now < e[3])
 
-    def keys_after(self, map_name: str, after: bytes, prefix: bytes, now: float) -> list[bytes]:
-        """Return the live keys of a map that come after a key, sorted: text and bytes with this prefix."""
-        entries = self._maps.get(map_name, {})
-        starts = (b"s" + prefix, b"b" + prefix) if prefix else (b"",)
-        return sorted(
-            k
-            for k, e in entries.items()
-            if k > after and e[0] is not None and now < e[3] and k.startswith(starts)
-        )
+    def entries(self, map_name: str) -> Mapping[bytes, Entry]:
+        """Return all entries of a map, tombstones and expired ones included; not to be changed."""
+        return self._maps.get(map_name, {})
 
     def tagged(self, map_name: str, tags: AbstractSet[str], now: float) -> list[bytes]:
         """Return the live keys of a map whose values bear one of these tags, sorted."""
@@ -334,6 +392,8 @@ class PartitionReplica:
                 entries[key] = tombstone
                 self._count(-len(value))
                 self._wheel.add(map_name, key, tombstone[3])
+                if self._views:
+                    self._show(map_name, key, entry, tombstone)
                 expired += 1
             else:
                 self._forget(map_name, key, entry)
@@ -345,3 +405,5 @@ class PartitionReplica:
         self._digest.toggle(map_name, key, entry[1], entry[2])
         self.entry_count -= 1
         self._count(-len(key) - len(entry[0] or b""), -ENTRY_BYTES)
+        if self._views:
+            self._show(map_name, key, entry, None)

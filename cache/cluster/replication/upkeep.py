@@ -36,6 +36,7 @@ async def sweep(replication: ReplicationService) -> None:
         now = replication.clock.monotonic()
         worked = 0
         for replica in list(replication.copies.values()):
+            replica.drop_views(now)
             while True:
                 expired, forgotten = replica.sweep(now, SWEEP_LIMIT)
                 replication.expired.add(expired)

@@ -9,11 +9,16 @@ from typing import Any, Final
 
 from cache.cluster.structures.processors import MutableEntry, Processor
 from cache.codec import decode_value, untagged
-from cache.errors import CodecError, RemoteProtocolError, WrongTypeError
+from cache.errors import CodecError, ConfigError, RemoteProtocolError, WrongTypeError
 
 SET: Final = "cache.set"
 EXCHANGE: Final = "cache.exchange"
 ADD_FLOAT: Final = "cache.add_float"
+ADD_INDEX: Final = "cache.add_index"
+REMOVE_INDEX: Final = "cache.remove_index"
+
+INDEXES_MAX: Final = 16
+"""Indexes of one map."""
 
 IF_ABSENT: Final = "absent"
 IF_PRESENT: Final = "present"
@@ -70,6 +75,33 @@ def add_float(entry: MutableEntry, delta: float, initial: float) -> float:
     return total
 
 
+def add_index(entry: MutableEntry, name: str, path: str) -> None:
+    """Add an index to those of a map, which is the key; one that is there stays.
+
+    Raises:
+        ConfigError: one of that name has another path, or there are too many.
+    """
+    indexes = entry.value or {}
+    if indexes.setdefault(name, path) != path:
+        raise ConfigError(
+            f"index {name!r} of map {entry.key!r} is on {indexes[name]!r}: give another name"
+        )
+    if len(indexes) > INDEXES_MAX:
+        raise ConfigError(f"map {entry.key!r} has {INDEXES_MAX} indexes: remove one first")
+    if indexes != entry.value:
+        entry.set(indexes)
+
+
+def remove_index(entry: MutableEntry, name: str) -> bool:
+    """Take an index from those of a map, which is the key; return whether it was there."""
+    indexes = entry.value or {}
+    if name not in indexes:
+        return False
+    del indexes[name]
+    entry.set(indexes)
+    return True
+
+
 def is_same(raw: bytes, expected: bytes) -> bool:
     """Return whether two encoded values are the same, types and all; the order of a dict does not count."""
     if raw == untagged(expected):
@@ -93,5 +125,11 @@ def _is_same(one: object, other: object) -> bool:
 
 
 BUILTIN: Final[Mapping[str, Processor]] = MappingProxyType(
-    {SET: set_if, EXCHANGE: exchange, ADD_FLOAT: add_float}
+    {
+        SET: set_if,
+        EXCHANGE: exchange,
+        ADD_FLOAT: add_float,
+        ADD_INDEX: add_index,
+        REMOVE_INDEX: remove_index,
+    }
 )

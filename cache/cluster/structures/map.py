@@ -6,7 +6,7 @@ see `router.py`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar, cast
 
 from cache.cluster.ids import MemberId
@@ -14,12 +14,13 @@ from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.batches import Batches
 from cache.cluster.structures.keyed import KeyOperations
 from cache.cluster.structures.loader import Loader
+from cache.cluster.structures.lock import DistributedLock
 from cache.cluster.structures.near import MapStats
 from cache.cluster.structures.pipeline import Pipeline
 from cache.cluster.structures.state import CLOSED, MapState
 from cache.cluster.structures.updates import Updates
 from cache.cluster.structures.whole import WholeMap
-from cache.cluster.wire.messages import ClearEntries, CountEntries, InvalidateTags
+from cache.cluster.structures.wide import WideOperations
 from cache.durations import DEFAULT
 from cache.interface import Cache
 from cache.keys import K, Key, Ttl, check_keys, check_tags
@@ -27,7 +28,7 @@ from cache.keys import K, Key, Ttl, check_keys, check_tags
 V = TypeVar("V")
 
 
-class DistributedMap(KeyOperations[V], Cache[V]):
+class DistributedMap(KeyOperations[V], WideOperations[V], Cache[V]):
     """A map of the cluster; get one from `Node.map`.
 
     Keys are `str`, `bytes` or `int`; values any MessagePack type, `bytes` (kept as they are) or None.
@@ -52,11 +53,10 @@ class DistributedMap(KeyOperations[V], Cache[V]):
     """
 
     def __init__(self, access: MapAccess, state: MapState) -> None:
-        super().__init__(access, state)
-        self._name = access.name
+        KeyOperations.__init__(self, access, state)
+        WideOperations.__init__(self, access, state)
         self._state = state
         self._batches = Batches(access.name, access.router)
-        self._whole = WholeMap(access.name, access.router)
 
     @property
     def name(self) -> str:
@@ -73,6 +73,25 @@ class DistributedMap(KeyOperations[V], Cache[V]):
     def owner_of(self, key: Key) -> MemberId | None:
         """Return the member that owns `key` by this member's table."""
         return self._access.owner_of(key)
+
+    def lock(
+        self, key: Key, *, lease: float = 10.0, wait: float = 5.0, renew: bool = True
+    ) -> DistributedLock:
+        """Return the lock of `key`, to be held in `async with`, which gives its fencing number.
+
+        The lock says nothing of the key's entry, which may be absent, and is read and written as ever.
+
+        Args:
+            key: what to lock; its owner keeps the lock.
+            lease: seconds after which the lock of a holder that died is free, 0.1 to 86,400.
+            wait: seconds to wait for it; 0 takes it now or not at all.
+            renew: let `async with` renew the lease for as long as its body runs.
+
+        Raises:
+            ConfigError: `lease` or `wait` cannot be used.
+            CodecError: no key.
+        """
+        return DistributedLock(self._access, key, lease=lease, wait=wait, renew=renew)
 
     # -- many keys ---------------------------------------------------------------------------
 
@@ -132,39 +151,6 @@ class DistributedMap(KeyOperations[V], Cache[V]):
 
     # -- the whole map -----------------------------------------------------------------------
 
-    async def scan(self, prefix: str = "") -> AsyncIterator[Key]:
-        """Yield the keys that begin with `prefix`, each once, in no order.
-
-        A key that is present all the while is yielded exactly once, also while partitions move and members
-        die, as long as a copy of it lives; one that comes or goes meanwhile may be.
-        """
-        async for key in self._whole.scan(prefix):
-            yield key
-
-    async def size(self) -> int:
-        """Return the number of keys: a sum over members, not a snapshot at one instant."""
-        return await self._whole.everywhere(lambda owned: CountEntries(self._name, owned), "size")
-
-    async def clear(self) -> int:
-        """Remove every key that is present now; return how many. Later writes stay."""
-        operation = self._access.operation_ids.next()
-        self._flights.outdate_all()
-        count = await self._whole.everywhere(
-            lambda owned: ClearEntries(self._name, owned, operation), "clear"
-        )
-        self._counts.deletes += count
-        return count
-
-    async def invalidate_tags(self, *tags: str) -> int:
-        """Remove every key that bears one of `tags`, on all members; return how many."""
-        gone = list(check_tags(tags))
-        self._flights.invalidate(gone)
-        count = await self._whole.everywhere(
-            lambda owned: InvalidateTags(self._name, owned, gone), "invalidate_tags"
-        )
-        self._counts.deletes += count
-        return count
-
     def _outdate_loads(self, prefix: str) -> None:
         self._flights.outdate_all(prefix)
 
@@ -189,7 +175,9 @@ class DistributedMap(KeyOperations[V], Cache[V]):
         )
 
     async def destroy(self) -> None:
-        """Remove every key on all members and close this handle: a map is nothing but its entries."""
+        """Remove every key and every index on all members, and close this handle."""
+        for name in await self.indexes():
+            await self.remove_index(name)
         await self.clear()
         await self.close()
 
@@ -199,3 +187,4 @@ class DistributedMap(KeyOperations[V], Cache[V]):
         self._loader = cast(Loader, CLOSED)
         self._updates = cast(Updates, CLOSED)
         self._whole = cast(WholeMap, CLOSED)
+        self._indexes = cast(MapAccess, CLOSED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from cache.cluster.replication.replica import HIDDEN
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import NearCache
@@ -36,6 +37,8 @@ class Maps:
         """
         if not isinstance(name, str) or not 1 <= len(name) <= MAP_NAME_MAX:
             raise ConfigError(f"map name {name!r}: must be 1 to {MAP_NAME_MAX} characters")
+        if name.startswith(HIDDEN):
+            raise ConfigError(f"map name {name!r}: names that begin with NUL are the library's")
         state = self._states.get(name)
         if state is None:
             state = self._states[name] = MapState()

@@ -167,6 +167,27 @@ class Router:
         assert asked is not None, "somebody answered"
         return reply, asked, sent_at
 
+    async def ask_owner(
+        self, partition: int, request: Callable[[], Any], patience: float, deadline: float
+    ) -> tuple[Reply, float]:
+        """Ask a partition's owner, which has `patience` seconds, until it answers or the deadline passes.
+
+        `request` makes the request of each attempt, each of which may be repeated without harm.
+
+        Returns:
+            (reply, instant at which it was asked for).
+        """
+        # Any: a map request.
+        sent_at = 0.0
+
+        async def ask(remaining: float) -> Reply:
+            nonlocal sent_at
+            sent_at = self.clock.monotonic()
+            return await self._ask(self.owner(partition), request(), patience)
+
+        reply = await self._until_answered(ask, deadline, idempotent=True)
+        return reply, sent_at
+
     async def to_members(
         self, requests: Sequence[tuple[MemberId | None, Any]], *, share: float = 1.0
     ) -> list[Reply | CacheError]:

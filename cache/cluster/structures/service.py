@@ -18,9 +18,11 @@ from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer, after
 from cache.cluster.structures.loads import LoadService
+from cache.cluster.structures.locks import LockService
 from cache.cluster.structures.near_owner import NearOwner
 from cache.cluster.structures.operations import Outcome, Stamper, modify
 from cache.cluster.structures.processors import ExecutionError, MutableEntry, Processors
+from cache.cluster.structures.queries import QueryService
 from cache.cluster.structures.writes import Writes
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.transport.rpc import Peer
@@ -52,8 +54,6 @@ from cache.cluster.wire.messages import (
     Raised,
     Remaining,
     Reply,
-    ScanKeys,
-    Scanned,
     Set,
     SetMany,
     TimeToLive,
@@ -75,9 +75,6 @@ READ_TIMEOUT: Final = 2.0
 
 CLEAR_BATCH: Final = 256
 """Keys deleted by one write while a map is cleared."""
-
-SCAN_KEYS_MAX: Final = 10_000
-"""Keys of one page of a scan, whatever was asked for."""
 
 PIPELINED: Final = (Get, Set, Modify, Execute, TimeToLive, GetEntry)
 """What may be part of a pipeline."""
@@ -118,9 +115,10 @@ class StructureService:
             CountEntries: self._on_count,
             ClearEntries: self._on_clear,
             GetEntry: self._on_get_entry,
-            ScanKeys: self._on_scan,
             InvalidateTags: self._on_invalidate,
             **loads.handlers,
+            **QueryService(replication, metrics).handlers,
+            **LockService(replication, self._writes, metrics).handlers,
             **self.near.handlers,
         }
         for message_type, handler in self._handlers.items():
@@ -200,29 +198,6 @@ class StructureService:
         remaining = replica.remaining(message.map, message.key, now)
         hlc, origin = (0, 0) if value is None else replica.version(message.map, message.key)
         return Found(value, NEVER if remaining is None else remaining, hlc, origin)
-
-    def _on_scan(self, message: ScanKeys, peer: Peer | None) -> Answer:
-        limit = min(max(1, message.limit), SCAN_KEYS_MAX)
-        keys: list[bytes] = []
-        finished, refused, halfway = [], [], -1
-        after, now = message.after, self._clock.monotonic()
-        for partition in message.partitions:
-            room = limit - len(keys)
-            if not room:
-                break
-            try:
-                replica = self._replication.serve(partition).replica
-            except NotOwnerError:
-                refused.append(partition)
-            else:
-                found = replica.keys_after(message.map, after, message.prefix, now)
-                keys.extend(found[:room])
-                if len(found) > room:
-                    halfway = partition
-                    break
-                finished.append(partition)
-            after = b""
-        return Scanned(keys=keys, finished=finished, halfway=halfway, refused=refused)
 
     def _on_count(self, message: CountEntries, peer: Peer | None) -> Answer:
         count, refused, now = 0, [], self._clock.monotonic()

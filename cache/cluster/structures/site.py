@@ -12,6 +12,7 @@ from typing import Protocol
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.replica import PartitionReplica
+from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.metrics import Counter
 
@@ -39,6 +40,8 @@ class Site(Protocol):
     member: MemberId
     """This member; "" for a client, which no table lists."""
     rpc: RpcEndpoint
+    scope: Scope
+    """What owns tasks that outlast a call, such as the renewal of a lock."""
     valid_until: float
     """Until when what is in `serving` may be read."""
 

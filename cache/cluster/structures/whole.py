@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
 from cache.cluster.ids import MemberId
 from cache.cluster.structures.router import BACKOFF_FIRST, Router
-from cache.cluster.wire.messages import Counted, ScanKeys, Scanned
-from cache.codec import decode_key
-from cache.errors import CacheError
-from cache.keys import Key
-
-SCAN_PAGE: Final = 1_000
-"""Keys asked for at a time."""
+from cache.cluster.wire.messages import Counted, EntriesPage
+from cache.errors import CacheError, IndeterminateError, RejectedError
 
 
 class WholeMap:
@@ -50,44 +45,53 @@ class WholeMap:
                 backoff = await self._router.pause(backoff, deadline, what)
         return total
 
-    async def scan(self, prefix: str) -> AsyncIterator[Key]:
-        """Yield the keys with a prefix. A page at a time, each partition goes on after its last key."""
+    async def pages(
+        self, request: Callable[[list[int], bytes], Any], what: str
+    ) -> AsyncIterator[EntriesPage]:
+        """Yield what each owner lists, a page at a time; each partition goes on after its last key.
+
+        Args:
+            request: makes the request about these partitions, of which the first goes on after a key.
+            what: the operation, for errors.
+
+        Raises:
+            RejectedError: no partition that is left had an owner within the operation timeout.
+        """
+        # Any: a map request.
         cursors = dict.fromkeys(range(self._partition_count), b"")
-        encoded = prefix.encode()
         while cursors:
             deadline, backoff = self._router.deadline(), BACKOFF_FIRST
-            while not (pages := await self._pages(cursors, encoded)):
+            while not (pages := await self._round(cursors, request)):
                 self._router.site.check_member_quorum()
-                backoff = await self._router.pause(backoff, deadline, "scan")
+                backoff = await self._router.pause(backoff, deadline, what)
             for page in pages:
-                for key in page:
-                    yield decode_key(key)
+                yield page
 
-    async def _pages(self, cursors: dict[int, bytes], prefix: bytes) -> list[list[bytes]]:
+    async def _round(
+        self, cursors: dict[int, bytes], request: Callable[[list[int], bytes], Any]
+    ) -> list[EntriesPage]:
         """Ask every owner for a page, and move the cursors; a partition that was listed loses its own."""
-        # A partition that is half listed goes first: only the first one of a request has a cursor.
+        # Any: a map request. A partition that is half listed goes first: only the first one of a request
+        # has a cursor.
         order = sorted(cursors, key=lambda partition: (not cursors[partition], partition))
-        members = self._by_owner(order)
-        asked = []
-        for member, partitions in members:
+        requests = []
+        for member, partitions in self._by_owner(order):
             started = [p for p in partitions if cursors[p]]
-            asked.append(([*started[:1], *(p for p in partitions if not cursors[p])], member))
-        requests = [
-            (member, ScanKeys(self._name, listed, cursors[listed[0]], prefix, SCAN_PAGE))
-            for listed, member in asked
-        ]
-        replies = await self._router.to_members(requests)
+            listed = [*started[:1], *(p for p in partitions if not cursors[p])]
+            requests.append((member, request(listed, cursors[listed[0]])))
         pages = []
-        for reply in replies:
+        for reply in await self._router.to_members(requests):
             if isinstance(reply, CacheError):
+                if not isinstance(reply, (RejectedError, IndeterminateError)):
+                    raise reply
                 continue
-            assert isinstance(reply, Scanned)
+            assert isinstance(reply, EntriesPage)
             for partition in reply.finished:
                 cursors.pop(partition, None)
-            if reply.halfway in cursors and reply.keys:
-                cursors[reply.halfway] = reply.keys[-1]
-            if reply.finished or reply.keys:
-                pages.append(reply.keys)
+            if reply.halfway in cursors:
+                cursors[reply.halfway] = reply.after
+            if reply.finished or reply.halfway >= 0:
+                pages.append(reply)
         return pages
 
     def _by_owner(self, partitions: Iterable[int]) -> list[tuple[MemberId | None, list[int]]]:

@@ -649,6 +649,128 @@ LOADED_NOTHING: Final = 3
 """The load was given up; whoever waits may take over."""
 
 
+# -- locks ---------------------------------------------------------------------------------------
+
+
+class AcquireLock(_Message, frozen=True, tag=130):
+    """Ask for the lock of a key, and for a place in its queue. Answered by `LockTurn`.
+
+    `attempt` names the acquisition: asking again with the same one is the same attempt.
+    """
+
+    map: str
+    partition: int
+    key: bytes
+    attempt: bytes
+    lease: SecondsRemaining
+    wait: SecondsRemaining
+    """Seconds that the caller has still; 0 takes no place."""
+    waited: SecondsRemaining
+    """Seconds since it first asked, which decide its place."""
+
+
+class LockTurn(_Message, frozen=True, tag=131):
+    """What became of a request about a lock: one of the `LOCK_…` constants."""
+
+    turn: int
+    token: int
+    """Fencing number of a lock that was just given, else 0."""
+    kept: SecondsRemaining
+    """Seconds between the request's arrival and the beginning of the lease, by the owner's clock."""
+
+
+LOCK_FREE: Final = 0
+"""Nobody holds it; the reply to a release that took effect."""
+LOCK_HELD: Final = 1
+"""The caller holds it; the reply to `CheckLock`: somebody does."""
+LOCK_BUSY: Final = 2
+"""Another holds it; one that has a place asks again at once to keep it."""
+LOCK_FULL: Final = 3
+"""Too many wait."""
+LOCK_LOST: Final = 4
+"""The attempt does not hold it, or not any more; nothing was changed."""
+
+
+class RenewLock(_Message, frozen=True, tag=132):
+    """Begin the lease of a lock anew. Answered by `LockTurn`: `LOCK_HELD` or `LOCK_LOST`."""
+
+    map: str
+    partition: int
+    key: bytes
+    attempt: bytes
+    lease: SecondsRemaining
+
+
+class ReleaseLock(_Message, frozen=True, tag=133):
+    """Give a lock back, or a place in its queue. Answered by `LockTurn`: `LOCK_FREE` or `LOCK_LOST`."""
+
+    map: str
+    partition: int
+    key: bytes
+    attempt: bytes
+
+
+class CheckLock(_Message, frozen=True, tag=134):
+    """Is the lock of a key held? Answered by `LockTurn`: `LOCK_HELD` or `LOCK_FREE`."""
+
+    map: str
+    partition: int
+    key: bytes
+
+
+# -- scans and queries ---------------------------------------------------------------------------
+
+
+class ScanEntries(_Message, frozen=True, tag=135):
+    """As `ScanKeys`, with a pattern, and with values. Answered by `EntriesPage`."""
+
+    map: str
+    partitions: list[int]
+    after: bytes
+    prefix: bytes
+    match: str
+    """Glob that the key has to match; empty for none."""
+    limit: int
+    with_values: bool
+
+
+class EntriesPage(_Message, frozen=True, tag=136):
+    """Entries found, and how far that went."""
+
+    keys: list[bytes]
+    values: list[bytes]
+    """One for each key, or none at all if they were not asked for."""
+    finished: list[int]
+    """Partitions listed to their end."""
+    halfway: int
+    """Partition that goes on after `after`, -1 for none."""
+    after: bytes
+    refused: list[int]
+    """Partitions that this member does not serve."""
+
+
+class ConditionRecord(_Message, frozen=True):
+    """An interval in which the value of a field has to be; both ends of one type (structures/index.py)."""
+
+    path: str
+    """Names of nested maps, joined by dots."""
+    low: bytes
+    """Encoded value; empty for no end on this side."""
+    high: bytes
+    is_open: tuple[bool, bool]
+    """Whether the ends themselves are outside."""
+
+
+class FindEntries(_Message, frozen=True, tag=137):
+    """List the entries that meet all conditions, as `ScanKeys` does. Answered by `EntriesPage`."""
+
+    map: str
+    partitions: list[int]
+    after: bytes
+    conditions: list[ConditionRecord]
+    limit: int
+
+
 # -- near copies ---------------------------------------------------------------------------------
 
 NEAR_CHANGES_MAX: Final = 65_536
@@ -792,6 +914,12 @@ Request = (
     | BeginLoad
     | RenewLoad
     | EndLoad
+    | AcquireLock
+    | RenewLock
+    | ReleaseLock
+    | CheckLock
+    | ScanEntries
+    | FindEntries
     | GetNear
     | NearPoll
     | FetchView
@@ -825,6 +953,8 @@ Reply = (
     | LoadTurn
     | Raised
     | PipelineReplies
+    | LockTurn
+    | EntriesPage
     | NearValue
     | NearChanges
     | View
