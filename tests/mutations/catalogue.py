@@ -45,6 +45,12 @@ REDIS_SCRIPTS: Final = "adapters/scripts.py"
 REDIS: Final = "tests/integration/test_redis.py"
 NEAR: Final = "tests/integration/test_near_cache.py"
 NEAR_COPIES: Final = "tests/unit/cluster/structures/test_copies.py"
+LOCKS: Final = "cluster/structures/locks.py"
+LOCK_TESTS: Final = "tests/integration/test_locks.py"
+QUERIES: Final = "cluster/structures/queries.py"
+QUERY_TESTS: Final = "tests/integration/test_queries.py"
+INDEX: Final = "cluster/structures/index.py"
+INDEX_TESTS: Final = "tests/unit/cluster/structures/test_index.py"
 LAG: Final = "tests/unit/cluster/membership/test_lag.py"
 
 DISCOVERY: Final = "tests/integration/test_discovery_kinds.py"
@@ -661,5 +667,87 @@ MUTATIONS: Final = (
         "    return next(iter(holding or staying or members), None)\n",
         "    return next(iter(staying or members), None)\n",
         "tests/integration/test_lite.py",
+        "give a lock that another holds",
+        LOCKS,
+        "        if held is None and lock not in self._queues:\n",
+        "        if lock not in self._queues:\n",
+        LOCK_TESTS,
+    ),
+    Mutation(
+        "give a lock back for whoever asks",
+        LOCKS,
+        "        if held is None or held[0] != message.attempt:\n            if self._queues",
+        "        if held is None:\n            if self._queues",
+        LOCK_TESTS,
+    ),
+    Mutation(
+        "give a lock to whoever asks first, not to who waits longest",
+        LOCKS,
+        "            asked_at=now - message.waited,\n",
+        "            asked_at=message.waited - now,\n",
+        LOCK_TESTS,
+    ),
+    Mutation(
+        "let a lock overwrite a later one of another side",
+        LOCKS,
+        "[change], operations, merging=True)",
+        "[change], operations)",
+        LOCK_TESTS,
+    ),
+    Mutation(
+        "tell the number of a lock that another side took",
+        LOCKS,
+        "            if held is not None and held[:3] == given[:3]:\n",
+        "            if held is not None:\n",
+        LOCK_TESTS,
+    ),
+    Mutation(
+        "give a lock to a request that comes after its release",
+        LOCKS,
+        "        if ownership.replica.operation(message.attempt) is not None:\n            return LOST",
+        "        if False:\n            return LOST",
+        LOCK_TESTS,
+    ),
+    Mutation(
+        "count a lease from the arrival of the answer",
+        "cluster/structures/lock.py",
+        "                ends_at = sent_at + reply.kept + self._lease\n",
+        "                ends_at = now + self._lease\n",
+        LOCK_TESTS,
+    ),
+    Mutation(
+        "evict locks",
+        REPLICA,
+        " if name[:1] != HIDDEN)",
+        ")",
+        QUERY_TESTS,
+    ),
+    Mutation(
+        "leave what expired in the index",
+        REPLICA,
+        "                    self._show(map_name, key, entry, tombstone)\n",
+        "                    pass\n",
+        INDEX_TESTS,
+    ),
+    Mutation(
+        "let an index forget what was written while it was made",
+        INDEX,
+        "            if come is not None:\n",
+        "            if come is not None and not field.pending:\n",
+        INDEX_TESTS,
+    ),
+    Mutation(
+        "ask an index before it is complete",
+        QUERIES,
+        "        return index if is_complete else None\n",
+        "        return index\n",
+        QUERY_TESTS,
+    ),
+    Mutation(
+        "go on with a scan after the last key given, not looked at",
+        QUERIES,
+        "            self.after = key\n            entry",
+        '            self.after = self.keys[-1] if self.keys else b""\n            entry',
+        QUERY_TESTS,
     ),
 )
