@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -459,6 +460,51 @@ async def test_each_side_of_a_split_gives_it_once_and_the_later_stays(cluster: T
         await Caller(cluster, 0, wait=0).acquire()
     assert await two.release()
     assert await Caller(cluster, 0, wait=0).acquire() > max(one.token, two.token)
+
+
+@cluster_test("simulated", size=2, partition_count=8)
+async def test_a_later_lock_on_a_copy_stands(cluster: TestCluster) -> None:
+    """The owner has not heard of it, as just after a split: it gives nothing, and nothing is lost."""
+    partition, owner, (other,) = await _placed(cluster)
+    name, key = LOCKS + "jobs", encode_key(KEY)
+    copies = [node_of(cluster, n)._replication.copy_of(partition) for n in (owner, other)]
+    wall = node_of(cluster, other)._environment.clock.wall()
+    later = int(wall * 1000 + 60_000) << 16
+    copies[1].apply(name, key, (b"another attempt", later, 7, math.inf))
+
+    with pytest.raises(LockTimeoutError):
+        await Caller(cluster, owner, wait=0).acquire()
+
+    held = [copy.entry(name, key) for copy in copies]
+    assert [(b"another attempt", later, 7, math.inf)] * 2 == held
+
+
+@cluster_test("simulated", size=2, partition_count=8)
+async def test_a_later_release_on_a_copy_makes_the_number_later(cluster: TestCluster) -> None:
+    """The owner has not heard of the lock that was given back on another side; its own is later."""
+    partition, owner, (other,) = await _placed(cluster)
+    name, key = LOCKS + "jobs", encode_key(KEY)
+    copy = node_of(cluster, other)._replication.copy_of(partition)
+    wall = node_of(cluster, other)._environment.clock.wall()
+    later = int(wall * 1000 + 60_000) << 16
+    copy.apply(name, key, (None, later, 7, math.inf))
+
+    assert await Caller(cluster, owner, wait=0).acquire() > later
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_a_holders_lease_ends_before_the_owners(cluster: TestCluster) -> None:
+    """However long the answer took."""
+    partition, owner, others = await _placed(cluster)
+    replicas = node_of(cluster, 0).partition_table().rows[partition].replicas
+    one = next(n for n in others if cluster.member(n).id not in replicas)
+    caller = Caller(cluster, one, lease=2.0)
+    cluster.link(owner, one, latency=0.8)
+    await caller.acquire()
+    await cluster.sleep(1.3)  # 2.1 seconds after it was given.
+
+    assert caller.token.lost.is_set()
+    assert not await caller.release()
 
 
 @cluster_test("simulated", size=3, partition_count=8)

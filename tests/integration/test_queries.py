@@ -15,6 +15,7 @@ from cache.cluster.structures.queries import SMALL
 from cache.cluster.wire.messages import ScanKeys, Scanned
 from cache.codec import decode_key
 from cache.errors import ConfigError
+from cache.keys import Key
 from cache.testing import TestCluster, cluster_test
 from tests.integration.inside import node_of, run_on
 
@@ -69,7 +70,14 @@ async def reading(cluster: TestCluster, name: str) -> float:
 @cluster_test("simulated", size=3, partition_count=8)
 async def test_a_scan_takes_a_pattern_and_gives_values(cluster: TestCluster) -> None:
     """The owners look at the pattern; numbers are looked at as their digits."""
-    items = {"user:1": 1, "user:2": 2, "user:10": 10, b"user:b": 3, "other": 4, 17: 5}
+    items: dict[Key, int] = {
+        "user:1": 1,
+        "user:2": 2,
+        "user:10": 10,
+        b"user:b": 3,
+        "other": 4,
+        17: 5,
+    }
     await cluster.member(0).map("users").set_many(items)
     users = users_on(cluster, 1)
 

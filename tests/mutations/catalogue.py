@@ -411,7 +411,7 @@ MUTATIONS: Final = (
     Mutation(
         "begin a half listed partition again",
         "cluster/structures/whole.py",
-        "                cursors[reply.halfway] = reply.keys[-1]\n",
+        "                cursors[reply.halfway] = reply.after\n",
         "                pass\n",
         "tests/integration/test_loads.py",
     ),
@@ -681,7 +681,7 @@ MUTATIONS: Final = (
         LOCK_TESTS,
     ),
     Mutation(
-        "give a lock to whoever asks first, not to who waits longest",
+        "give a lock to whoever asked last",
         LOCKS,
         "            asked_at=now - message.waited,\n",
         "            asked_at=message.waited - now,\n",
@@ -741,13 +741,6 @@ MUTATIONS: Final = (
         QUERIES,
         "        return index if is_complete else None\n",
         "        return index\n",
-        QUERY_TESTS,
-    ),
-    Mutation(
-        "go on with a scan after the last key given, not looked at",
-        QUERIES,
-        "            self.after = key\n            entry",
-        '            self.after = self.keys[-1] if self.keys else b""\n            entry',
         QUERY_TESTS,
     ),
 )

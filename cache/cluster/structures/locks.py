@@ -176,9 +176,10 @@ class LockService:
             if held is not None and held[:3] == given[:3]:
                 self._given.add()
                 return LockTurn(LOCK_HELD, given[1], max(0.0, now - arrived_at))
-            # A copy had a later version. It may be a lock that another side of a split gave.
-            if self._held(ownership, lock) is not None:
+            if held is None or held[1:3] <= given[1:3] or self._held(ownership, lock) is not None:
+                # The lease ended before the copies had it, or another side of a split gave the lock later.
                 return BUSY
+            # A copy had a later version, by which nobody holds the lock.
             if ownership.replica.operation(attempt) is not None:
                 return LOST  # The caller has left meanwhile.
             current = self._writes.admit(ownership.partition)
