@@ -720,7 +720,7 @@ MUTATIONS: Final = (
         REPLICA,
         " if name[:1] != HIDDEN)",
         ")",
-        QUERY_TESTS,
+        "tests/unit/cluster/replication/test_replica.py",
     ),
     Mutation(
         "leave what expired in the index",

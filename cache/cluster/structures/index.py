@@ -27,10 +27,10 @@ from cache.errors import CodecError, RemoteProtocolError
 IDLE_SECONDS: Final = 600.0
 """After so long without a query the indexes of a partition are given up; the next one makes them again."""
 
-SLICE: Final = 500
+SLICE: Final = 250
 """Values decoded in one turn of the event loop: two milliseconds of work, about."""
 
-POSTING_BYTES: Final = 190
+POSTING_BYTES: Final = 140
 """Memory of one key in one index, about: a tuple, the field's value, its place in the list.
 Measured by `benchmarks/bench_query.py`."""
 
@@ -170,8 +170,8 @@ class MapIndex:
                 field = _Field(tuple(path.split(".")), self._entries)
                 self._fields[path] = field
             if field.pending:
-                taken, field.pending = field.pending[-SLICE:], field.pending[:-SLICE]
-                self._add_all(field, taken)
+                self._add_all(field, field.pending[-SLICE:])
+                del field.pending[-SLICE:]
                 return False
         return True
 

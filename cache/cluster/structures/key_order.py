@@ -19,8 +19,9 @@ IDLE_SECONDS: Final = 30.0
 SLICE: Final = 1_000
 """Keys put in order in one turn of the event loop, and keys looked at: a millisecond or two of work."""
 
-KEY_BYTES: Final = 12
-"""Memory of a key here, besides the key itself, which the entry has anyway. Measured: 10 to 11 bytes."""
+KEY_BYTES: Final = 10
+"""Memory of a key here, about, besides the key itself, which the entry has anyway.
+Measured by `benchmarks/bench_query.py`."""
 
 
 class KeyOrder:
@@ -46,7 +47,8 @@ class KeyOrder:
 
     def grow(self) -> None:
         """Put another slice of keys in order."""
-        taken, self._pending = self._pending[-SLICE:], self._pending[:-SLICE]
+        taken = self._pending[-SLICE:]
+        del self._pending[-SLICE:]
         present = [key for key in taken if key in self._entries]
         if len(self._keys):
             present = [key for key in present if key not in self._keys]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -66,6 +67,7 @@ class WholeMap:
                 backoff = await self._router.pause(backoff, deadline, what)
             for page in pages:
                 yield page
+            await asyncio.sleep(0)  # Pages that were all made here have waited for nothing.
 
     async def _round(
         self, cursors: dict[int, bytes], request: Callable[[list[int], bytes], Any]

@@ -8,7 +8,13 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.cluster.replication.replica import Entry, PartitionReplica, from_record, to_record
+from cache.cluster.replication.replica import (
+    HIDDEN,
+    Entry,
+    PartitionReplica,
+    from_record,
+    to_record,
+)
 from cache.cluster.wire.messages import KeyVersion
 
 LIFETIME = 100.0
@@ -155,3 +161,17 @@ def test_every_change_is_heard_in_the_turn_it_is_made() -> None:
 
     names = [b"written", b"written", b"evicted", b"evicted", b"written", b"ended"]
     assert names == heard
+
+
+def test_what_is_the_librarys_own_makes_no_room() -> None:
+    """A lock that was evicted would be held twice; not even when there is nothing else."""
+    copy = replica()
+    for number in range(3):
+        copy.apply(HIDDEN + "locks", b"k%d" % number, _entry(number, 1))
+    assert copy.oldest({}) is None
+    copy.apply("users", b"k", _entry(9, 1))
+
+    victim = copy.oldest({})
+
+    assert victim is not None
+    assert "users" == victim.map

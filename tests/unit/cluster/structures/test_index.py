@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.cluster.replication.replica import Entry, PartitionReplica, Usage
+from cache.cluster.structures import index
 from cache.cluster.structures.conditions import (
     AtLeast,
     AtMost,
@@ -142,13 +144,14 @@ def test_what_is_found_is_what_looking_finds(
 ) -> None:
     """Whatever is written and deleted while the index is made, and afterwards."""
     partition = Partition()
-    for key, value in changes:
-        if value == "gone":
-            partition.delete(key)
-        elif value == "grow":
-            partition.index.grow(["city", "age"])
-        else:
-            partition.write(key, value)
+    with mock.patch.object(index, "SLICE", 2):
+        for key, value in changes:
+            if value == "gone":
+                partition.delete(key)
+            elif value == "grow":
+                partition.index.grow(["city", "age"])
+            else:
+                partition.write(key, value)
 
     expected = [
         key
@@ -224,3 +227,17 @@ def test_conditions_of_strangers_are_checked(low: bytes, high: bytes) -> None:
     """They break the protocol, and nothing else."""
     with pytest.raises(RemoteProtocolError, match="condition"):
         Condition.of(ConditionRecord("age", low, high, (False, False)))
+
+
+def test_what_is_written_while_it_is_made_is_found() -> None:
+    """Keys that were looked at already, keys that were not, and new ones."""
+    partition = Partition()
+    for key in KEYS[:6]:
+        partition.write(key, {"city": "Rome"})
+    with mock.patch.object(index, "SLICE", 2):
+        assert not partition.index.grow(["city"])
+        for key in KEYS:
+            partition.write(key, {"city": "Oslo"})
+        assert KEYS == partition.find({"city": "Oslo"})
+
+    assert [] == partition.find({"city": "Rome"})

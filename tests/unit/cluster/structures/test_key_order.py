@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.cluster.replication.replica import Entry, PartitionReplica, Usage
+from cache.cluster.structures import key_order
 from cache.cluster.structures.key_order import IDLE_SECONDS, SLICE, KeyOrder
 
 KEYS = [prefix + b"%d" % number for prefix in (b"s", b"b", b"i") for number in range(12)]
@@ -40,13 +42,14 @@ def test_it_has_the_keys_there_are_in_order(
     """Whatever comes and goes while it is made, and afterwards."""
     replica = replica_of(keys)
     order = attached(replica)
-    for version, (what, key) in enumerate(steps, start=100):
-        if what == "write":
-            replica.apply("m", key, entry(version))
-        elif what == "forget":
-            replica.restore("m", key, None)
-        else:
-            order.grow()
+    with mock.patch.object(key_order, "SLICE", 5):
+        for version, (what, key) in enumerate(steps, start=100):
+            if what == "write":
+                replica.apply("m", key, entry(version))
+            elif what == "forget":
+                replica.restore("m", key, None)
+            else:
+                order.grow()
     while not order.is_complete:
         order.grow()
 
