@@ -63,14 +63,28 @@ async def compare(
     await compete(
         contenders, in_flight=in_flight, rounds=arguments.rounds, seconds=arguments.seconds
     )
-    return {c.name: {"rate": c.rate, "p50_us": timed[c.name].middle} for c in contenders}
+    return {
+        c.name: {
+            "rate": c.rate,
+            "p50_us": timed[c.name].middle,
+            "longest_ms": 1000 * max(timed[c.name].seconds),
+        }
+        for c in contenders
+    }
 
 
 def rows_of(title: str, figures: dict[str, dict[str, float]], against: str) -> Sequence[list[str]]:
     """Return a table's rows, with ratios of rates."""
     base = figures[against]["rate"]
     return [
-        [title, name, f"{f['rate']:,.0f}", f"{f['p50_us']:,.0f} µs", f"{f['rate'] / base:.2f}×"]
+        [
+            title,
+            name,
+            f"{f['rate']:,.0f}",
+            f"{f['rate'] / base:.2f}×",
+            f"{f['p50_us']:,.0f} µs",
+            f"{f['longest_ms']:,.0f} ms",
+        ]
         for name, f in figures.items()
     ]
 
@@ -114,7 +128,7 @@ async def main(arguments: argparse.Namespace) -> int:
         *rows_of("lock and unlock, alone", uncontended, "redis-py Lock"),
         *rows_of(f"hand-overs among {CALLERS}", contended, "redis-py Lock, sleep=0.1"),
     ]
-    print_table("Locks", ["what", "", "per second", "p50", "ratio"], rows)
+    print_table("Locks", ["what", "", "per second", "ratio", "p50", "longest"], rows)
     write_json(arguments.json, {"uncontended": uncontended, "contended": contended})
     return 0
 

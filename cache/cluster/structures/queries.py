@@ -45,6 +45,9 @@ LOOKED_MAX: Final = 50_000
 SMALL: Final = 2_000
 """Keys that are sorted for each page; of more, an order is kept."""
 
+PARTITION_WORK: Final = 10
+"""Keys that could be looked at in the time that it takes to come to a partition."""
+
 Lister = Callable[[int, bytes], Awaitable[bool]]
 """Adds what a partition has after a key to the page; returns whether it came to its end."""
 
@@ -153,7 +156,7 @@ class QueryService:
     async def _list(
         self, partitions: Iterable[int], after: bytes, page: _Page, lister: Lister
     ) -> None:
-        turn_at = 0
+        turn_at, work = 0, 0
         for partition in partitions:
             try:
                 is_finished = await lister(partition, after)
@@ -165,8 +168,9 @@ class QueryService:
                 if not is_finished or page.is_full:
                     break
             after = b""
-            if page.looked - turn_at >= SLICE:
-                turn_at = page.looked
+            work += PARTITION_WORK
+            if work + page.looked - turn_at >= SLICE:
+                turn_at, work = page.looked, 0
                 await asyncio.sleep(0)
         self._looked.add(page.looked)
 
