@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cache.cluster import DistributedLock, LimitsConfig, LockToken
+from cache.cluster.replication.transit import TRANSIT_MAX
 from cache.cluster.structures.locks import LOCKS
 from cache.cluster.wire.messages import LOCK_LOST, AcquireLock, LockTurn
 from cache.codec import encode_key
@@ -327,7 +328,7 @@ async def test_a_cancelled_waiter_holds_nobody_up(cluster: TestCluster) -> None:
 
 @cluster_test("simulated", size=3, partition_count=8)
 async def test_a_dead_holders_lock_is_free_at_the_end_of_its_lease(cluster: TestCluster) -> None:
-    """Not sooner: to be believed dead is no proof. Whoever waits gets it then."""
+    """And a little for what clocks and copies differ by. To be believed dead is no proof."""
     _, owner, (one, two) = await _placed(cluster)
     dead = Caller(cluster, one, lease=20)
     token = await dead.acquire()
@@ -338,7 +339,7 @@ async def test_a_dead_holders_lock_is_free_at_the_end_of_its_lease(cluster: Test
     await cluster.kill(one)
 
     assert await waiting > token
-    assert 20 <= heir.got_at - dead.got_at + 0.01 < 20.5
+    assert 20 + TRANSIT_MAX <= heir.got_at - dead.got_at < 21
 
 
 @cluster_test("simulated", size=3, partition_count=8)

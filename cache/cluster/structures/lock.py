@@ -113,8 +113,8 @@ class DistributedLock:
             partition that died at once, which frees its locks, the counter `partitions.lost`.
         Tested by: tests/integration/test_locks.py.
 
-    A holder that dies holds the lock until its lease ends, not longer, and not shorter: that its member is
-    believed dead does not prove that it is.
+    A holder that dies holds the lock until its lease ends, and half a second longer, which is for what clocks
+    and copies may differ by. Not shorter: that its member is believed dead does not prove that it is.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """The owner's side of locks: who holds which, until when, and who is next.
 
 A lock that is held is an entry of a hidden map, in the partition of the key it locks. Its value names the
-attempt that holds it, its time to live is the lease. So it is copied, moves and expires as entries do, and
-a promoted owner knows it. The queue is the owner's alone: those who wait ask again, see `lock_queues.py`.
+attempt that holds it, its time to live is the lease and a little more. So it is copied, moves and expires as
+entries do, and a promoted owner knows it. The queue is the owner's alone: those who wait ask again, see
+`lock_queues.py`.
 
 The fencing number of a lock is the version stamp of the entry that gave it. Why it only rises:
 
@@ -25,6 +26,7 @@ from cache.cluster.partitions.table import Table
 from cache.cluster.replication.ownership import Change, Ownership
 from cache.cluster.replication.replica import HIDDEN, Entry
 from cache.cluster.replication.service import ReplicationService
+from cache.cluster.replication.transit import TRANSIT_MAX
 from cache.cluster.structures.answers import Answer
 from cache.cluster.structures.lock_queues import PLACE_SECONDS, LockKey, LockQueues, Waiter
 from cache.cluster.structures.writes import Writes
@@ -54,6 +56,9 @@ KEEP_SECONDS: Final = 2.0
 
 TIMER_SLACK: Final = 0.001
 """Seconds after the end of a lease at which it is looked at: a timer may be early by a rounding."""
+
+DRIFT_MAX: Final = 0.001
+"""Part by which the clocks of holder and owner may differ in speed."""
 
 BUSY: Final = LockTurn(LOCK_BUSY, 0, 0.0)
 LOST: Final = LockTurn(LOCK_LOST, 0, 0.0)
@@ -103,9 +108,8 @@ class LockService:
             return LOST  # Given back already: this request was long on the way.
         held = self._held(ownership, lock)
         if held is not None and held[0] == message.attempt:
-            self._queues.leave(
-                message.attempt
-            )  # Its answer was lost; the next one has another token.
+            # Its answer was lost; the next one has another token.
+            self._queues.leave(message.attempt)
             return self._give(ownership, lock, message.attempt, message.lease, now)
         if held is None and lock not in self._queues:
             return self._give(ownership, lock, message.attempt, message.lease, now)
@@ -133,7 +137,7 @@ class LockService:
         held = self._held(ownership, lock)
         if held is None or held[0] != message.attempt:
             return LOST
-        entry = self._writes.stamper().live(message.attempt, now + message.lease)
+        entry = self._writes.stamper().live(message.attempt, now + _kept(message.lease))
 
         def verdict() -> Answer:
             after = self._held(ownership, lock)
@@ -169,7 +173,7 @@ class LockService:
     ) -> Answer:
         """Let an attempt hold a lock that is free, or its own."""
         now = self._clock.monotonic()
-        given = self._writes.stamper().live(attempt, now + lease)
+        given = self._writes.stamper().live(attempt, now + _kept(lease))
 
         def verdict() -> Answer:
             held = ownership.replica.entry(lock[1], lock[2])
@@ -326,6 +330,14 @@ def _decided(
 def _forget(answer: asyncio.Future[Reply]) -> None:
     if not answer.cancelled():
         answer.exception()  # Retrieved: nobody waits for it.
+
+
+def _kept(lease: float) -> float:
+    """Return how long an owner keeps a lock: a little longer than its holder believes.
+
+    A copy that was made or repaired may have up to `TRANSIT_MAX` seconds less than the original.
+    """
+    return lease * (1 + DRIFT_MAX) + TRANSIT_MAX
 
 
 def _lock_of(message: AcquireLock | RenewLock | ReleaseLock | CheckLock) -> LockKey:

@@ -9,7 +9,7 @@ from typing import Any
 from cache.cluster.ids import MemberId
 from cache.cluster.structures.router import BACKOFF_FIRST, Router
 from cache.cluster.wire.messages import Counted, EntriesPage
-from cache.errors import CacheError, IndeterminateError, RejectedError
+from cache.errors import CacheError, RemoteProtocolError
 
 
 class WholeMap:
@@ -84,8 +84,8 @@ class WholeMap:
         pages = []
         for reply in await self._router.to_members(requests):
             if isinstance(reply, CacheError):
-                if not isinstance(reply, (RejectedError, IndeterminateError)):
-                    raise reply
+                if isinstance(reply, RemoteProtocolError):
+                    raise reply  # It would say so for ever.
                 continue
             assert isinstance(reply, EntriesPage)
             for partition in reply.finished:
