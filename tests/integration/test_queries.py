@@ -159,7 +159,7 @@ async def test_items_of_large_partitions_survive_moves_and_deaths(cluster: TestC
 async def test_members_of_before_ask_for_keys_only(cluster: TestCluster) -> None:
     """Their request is answered as it was."""
     await cluster.member(0).map("users").set_many({f"k{n}": 1 for n in range(5)})
-    structures = node_of(cluster, 0)._router._structures
+    structures = node_of(cluster, 0)._structures
 
     first = await run_on(
         cluster, 0, lambda: structures.dispatch(ScanKeys("users", [0], b"", b"k", 3))

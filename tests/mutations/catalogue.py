@@ -667,6 +667,8 @@ MUTATIONS: Final = (
         "    return next(iter(holding or staying or members), None)\n",
         "    return next(iter(staying or members), None)\n",
         "tests/integration/test_lite.py",
+    ),
+    Mutation(
         "give a lock that another holds",
         LOCKS,
         "        if held is None and lock not in self._queues:\n",
