@@ -13,6 +13,7 @@ from cache.cluster.replication.merges import MergeReport
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import MapStats, NearCache
 from cache.cluster.structures.processors import MutableEntry
+from cache.cluster.topics import Subscription, Topic, TopicCounts, TopicMessage, TopicPattern
 
 __all__ = [
     "ClusterConfig",
@@ -33,7 +34,12 @@ __all__ = [
     "Row",
     "Siblings",
     "StaticPeers",
+    "Subscription",
     "Table",
     "TlsConfig",
+    "Topic",
+    "TopicCounts",
+    "TopicMessage",
+    "TopicPattern",
     "siblings_config",
 ]

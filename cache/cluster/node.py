@@ -41,6 +41,8 @@ from cache.cluster.structures.processors import Processor, Processors
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.service import StructureService
 from cache.cluster.structures.state import MapState, OperationIds
+from cache.cluster.topics.service import TopicCounts, TopicService
+from cache.cluster.topics.topic import Topic, TopicPattern
 from cache.cluster.transport.base import StreamPaths
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.transport.sockets import SocketTransport
@@ -259,6 +261,9 @@ class Node:
         self._near = NearReader(self._router, self._scope, metrics)
         self._map_states: dict[str, MapState] = {}
         self._operation_ids = OperationIds(seed("operations").randbytes(8))
+        self._topics = TopicService(
+            membership=self._membership, rpc=self._rpc, scope=self._scope, metrics=metrics
+        )
         Gateway(rpc=self._rpc, map_of=self.map, inspect=self.inspect, drain=self._drain_remotely)
 
     def _on_members(self) -> None:
@@ -302,6 +307,7 @@ class Node:
             self._membership.close()
             self._router.close()
             self._near.close()
+            self._topics.close()
             self._replication.set_quorum(reached=False)
             for state in self._map_states.values():
                 await state.flights.close()
@@ -398,6 +404,21 @@ class Node:
             near=None if near_cache is None else self._near.open(name, near_cache),
         )
         return DistributedMap(access, state)
+
+    def topic(self, name: str) -> Topic:
+        """Return the cluster's topic of that name, 1 to 256 characters; see `Topic` for what it promises."""
+        self._require_serving()
+        return Topic(name, self._topics, value_limit=self.config.limits.value_bytes_max)
+
+    def topics(self, pattern: str = "*") -> TopicPattern:
+        """Return all topics that fit a pattern: `*`, `?`, `[a-z]`, `[^a-z]`, and a backslash before these."""
+        self._require_serving()
+        return TopicPattern(pattern, self._topics)
+
+    def topic_counts(self) -> TopicCounts:
+        """Return how many subscribers topics and patterns have in the cluster, as this member was told."""
+        self._require_serving()
+        return self._topics.counts()
 
     def register_processor(self, name: str, function: Processor) -> None:
         """Let `DistributedMap.execute` run `function` on keys that this member owns.

@@ -698,6 +698,46 @@ class NearChanges(_Message, frozen=True, tag=93):
         _require_equal_lengths(self.partitions, self.digests)
 
 
+# -- topics --------------------------------------------------------------------------------------
+
+TOPIC_COLUMNS_MAX: Final = 65_536
+"""Messages, or names, of one request. Everything that a member has subscribers of is told by one."""
+
+
+class TellInterest(_Message, frozen=True, tag=100):
+    """What the sender has subscribers of. Answered by `InterestTold`."""
+
+    is_first: bool
+    """This is all there is; else: this is what changed."""
+    patterns: Annotated[list[bool], msgspec.Meta(max_length=TOPIC_COLUMNS_MAX)]
+    """Per name whether it is a pattern of topics."""
+    names: list[str]
+    counts: list[Annotated[int, msgspec.Meta(ge=0)]]
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.patterns, self.names, self.counts)
+
+
+class InterestTold(_Message, frozen=True, tag=101):
+    """Whether it was taken in; if not, the receiver has to be told everything."""
+
+    accepted: bool
+
+
+class Deliver(_Message, frozen=True, tag=102):
+    """Messages for the receiver's subscribers, in the order they were published. Answered by `Done`."""
+
+    stream: int
+    """Rises whenever the sender begins to count anew."""
+    sequence: int
+    """Number of the first message, one more for each after it."""
+    topics: Annotated[list[str], msgspec.Meta(max_length=TOPIC_COLUMNS_MAX)]
+    values: list[bytes]
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.topics, self.values)
+
+
 # -- clients and inspection ----------------------------------------------------------------------
 
 
@@ -768,6 +808,8 @@ Request = (
     | EndLoad
     | GetNear
     | NearPoll
+    | TellInterest
+    | Deliver
     | Call
     | Inspect
     | Drain
@@ -799,6 +841,7 @@ Reply = (
     | PipelineReplies
     | NearValue
     | NearChanges
+    | InterestTold
     | Called
     | Inspected
 )

@@ -1,0 +1,7 @@
+"""Topics: values published to whoever listens."""
+
+from cache.cluster.topics.service import TopicCounts
+from cache.cluster.topics.subscription import Subscription, TopicMessage
+from cache.cluster.topics.topic import Topic, TopicPattern
+
+__all__ = ["Subscription", "Topic", "TopicCounts", "TopicMessage", "TopicPattern"]
