@@ -1,5 +1,16 @@
 """The clustered part: an embedded node and the structures it shares with other members."""
 
+from cache.cluster.cluster_events import (
+    ClusterEvent,
+    ClusterEvents,
+    EventsMissed,
+    MemberJoined,
+    MemberLeft,
+    MemberSuspect,
+    PartitionLost,
+    PartitionMoved,
+    SplitMerged,
+)
 from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
 from cache.cluster.discovery.base import Discovery, Presence
 from cache.cluster.discovery.finder import StaticPeers
@@ -13,26 +24,49 @@ from cache.cluster.replication.merges import MergeReport
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import MapStats, NearCache
 from cache.cluster.structures.processors import MutableEntry
-from cache.cluster.topics import Subscription, Topic, TopicCounts, TopicMessage, TopicPattern
+from cache.cluster.topics import (
+    BEGINNING,
+    ReliableMessage,
+    ReliableSubscription,
+    ReliableTopic,
+    Subscription,
+    Topic,
+    TopicCounts,
+    TopicMessage,
+    TopicPattern,
+)
 
 __all__ = [
+    "BEGINNING",
     "ClusterConfig",
+    "ClusterEvent",
+    "ClusterEvents",
     "Discovery",
     "DistributedMap",
     "DrainReceipt",
+    "EventsMissed",
     "GossipConfig",
     "LimitsConfig",
     "MapStats",
     "Member",
+    "MemberJoined",
+    "MemberLeft",
     "MemberState",
+    "MemberSuspect",
     "MergeReport",
     "MutableEntry",
     "NearCache",
     "Node",
     "NodeStats",
+    "PartitionLost",
+    "PartitionMoved",
     "Presence",
+    "ReliableMessage",
+    "ReliableSubscription",
+    "ReliableTopic",
     "Row",
     "Siblings",
+    "SplitMerged",
     "StaticPeers",
     "Subscription",
     "Table",

@@ -24,6 +24,7 @@ from cache.cluster.inspection import Inspection, NodeStats
 from cache.cluster.leaving import DrainReceipt, Leaving
 from cache.cluster.membership.members import Member
 from cache.cluster.membership.service import MembershipService
+from cache.cluster.messaging import Messaging, MessagingService
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.merges import MergeReport
@@ -41,8 +42,7 @@ from cache.cluster.structures.processors import Processor, Processors
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.service import StructureService
 from cache.cluster.structures.state import MapState, OperationIds
-from cache.cluster.topics.service import TopicCounts, TopicService
-from cache.cluster.topics.topic import Topic, TopicPattern
+from cache.cluster.topics.stored import MAP_PREFIX
 from cache.cluster.transport.base import StreamPaths
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.transport.sockets import SocketTransport
@@ -77,7 +77,7 @@ def _entropy(name: str) -> Random:
     return SystemRandom() if name == "rpc" else Random()
 
 
-class Node:
+class Node(Messaging):
     """An embedded cluster member. Use as `async with Node(config) as node:`.
 
     Entering returns only when the node can serve, or raises: `JoinRefusedError` when a peer refuses it,
@@ -261,8 +261,15 @@ class Node:
         self._near = NearReader(self._router, self._scope, metrics)
         self._map_states: dict[str, MapState] = {}
         self._operation_ids = OperationIds(seed("operations").randbytes(8))
-        self._topics = TopicService(
-            membership=self._membership, rpc=self._rpc, scope=self._scope, metrics=metrics
+        self._messaging = MessagingService(
+            membership=self._membership,
+            partitions=self._partitions,
+            repair=self._repair,
+            router=self._router,
+            structures=structures,
+            operation_ids=self._operation_ids,
+            scope=self._scope,
+            metrics=metrics,
         )
         Gateway(rpc=self._rpc, map_of=self.map, inspect=self.inspect, drain=self._drain_remotely)
 
@@ -307,7 +314,7 @@ class Node:
             self._membership.close()
             self._router.close()
             self._near.close()
-            self._topics.close()
+            self._messaging.close()
             self._replication.set_quorum(reached=False)
             for state in self._map_states.values():
                 await state.flights.close()
@@ -392,6 +399,8 @@ class Node:
         self._require_serving()
         if not isinstance(name, str) or not 1 <= len(name) <= MAP_NAME_MAX:
             raise ConfigError(f"map name {name!r}: must be 1 to {MAP_NAME_MAX} characters")
+        if name.startswith(MAP_PREFIX):
+            raise ConfigError(f"map name {name!r}: names with {MAP_PREFIX!r} are those of topics")
         state = self._map_states.get(name)
         if state is None:
             state = self._map_states[name] = MapState()
@@ -404,21 +413,6 @@ class Node:
             near=None if near_cache is None else self._near.open(name, near_cache),
         )
         return DistributedMap(access, state)
-
-    def topic(self, name: str) -> Topic:
-        """Return the cluster's topic of that name, 1 to 256 characters; see `Topic` for what it promises."""
-        self._require_serving()
-        return Topic(name, self._topics, value_limit=self.config.limits.value_bytes_max)
-
-    def topics(self, pattern: str = "*") -> TopicPattern:
-        """Return all topics that fit a pattern: `*`, `?`, `[a-z]`, `[^a-z]`, and a backslash before these."""
-        self._require_serving()
-        return TopicPattern(pattern, self._topics)
-
-    def topic_counts(self) -> TopicCounts:
-        """Return how many subscribers topics and patterns have in the cluster, as this member was told."""
-        self._require_serving()
-        return self._topics.counts()
 
     def register_processor(self, name: str, function: Processor) -> None:
         """Let `DistributedMap.execute` run `function` on keys that this member owns.

@@ -97,7 +97,11 @@ async def test_only_members_with_subscribers_are_sent_to(cluster: TestCluster) -
 
 
 def _sent(cluster: TestCluster, source: int, target: int) -> int:
-    return node_of(cluster, source)._topics._others[cluster.member(target).id].outbox._sequence
+    return (
+        node_of(cluster, source)
+        ._messaging.topics._others[cluster.member(target).id]
+        .outbox._sequence
+    )
 
 
 @cluster_test("simulated", size=3)
@@ -214,7 +218,7 @@ async def test_leaving_a_subscription_ends_it_everywhere(cluster: TestCluster) -
     await cluster.sleep(0.5)
 
     assert [0] == await publish(cluster, 1, 1)
-    assert {} == node_of(cluster, 0)._topics._topics
+    assert {} == node_of(cluster, 0)._messaging.topics._topics
 
 
 @cluster_test("simulated", size=2)

@@ -521,7 +521,7 @@ MUTATIONS: Final = (
     Mutation(
         "tell near readers nothing of evictions",
         REPLICA,
-        "            self.listener(victim.map, victim.key)\n",
+        "            self.listener(victim.map, victim.key, held, None, EVICTED)\n",
         "            pass\n",
         NEAR,
     ),

@@ -26,6 +26,14 @@ Entry = tuple[bytes | None, int, int, float]
 """(value or None for a tombstone, hlc, origin, instant of expiry or of forgetting)."""
 
 
+CHANGED: Final = 0
+EXPIRED: Final = 1
+EVICTED: Final = 2
+"""Why an entry changed: it was written, merged or undone; its time was up; it made room."""
+
+Listener = Callable[[str, bytes, Entry | None, Entry | None, int], None]
+"""Called with map, key, the entries before and after (None for none), and one of the causes above."""
+
 ENTRY_BYTES: Final = 300
 """Memory of an entry besides its key and value: tuple, numbers, object headers, its share of the dictionary.
 Measured by `benchmarks/bench_memory.py`."""
@@ -92,8 +100,8 @@ class PartitionReplica:
         """Entries, tombstones included."""
         self.size_bytes = 0
         """Bytes of keys and values."""
-        self.listener: Callable[[str, bytes], None] | None = None
-        """Called with the map and key of each change but expiry, in the same turn."""
+        self.listener: Listener | None = None
+        """Told of each change that a reader can see, in the same turn."""
 
     # -- one key -----------------------------------------------------------------------------
 
@@ -150,7 +158,7 @@ class PartitionReplica:
         self._digest.toggle(map_name, key, entry[1], entry[2])
         self._remember_expiry(map_name, key, entry[3])
         if self.listener is not None:
-            self.listener(map_name, key)
+            self.listener(map_name, key, held, entry, CHANGED)
         return True
 
     def _count(self, size: int, overhead: int = 0) -> None:
@@ -172,7 +180,7 @@ class PartitionReplica:
         if held is not None:
             self._forget(map_name, key, held)
             if self.listener is not None:
-                self.listener(map_name, key)
+                self.listener(map_name, key, held, None, CHANGED)
         if entry is not None:
             self.apply(map_name, key, entry)
 
@@ -184,7 +192,7 @@ class PartitionReplica:
             entries[key] = entry
             self._remember_expiry(map_name, key, entry[3])
             if self.listener is not None:
-                self.listener(map_name, key)
+                self.listener(map_name, key, held, entry, CHANGED)
 
     @property
     def memory_bytes(self) -> int:
@@ -211,7 +219,7 @@ class PartitionReplica:
             return False
         self._forget(victim.map, victim.key, held)
         if self.listener is not None:
-            self.listener(victim.map, victim.key)
+            self.listener(victim.map, victim.key, held, None, EVICTED)
         return True
 
     def close(self) -> None:
@@ -254,6 +262,11 @@ class PartitionReplica:
         """Return the live keys of a map, sorted."""
         entries = self._maps.get(map_name, {})
         return sorted(k for k, e in entries.items() if e[0] is not None and now < e[3])
+
+    def items(self, map_name: str, now: float) -> list[tuple[bytes, Entry]]:
+        """Return the live entries of a map, by key."""
+        entries = self._maps.get(map_name, {})
+        return sorted((k, e) for k, e in entries.items() if e[0] is not None and now < e[3])
 
     def keys_after(self, map_name: str, after: bytes, prefix: bytes, now: float) -> list[bytes]:
         """Return the live keys of a map that come after a key, sorted: text and bytes with this prefix."""
@@ -335,9 +348,13 @@ class PartitionReplica:
                 self._count(-len(value))
                 self._wheel.add(map_name, key, tombstone[3])
                 expired += 1
+                if self.listener is not None:
+                    self.listener(map_name, key, entry, tombstone, EXPIRED)
             else:
                 self._forget(map_name, key, entry)
                 forgotten += 1
+                if self.listener is not None and value is not None:
+                    self.listener(map_name, key, entry, None, EXPIRED)
         return expired, forgotten
 
     def _forget(self, map_name: str, key: bytes, entry: Entry) -> None:

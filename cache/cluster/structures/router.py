@@ -163,6 +163,15 @@ class Router:
         assert asked is not None, "somebody answered"
         return reply, asked, sent_at
 
+    async def poll(self, partition: int, request: Any, wait: float) -> Reply:  # Any: a request
+        """Carry out a read on its owner, which may keep the question for `wait` seconds."""
+        timeout = wait + READ_PATIENCE
+        return await self._until_answered(
+            lambda _: self._ask(self.owner(partition), request, timeout),
+            self.deadline() + timeout,
+            idempotent=True,
+        )
+
     async def to_members(
         self, requests: Sequence[tuple[MemberId | None, Any]], *, share: float = 1.0
     ) -> list[Reply | CacheError]:

@@ -700,6 +700,9 @@ class NearChanges(_Message, frozen=True, tag=93):
 
 # -- topics --------------------------------------------------------------------------------------
 
+CURSOR_MAX: Final = 256
+"""Segments of one reliable topic, and of one cursor."""
+
 TOPIC_COLUMNS_MAX: Final = 65_536
 """Messages, or names, of one request. Everything that a member has subscribers of is told by one."""
 
@@ -736,6 +739,56 @@ class Deliver(_Message, frozen=True, tag=102):
 
     def __post_init__(self) -> None:
         _require_equal_lengths(self.topics, self.values)
+
+
+class Append(_Message, frozen=True, tag=103):
+    """Add a message to a reliable topic. Answered by `Appended` when every copy has it."""
+
+    topic: str
+    partition: int
+    operation: bytes
+    value: bytes
+    capacity: Annotated[int, msgspec.Meta(ge=1)]
+    """Messages that the topic keeps from now on."""
+    capacity_bytes: Annotated[int, msgspec.Meta(ge=1)]
+    """Bytes of values that it keeps; the latest message stays whatever its size."""
+
+
+Place = tuple[int, int, int]
+"""A message of a reliable topic: (stamp, origin) of its segment and number within that; or how far a
+segment was read. See topics/ring.py."""
+
+
+class Appended(_Message, frozen=True, tag=104):
+    """Where the message stands."""
+
+    place: Place
+
+
+class ReadTopic(_Message, frozen=True, tag=105):
+    """What of a reliable topic does a cursor not cover? Answered by `TopicSlice` within `wait` seconds."""
+
+    topic: str
+    partition: int
+    cursor: Annotated[list[Place], msgspec.Meta(max_length=CURSOR_MAX)] | None
+    """How far each segment was read; None asks for the cursor of what is there now."""
+    limit: int
+    wait: SecondsRemaining
+
+
+class TopicSlice(_Message, frozen=True, tag=106):
+    """Messages, in order, and how many are gone that stood before each of them."""
+
+    places: list[Place]
+    values: list[bytes]
+    missed: list[int]
+    cursor: list[Place]
+    """After the last of them."""
+    missed_after: int
+    """Messages that are gone and stood after the last of them, within `cursor`."""
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.places, self.values, self.missed)
 
 
 # -- clients and inspection ----------------------------------------------------------------------
@@ -810,6 +863,8 @@ Request = (
     | NearPoll
     | TellInterest
     | Deliver
+    | Append
+    | ReadTopic
     | Call
     | Inspect
     | Drain
@@ -842,6 +897,8 @@ Reply = (
     | NearValue
     | NearChanges
     | InterestTold
+    | Appended
+    | TopicSlice
     | Called
     | Inspected
 )
