@@ -21,6 +21,7 @@ from cache.cluster.membership.members import Member, MemberState
 from cache.cluster.node import Node
 from cache.cluster.partitions.table import Row, Table
 from cache.cluster.replication.merges import MergeReport
+from cache.cluster.structures.events import EntryEvent, EntryEvents
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import MapStats, NearCache
 from cache.cluster.structures.processors import MutableEntry
@@ -44,6 +45,8 @@ __all__ = [
     "Discovery",
     "DistributedMap",
     "DrainReceipt",
+    "EntryEvent",
+    "EntryEvents",
     "EventsMissed",
     "GossipConfig",
     "LimitsConfig",

@@ -141,6 +141,7 @@ PURE: Final = (
     "cache.cluster.quorum",
     "cache.cluster.structures.builtin",
     "cache.cluster.structures.copies",
+    "cache.cluster.structures.event_log",
     "cache.cluster.structures.journal",
     "cache.cluster.structures.near",
     "cache.cluster.structures.processors",

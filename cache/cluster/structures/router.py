@@ -69,7 +69,14 @@ class Router:
         self._reads = Reads(replication.rpc, timeout=min(READ_PATIENCE, config.operation_timeout))
         self.near = NearCopies()
         """Copies kept here, whose keys may be written through this member; see `near_reader.py`."""
+        self.events = structures.events
+        """Changes of entries that this member owns, and news of the table."""
         self._closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether every further operation is refused."""
+        return self._closed
 
     def close(self) -> None:
         """Refuse every further operation."""
@@ -171,6 +178,24 @@ class Router:
             self.deadline() + timeout,
             idempotent=True,
         )
+
+    def ask(self, member: MemberId, request: Any, timeout: float) -> asyncio.Future[Reply]:
+        """Send a request to one member, once."""
+        # Any: a map request.
+        answer = self._start(member, request, timeout)
+        if isinstance(answer, asyncio.Future):
+            answer.add_done_callback(_forget)
+            return answer
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        if isinstance(answer, CacheError):
+            future.set_exception(answer)
+            future.exception()  # Retrieved: the caller may lose interest.
+        else:
+            assert not isinstance(answer, Awaitable), (
+                "requests are answered at once, or by a future"
+            )
+            future.set_result(answer)
+        return future
 
     async def to_members(
         self, requests: Sequence[tuple[MemberId | None, Any]], *, share: float = 1.0

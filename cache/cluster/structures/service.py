@@ -18,6 +18,7 @@ from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer, after
 from cache.cluster.structures.changes import Changes
+from cache.cluster.structures.event_owner import EventOwner
 from cache.cluster.structures.loads import LoadService
 from cache.cluster.structures.near_owner import NearOwner
 from cache.cluster.structures.operations import Outcome, Stamper, modify
@@ -105,6 +106,7 @@ class StructureService:
         self._leases = loads.leases
         self.changes = Changes(replication)
         self.near = NearOwner(replication, self.changes, metrics, rng)
+        self.events = EventOwner(replication, self.changes, metrics, rng)
         self._config = replication.config
         self._clock = replication.clock
         self._handlers: dict[type, Callable[[Any, Peer | None], Answer]] = {  # Any: by its key
@@ -124,6 +126,7 @@ class StructureService:
             InvalidateTags: self._on_invalidate,
             **loads.handlers,
             **self.near.handlers,
+            **self.events.handlers,
         }
         for message_type, handler in self._handlers.items():
             replication.rpc.register(message_type, handler)
@@ -368,7 +371,8 @@ class StructureService:
             self._leases.invalidate(ownership.partition, message.map, message.tags)
             keys = ownership.replica.tagged(message.map, tags, self._clock.monotonic())
             count += len(keys)
-            confirmations.extend(self._clear(ownership, message.map, keys))
+            with self.events.invalidating():
+                confirmations.extend(self._clear(ownership, message.map, keys))
             looked += ownership.replica.entry_count
             if looked > SLICE_KEYS:
                 looked = 0

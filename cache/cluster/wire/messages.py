@@ -791,6 +791,47 @@ class TopicSlice(_Message, frozen=True, tag=106):
         _require_equal_lengths(self.places, self.values, self.missed)
 
 
+# -- events of entries ---------------------------------------------------------------------------
+
+
+class WatchEntries(_Message, frozen=True, tag=107):
+    """What happened to a map's entries after `sequence`? Answered by `EntryChanges` within `wait` seconds."""
+
+    map: str
+    journal: int
+    """0 to begin now, -1 to begin where the receiver's journal does; one it does not have is a gap."""
+    sequence: int
+    kinds: list[int]
+    key: bytes | None
+    prefix: bytes
+    """Only text and bytes that begin so; empty for all keys."""
+    include_value: bool
+    wait: SecondsRemaining
+
+
+class EntryChanges(_Message, frozen=True, tag=108):
+    """Changes that were asked for, in columns, and how far the journal was looked through."""
+
+    journal: int
+    sequence: int
+    latest: int
+    missed: int
+    """Changes, asked for or not, that are not known any more; -1 when nobody knows how many."""
+    owned: int
+    """Partitions that the sender serves."""
+    sequences: list[int]
+    kinds: list[int]
+    """`EVENT_…` constants of structures/event_log.py."""
+    keys: list[bytes]
+    values: list[bytes | None]
+    stamps: list[int]
+    """Clock reading of the version that the change is about."""
+
+    def __post_init__(self) -> None:
+        columns = (self.kinds, self.keys, self.values, self.stamps)
+        _require_equal_lengths(self.sequences, *columns)
+
+
 # -- clients and inspection ----------------------------------------------------------------------
 
 
@@ -865,6 +906,7 @@ Request = (
     | Deliver
     | Append
     | ReadTopic
+    | WatchEntries
     | Call
     | Inspect
     | Drain
@@ -899,6 +941,7 @@ Reply = (
     | InterestTold
     | Appended
     | TopicSlice
+    | EntryChanges
     | Called
     | Inspected
 )
