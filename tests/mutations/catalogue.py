@@ -45,6 +45,8 @@ REDIS_SCRIPTS: Final = "adapters/scripts.py"
 REDIS: Final = "tests/integration/test_redis.py"
 NEAR: Final = "tests/integration/test_near_cache.py"
 NEAR_COPIES: Final = "tests/unit/cluster/structures/test_copies.py"
+RELIABLE: Final = "tests/integration/test_reliable_topics.py"
+ENTRY_EVENTS: Final = "tests/integration/test_entry_events.py"
 LAG: Final = "tests/unit/cluster/membership/test_lag.py"
 
 MUTATIONS: Final = (
@@ -524,6 +526,83 @@ MUTATIONS: Final = (
         "            self.listener(victim.map, victim.key, held, None, EVICTED)\n",
         "            pass\n",
         NEAR,
+    ),
+    Mutation(
+        "send topics only where somebody said so",
+        "cluster/topics/interest.py",
+        "                found.setdefault(member, 0)\n",
+        "                pass\n",
+        "tests/unit/cluster/topics",
+    ),
+    Mutation(
+        "deliver what was overtaken",
+        "cluster/topics/outbox.py",
+        "        old = min(max(0, self._next - message.sequence), len(message.topics))\n",
+        "        old = 0\n",
+        "tests/unit/cluster/topics",
+    ),
+    Mutation(
+        "let a silent member's outbox grow",
+        "cluster/topics/outbox.py",
+        "        if is_full and self._messages:\n",
+        "        if False:\n",
+        "tests/unit/cluster/topics",
+    ),
+    Mutation(
+        "show messages that a copy lacks",
+        "cluster/topics/ring.py",
+        "                if number in segment.unconfirmed:\n                    return self._end(",
+        "                if False:\n                    return self._end(",
+        RELIABLE,
+    ),
+    Mutation(
+        "append a retried message again",
+        "cluster/topics/owner.py",
+        "        if remembered is not None:\n",
+        "        if False:\n",
+        RELIABLE,
+    ),
+    Mutation(
+        "overwrite messages without counting them",
+        "cluster/topics/owner.py",
+        "            ring.raise_floors(unpack_floors(value))\n",
+        "            pass\n",
+        RELIABLE,
+    ),
+    Mutation(
+        "forget what was read on the other side of a split",
+        "cluster/topics/ring.py",
+        "for name in names[-CURSOR_MAX:]}",
+        "for name in names if name in self._segments}",
+        "tests/unit/cluster/topics",
+    ),
+    Mutation(
+        "do not wait for a message that is merged late",
+        "cluster/topics/ring.py",
+        "< HOLE_PATIENCE:\n",
+        "< 0:\n",
+        "tests/unit/cluster/topics",
+    ),
+    Mutation(
+        "hear a moved partition before its former owner was heard out",
+        "cluster/structures/events.py",
+        "        if EVENT_BEGINS in reply.kinds and not self._in_round:\n",
+        "        if False:\n",
+        ENTRY_EVENTS,
+    ),
+    Mutation(
+        "say nothing when an owner died with events",
+        "cluster/structures/events.py",
+        "                if source.owned:\n                    self._missed(None)\n",
+        "",
+        ENTRY_EVENTS,
+    ),
+    Mutation(
+        "say nothing of events that were forgotten",
+        "cluster/structures/events.py",
+        "        if reply.missed:\n",
+        "        if False:\n",
+        ENTRY_EVENTS,
     ),
     Mutation(
         "keep a branch that nobody else follows",
