@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,11 +12,14 @@ from cache.cluster import BEGINNING, Node, ReliableTopic
 from cache.cluster.topics.stored import map_of
 from cache.cluster.wire.messages import Append
 from cache.errors import CacheError, ClosedError, ConfigError
-from cache.testing import TestCluster, cluster_test
+from cache.testing import TestCluster, cluster_test, run_cluster
 from tests.integration.inside import node_of, run_on
 from tests.integration.listening import Listener, listen
 
 TOPIC = "orders"
+SEGMENT_DIGITS = 24
+"""Of a message's id: which owner's segment it stands in."""
+
 PUBLISH_INTERVAL = 0.01
 """Virtual seconds between two messages of a publisher."""
 
@@ -89,13 +93,20 @@ class Publisher:
             self.acknowledged.append(value)
 
 
-def check(publishers: list[Publisher], listener: Listener) -> None:
-    """No acknowledged message is missing without a gap, none comes twice, each publisher's are in order."""
+def check(publishers: list[Publisher], listener: Listener, *, is_split: bool = False) -> None:
+    """No acknowledged message is missing without a gap, none comes twice, each publisher's are in order.
+
+    After a split the order is that of each side.
+    """
     values = listener.values
     missed = sum(message.missed for message in listener.items)
     for publisher in publishers:
         own = [value for value in values if value[0] == publisher.tried[0][0]]
-        assert own == sorted(own), "in order"
+        assert is_split or own == sorted(own), "in order"
+        for segment in {message.id[:SEGMENT_DIGITS]: None for message in listener.items}:
+            of_segment = [m.value for m in listener.items if m.id.startswith(segment)]
+            taken = [value for value in of_segment if value in own]
+            assert taken == sorted(taken), "in order, as far as one owner took them"
         assert len(own) == len({value[1] for value in own}), "once"
         assert all(value in publisher.tried for value in own), "nothing made up"
     lost = sum(value not in values for p in publishers for value in p.acknowledged)
@@ -248,6 +259,45 @@ async def test_both_sides_of_a_split_are_merged(cluster: TestCluster) -> None:
             assert list(range(5)) == [value[1] for value in values if value[0] == side]
         assert 12 == len(values)
         assert 0 == sum(message.missed for message in listener.items)
+
+
+async def _random_faults(cluster: TestCluster, seed: int) -> None:
+    """Members die and come back, stand still, and are cut off, one after the other, while all publish."""
+    rng = Random(seed)
+    listeners = [await listen(cluster, index, from_now) for index in (0, 1)]
+    publishers = [Publisher(cluster, index) for index in (0, 1)]
+    for _ in range(4):
+        victim = rng.choice([2, 3])
+        match rng.choice(["kill", "pause", "split"]):
+            case "kill":
+                await cluster.kill(victim)
+                await cluster.sleep(rng.uniform(0.1, 3.0))
+                await cluster.restart(victim)
+            case "pause":
+                await cluster.pause(victim)
+                await cluster.sleep(rng.uniform(0.5, 6.0))
+                await cluster.resume(victim)
+            case _:
+                cluster.partition([0, victim], [1, 5 - victim])
+                await cluster.sleep(rng.uniform(0.5, 6.0))
+                cluster.heal()
+        await cluster.wait_for_convergence()
+    for publisher in publishers:
+        publisher.going = False
+        assert len(publisher.acknowledged) > 50
+    for listener in listeners:
+        await listener.until(has(publishers), what="all messages")
+        check(publishers, listener, is_split=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_random_faults_lose_an_acknowledged_message(seed: int) -> None:
+    """One copy of three is always left: everything arrives, once, in the order that each owner took it."""
+
+    async def scenario(cluster: TestCluster) -> None:
+        await _random_faults(cluster, seed)
+
+    run_cluster(scenario, seed=seed, size=4, replica_count=3, partition_count=8)
 
 
 @cluster_test("simulated", size=3, replica_count=2)

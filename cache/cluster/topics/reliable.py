@@ -63,7 +63,9 @@ class ReliableTopic:
             Subscribers are shown it only then.
         Under partition: each side with `member_quorum` members takes messages, in segments of its own. After
             the heal both sides' messages are there: a subscriber is given those of the other side after its
-            own, so that the order of the two sides differs between subscribers, and each message once.
+            own, so that the order of the two sides differs between subscribers, and each message once. A
+            publisher whose messages were taken first by one side and then by the other may be read
+            out of its order; what one owner took stays in order.
             The older ones make room first, so a topic that was full reports those as missed.
         Under pause: a paused owner that resumes is refused by its backups (epoch).
         Clocks: none for safety; after a split clocks decide which side's messages count as older.
