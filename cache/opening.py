@@ -4,6 +4,7 @@
     null://                             nothing is kept
     cluster://127.0.0.1:7400/users      a map of a cluster, this process being a member
     cluster://siblings/app              the same, shared by the processes of one application on a host
+    client://10.0.0.1:7400/users        a map of a cluster, this process being no member
     redis://127.0.0.1:6379/0            a Redis or Valkey server (`rediss`, `redis+unix`, `redis+cluster`)
     olric://127.0.0.1:3320/users        a map of an Olric cluster
 
@@ -55,8 +56,8 @@ LOCAL_OPTIONS: Final[Mapping[str, Option]] = {
 def open_cache(target: str | ClusterConfig, **options: Any) -> Cache[Any]:  # Any: see below
     """Return the cache that a URL or a configuration describes.
 
-    Nothing is started yet: a `cluster://` cache joins its cluster with the first awaited call, or with
-    `async with`. Each call returns a cache of its own.
+    Nothing is started yet: a `cluster://` cache joins its cluster, and a `client://` one connects, with the
+    first awaited call, or with `async with`. Each call returns a cache of its own.
 
     Args:
         target: a URL, see `docs/modes.md` for every scheme and option; or the settings of a node, with the
@@ -120,6 +121,12 @@ def _open_olric(parts: SplitResult, options: Mapping[str, Any]) -> Cache[Any]:  
     return open_olric(parts, options)
 
 
+def _open_client(parts: SplitResult, options: Mapping[str, Any]) -> Cache[Any]:  # Any: as above
+    from cache.cluster.urls import client_from_url  # noqa: PLC0415  # heavy
+
+    return client_from_url(parts, options)
+
+
 def _require_no_place(parts: SplitResult) -> None:
     if parts.netloc or parts.path.strip("/"):
         place = parts.netloc + parts.path
@@ -132,6 +139,7 @@ def _require_no_place(parts: SplitResult) -> None:
 Opener = Callable[["SplitResult", Mapping[str, Any]], Cache[Any]]  # Any: as in `open_cache`
 
 SCHEMES: Final[Mapping[str, Opener]] = {
+    "client": _open_client,
     "cluster": _open_cluster,
     "local": _open_local,
     "null": _open_null,

@@ -213,23 +213,23 @@ def _value(scheme: str, name: str, value: object, table: Mapping[str, Option]) -
         raise ConfigError(f"{scheme}://: {name}={shown}: must be {option.form}") from None
 
 
-def resolve_secret(scheme: str, values: dict[str, Any]) -> None:
-    """Put in the secret that `secret_env` or `secret_file` tells the place of.  Any: as `read_options`.
+def resolve_secret(scheme: str, values: dict[str, Any], name: str = "secret") -> None:
+    """Put in the secret that `…_env` or `…_file` tells the place of.  Any: as `read_options`.
 
     Raises:
         ConfigError: the place is empty, or more than one is told.
     """
-    require_one(scheme, values, "secret", "secret_env", "secret_file")
-    if (variable := values.pop("secret_env", None)) is not None:
+    require_one(scheme, values, name, f"{name}_env", f"{name}_file")
+    if (variable := values.pop(f"{name}_env", None)) is not None:
         if not os.environ.get(variable):
-            raise ConfigError(f"secret_env={variable!r}: no such environment variable, or empty")
-        values["secret"] = os.environ[variable]
-    if (path := values.pop("secret_file", None)) is not None:
+            raise ConfigError(f"{name}_env={variable!r}: no such environment variable, or empty")
+        values[name] = os.environ[variable]
+    if (path := values.pop(f"{name}_file", None)) is not None:
         try:
-            values["secret"] = Path(path).read_text("utf-8").strip()
+            values[name] = Path(path).read_text("utf-8").strip()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ConfigError(f"secret_file={str(path)!r}: cannot be read: {reason}") from None
+            raise ConfigError(f"{name}_file={str(path)!r}: cannot be read: {reason}") from None
 
 
 def require_one(scheme: str, values: Mapping[str, Any], *names: str) -> None:

@@ -13,7 +13,7 @@ import click
 from cache.cli.outcome import NO_CONNECTION, fail
 
 if TYPE_CHECKING:
-    from cache.client import ClusterClient
+    from cache.member_client import MemberClient
 
 DEFAULT_AT: Final = "127.0.0.1:7400"
 
@@ -32,18 +32,18 @@ class Target:
     """Paths by field of `TlsConfig`."""
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[ClusterClient]:
+    async def connect(self) -> AsyncIterator[MemberClient]:
         """Connect, or exit with a clear line."""
-        from cache.client import ClusterClient
         from cache.cluster.config import TlsConfig
         from cache.errors import IndeterminateError, JoinRefusedError, UnavailableError
+        from cache.member_client import MemberClient
 
         options: dict[str, Any] = {"timeout": self.timeout}  # Any: arguments of the client
         if self.tls is not None:
             options["tls"] = TlsConfig(
                 certificate=self.tls["certificate"], key=self.tls["key"], ca=self.tls["ca"]
             )
-        async with ClusterClient(
+        async with MemberClient(
             self.at, cluster_name=self.cluster_name, secret=self.secret, **options
         ) as client:
             try:

@@ -1,5 +1,6 @@
 """The clustered part: an embedded node and the structures it shares with other members."""
 
+from cache.cluster.client.client import ClientStats, ClusterClient
 from cache.cluster.cluster_events import (
     ClusterEvent,
     ClusterEvents,
@@ -13,6 +14,10 @@ from cache.cluster.cluster_events import (
 )
 from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
 from cache.cluster.discovery.base import Discovery, Presence
+from cache.cluster.discovery.callback import PeersFunction
+from cache.cluster.discovery.dns import DnsPeers
+from cache.cluster.discovery.etcd import EtcdPeers
+from cache.cluster.discovery.file import PeersFile
 from cache.cluster.discovery.finder import StaticPeers
 from cache.cluster.discovery.siblings import Siblings, siblings_config
 from cache.cluster.inspection import NodeStats
@@ -39,14 +44,18 @@ from cache.cluster.topics import (
 
 __all__ = [
     "BEGINNING",
+    "ClientStats",
+    "ClusterClient",
     "ClusterConfig",
     "ClusterEvent",
     "ClusterEvents",
     "Discovery",
     "DistributedMap",
+    "DnsPeers",
     "DrainReceipt",
     "EntryEvent",
     "EntryEvents",
+    "EtcdPeers",
     "EventsMissed",
     "GossipConfig",
     "LimitsConfig",
@@ -63,6 +72,8 @@ __all__ = [
     "NodeStats",
     "PartitionLost",
     "PartitionMoved",
+    "PeersFile",
+    "PeersFunction",
     "Presence",
     "ReliableMessage",
     "ReliableSubscription",

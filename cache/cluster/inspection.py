@@ -111,7 +111,7 @@ class Inspection:
         """Count partitions whose complete, live copies are fewer than they could be."""
         members = self._membership.members()
         live = {member.id: None for member in members}
-        holders = sum(not m.leaving and m.weight > 0 for m in members)
+        holders = sum(not m.leaving and m.holds_data for m in members)
         wanted = min(self._config.replica_count, holders)
         return sum(
             sum(replica in live for replica in row.replicas) < wanted

@@ -82,6 +82,6 @@ class Leaving:
 
     def _has_successor(self) -> bool:
         return any(
-            member.id != self._replication.member and not member.leaving and member.weight > 0
+            member.id != self._replication.member and not member.leaving and member.holds_data
             for member in self._membership.members()
         )

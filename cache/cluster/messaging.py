@@ -9,6 +9,7 @@ from cache.cluster.feed import COUNT_MAX
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.replication.repair import Repair
+from cache.cluster.replication.service import ReplicationService
 from cache.cluster.scope import Scope
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.service import StructureService
@@ -29,13 +30,13 @@ class MessagingService:
         membership: MembershipService,
         partitions: PartitionService,
         repair: Repair,
+        replication: ReplicationService,
         router: Router,
         structures: StructureService,
         operation_ids: OperationIds,
         scope: Scope,
         metrics: Metrics,
     ) -> None:
-        replication = router.replication
         self.router = router
         self.operation_ids = operation_ids
         self.topics = TopicService(

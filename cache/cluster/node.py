@@ -32,17 +32,16 @@ from cache.cluster.replication.repair import Repair
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.scope import Scope
 from cache.cluster.setup import run_setup
-from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.builtin import BUILTIN
 from cache.cluster.structures.gateway import Gateway
 from cache.cluster.structures.map import DistributedMap
+from cache.cluster.structures.maps import Maps
 from cache.cluster.structures.near import NearCache
 from cache.cluster.structures.near_reader import NearReader
 from cache.cluster.structures.processors import Processor, Processors
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.service import StructureService
-from cache.cluster.structures.state import MapState, OperationIds
-from cache.cluster.topics.stored import MAP_PREFIX
+from cache.cluster.structures.state import OperationIds
 from cache.cluster.transport.base import StreamPaths
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.transport.sockets import SocketTransport
@@ -57,8 +56,6 @@ logger = logging.getLogger(__name__)
 
 FAREWELL_INTERVAL: Final = 0.25
 """Seconds for the receipt of a remote drain to reach its caller before the node closes."""
-
-MAP_NAME_MAX: Final = 128
 
 
 def system_environment(
@@ -244,34 +241,42 @@ class Node(Messaging):
 
     def _build_structures(self) -> None:
         seed, metrics = self._environment.seed, self._metrics
-        structures = StructureService(
+        self._structures = StructureService(
             replication=self._replication,
             processors=self._processors,
             metrics=metrics,
             rng=seed("journal"),
         )
-        self._router = Router(
+        router = Router(
             config=self.config,
-            partitions=self._partitions,
-            replication=self._replication,
-            structures=structures,
+            tables=self._partitions,
+            site=self._replication,
+            dispatch=self._structures.dispatch,
             clock=self._environment.clock,
             metrics=metrics,
         )
-        self._near = NearReader(self._router, self._scope, metrics)
-        self._map_states: dict[str, MapState] = {}
-        self._operation_ids = OperationIds(seed("operations").randbytes(8))
+        near = NearReader(router, self._scope, metrics)
+        operation_ids = OperationIds(seed("operations").randbytes(8))
+        self._maps = Maps(router, near, operation_ids)
         self._messaging = MessagingService(
             membership=self._membership,
             partitions=self._partitions,
             repair=self._repair,
-            router=self._router,
-            structures=structures,
-            operation_ids=self._operation_ids,
+            replication=self._replication,
+            router=router,
+            structures=self._structures,
+            operation_ids=operation_ids,
             scope=self._scope,
             metrics=metrics,
         )
-        Gateway(rpc=self._rpc, map_of=self.map, inspect=self.inspect, drain=self._drain_remotely)
+        Gateway(
+            config=self.config,
+            partitions=self._partitions,
+            rpc=self._rpc,
+            map_of=self.map,
+            inspect=self.inspect,
+            drain=self._drain_remotely,
+        )
 
     def _on_members(self) -> None:
         """Follow membership: drop links to members that are gone, and watch the member quorum."""
@@ -310,14 +315,12 @@ class Node(Messaging):
         if hasattr(self, "_home"):
             self._home.check()
         self._state = "closed"
-        if hasattr(self, "_router"):
+        if hasattr(self, "_maps"):
             self._membership.close()
-            self._router.close()
-            self._near.close()
+            self._maps.stop()
             self._messaging.close()
             self._replication.set_quorum(reached=False)
-            for state in self._map_states.values():
-                await state.flights.close()
+            await self._maps.close()
         await self._finder.withdraw()
         await self._scope.close()
         if hasattr(self, "_rpc"):
@@ -336,9 +339,9 @@ class Node(Messaging):
             return
         self._state = "forked"
         self._home.forked()
-        if hasattr(self, "_router"):
+        if hasattr(self, "_maps"):
             self._membership.close()
-            self._near.close()
+            self._maps.near.close()
             self._replication.on_serving = (
                 None  # Nobody follows a child, nor has it a loop to tell.
             )
@@ -397,22 +400,7 @@ class Node(Messaging):
         """
         # Any: the caller annotates the value type, `users: DistributedMap[User] = node.map("users")`.
         self._require_serving()
-        if not isinstance(name, str) or not 1 <= len(name) <= MAP_NAME_MAX:
-            raise ConfigError(f"map name {name!r}: must be 1 to {MAP_NAME_MAX} characters")
-        if name.startswith(MAP_PREFIX):
-            raise ConfigError(f"map name {name!r}: names with {MAP_PREFIX!r} are those of topics")
-        state = self._map_states.get(name)
-        if state is None:
-            state = self._map_states[name] = MapState()
-        access = MapAccess(
-            name,
-            self._router,
-            ttl=ttl,
-            operation_ids=self._operation_ids,
-            serializer=serializer,
-            near=None if near_cache is None else self._near.open(name, near_cache),
-        )
-        return DistributedMap(access, state)
+        return self._maps.open(name, ttl=ttl, serializer=serializer, near_cache=near_cache)
 
     def register_processor(self, name: str, function: Processor) -> None:
         """Let `DistributedMap.execute` run `function` on keys that this member owns.

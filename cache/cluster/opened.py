@@ -1,4 +1,4 @@
-"""`ClusterCache`: a map of the cluster with the node it needs, opened by its first use.
+"""`ClusterCache`: a map of the cluster with the node it needs, opened by its first use. And its base.
 
 Once open it costs nothing: the methods of the map become its own. They are taken off again when the node ends
 under it, and then the next call opens anew. That happens in a forked child (the node is the parent's),
@@ -12,9 +12,10 @@ import errno
 import logging
 import os
 import threading
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, Generic, Protocol, Self, TypeVar, overload
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.environment import Environment
@@ -68,14 +69,44 @@ NOTHING: Final = CacheStats(
 )
 
 
-class _Life:
-    """One node of a cache, from its start to its end or that of its loop."""
+class Link(Protocol):
+    """What reaches the cluster: a node, or a client."""
+
+    def map(
+        self,
+        name: str,
+        *,
+        ttl: Ttl,
+        serializer: Serializer | None,
+        near_cache: NearCache | None,
+    ) -> DistributedMap[Any]:  # Any: values of the map
+        """Return a handle of a map."""
+        ...
+
+    async def close(self) -> None:
+        """Say goodbye and stop."""
+        ...
+
+    async def abort(self) -> None:
+        """Stop at once."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Return when it has closed."""
+        ...
+
+
+L = TypeVar("L", bound=Link)
+
+
+class _Life(Generic[L]):
+    """One node or client of a cache, from its start to its end or that of its loop."""
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.get_running_loop()
         self.home = Home(name)
         self.scope = Scope(f"cache.{name}")
-        self.node: Node | None = None
+        self.link: L | None = None
         self.ready: asyncio.Future[DistributedMap[Any]] = self.loop.create_future()  # Any: of V
         self.ready.add_done_callback(_look_at)  # Every caller may have been cancelled.
 
@@ -85,70 +116,67 @@ def _look_at(ready: asyncio.Future[Any]) -> None:  # Any: the result is not look
         ready.exception()
 
 
-class ClusterCache(Cache[V]):
-    """A map of the cluster that owns the node it is reached through.
+class OpenedCache(Cache[V], Generic[V, L]):
+    """A map of the cluster with what reaches it, opened by the first awaited call or `async with`.
 
-    The node starts with the first awaited call, or `async with`, and drains in `close`. It lives on the event
-    loop of that call: from another thread's loop everything raises `WrongLoopError`, see `cache.SyncCache`.
-    A loop that ends without `close` ends the node without a goodbye; the next loop gets a new one.
-
-    A forked child starts a node of its own, which joins its parent's. In a process that has forked, or was
-    forked, a taken port is no error: the node listens on a free one and joins through the configured one.
-    A child's name, if one is configured, gets the process id added.
+    `ClusterCache` opens a node, `ClientCache` a client. Either lives on the event loop of that call: from
+    another thread's loop everything raises `WrongLoopError`, see `cache.SyncCache`. A loop that ends without
+    `close` ends it without a goodbye; the next loop gets a new one, and so does a forked child.
 
     Args:
-        config: the node's settings.
-        name: the map's name, the same on every member.
+        name: the map's name, the same everywhere.
         ttl: default for writes.
         serializer: how values become bytes, see `Node.map`.
-        near_cache: whether to keep copies of what others own, see `NearCache`.
-        environment: where clock, randomness and network come from; the real world by default.
+        near_cache: whether to keep copies of what members own, see `NearCache`.
     """
 
     def __init__(
         self,
-        config: ClusterConfig,
         name: str,
         *,
         ttl: Ttl = DEFAULT,
         serializer: Serializer | None = None,
         near_cache: NearCache | None = None,
-        environment: Environment | None = None,
     ) -> None:
-        self.config = config
         self.name = name
         self._default_ttl = ttl
         self._serializer = serializer
         self._near_cache = near_cache
-        self._environment = environment
-        self._life: _Life | None = None
+        self._life: _Life[L] | None = None
         self._open_map: DistributedMap[V] | None = None
         self._closed = False
-        self._parents: list[_Life] = []  # in a child: kept, lest the end of their tasks be reported
+        self._parents: list[
+            _Life[L]
+        ] = []  # in a child: kept, lest the end of their tasks be reported
         self._is_child = False
         self._has_forked = False  # so that a relative may have taken the port
         self._lock = threading.Lock()  # guards `_hits_here`
         self._hits_here = 0
-        watch(self, ClusterCache._in_child, in_parent=ClusterCache._in_parent)
+        watch(self, OpenedCache._in_child, in_parent=OpenedCache._in_parent)
 
     def __repr__(self) -> str:
-        node = None if self._life is None else self._life.node
         state = "closed" if self._closed else "not open" if self._open_map is None else "open"
-        where = self.config.bind if node is None else node.address
-        return f"<ClusterCache {self.name!r} at {where} {state}>"
+        return f"<{type(self).__name__} {self.name!r} at {self._where()} {state}>"
+
+    @abstractmethod
+    def _where(self) -> str:
+        """Return where it is, for people."""
+
+    @abstractmethod
+    async def _start(self) -> L:
+        """Return what reaches the cluster, started."""
 
     # -- life ------------------------------------------------------------------------------------
 
-    @property
-    def node(self) -> Node:
-        """The node.
+    def _link(self) -> L:
+        """Return what reaches the cluster.
 
         Raises:
             ClosedError: it is not open.
         """
-        if self._open_map is None or self._life is None or self._life.node is None:
-            raise ClosedError(f"{self!r} has no node; open it, with `async with` or any call")
-        return self._life.node
+        if self._open_map is None or self._life is None or self._life.link is None:
+            raise ClosedError(f"{self!r} is not open; open it, with `async with` or any call")
+        return self._life.link
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -160,12 +188,14 @@ class ClusterCache(Cache[V]):
         return self
 
     async def open(self) -> DistributedMap[V]:
-        """Start the node unless it runs, and return the map; callers at the same time share the start.
+        """Start it unless it runs, and return the map; callers at the same time share the start.
 
         Raises:
             ClosedError: it was closed, or its node was drained by an operator.
             WrongLoopError: it lives on another thread's loop.
-            JoinRefusedError, OSError, ConfigError: as `Node.start`; the next call tries again.
+            JoinRefusedError, OSError: as `Node.start`; the next call tries again.
+            UnavailableError: as `ClusterClient.start`.
+            ConfigError: as `Node.map`.
         """
         if self._closed:
             raise ClosedError(f"{self!r}: open another")
@@ -180,58 +210,39 @@ class ClusterCache(Cache[V]):
             life.home.check()
         return await asyncio.shield(life.ready)
 
-    async def _live(self, life: _Life) -> None:
+    async def _live(self, life: _Life[L]) -> None:
         try:
-            node = life.node = await self._start()
+            link = life.link = await self._start()
+            opened = link.map(
+                self.name,
+                ttl=self._default_ttl,
+                serializer=self._serializer,
+                near_cache=self._near_cache,
+            )
         except Exception as error:  # noqa: BLE001  # told to those who wait for the start
             self._end(life)
             life.ready.set_exception(error)
+            if life.link is not None:
+                await life.link.close()
             return
         except asyncio.CancelledError:
             self._give_up(life)
             raise
-        opened = self._open_map = node.map(
-            self.name,
-            ttl=self._default_ttl,
-            serializer=self._serializer,
-            near_cache=self._near_cache,
-        )
+        self._open_map = opened
         for name in BOUND:
             setattr(self, name, getattr(opened, name))
         life.ready.set_result(opened)
         try:
-            await node.wait_closed()
+            await link.wait_closed()
         except asyncio.CancelledError:  # Not `finally`: a child that forgets this task must not.
             self._end(life)
-            await node.abort()  # The loop ends, and everything that a goodbye needs has ended, too.
+            await link.abort()  # The loop ends, and everything that a goodbye needs has ended, too.
             raise
         self._closed = True  # Also when it was drained from outside: it is not to come back.
         self._end(life)
 
-    async def _start(self) -> Node:
-        config = self._config_here()
-        node = Node(config, environment=self._environment)
-        try:
-            await node.start()
-        except OSError as error:
-            if not self._has_forked or error.errno != errno.EADDRINUSE:
-                raise
-            node = Node(_elsewhere(config), environment=self._environment)
-            await node.start()
-        return node
-
-    def _config_here(self) -> ClusterConfig:
-        """Return the settings for this process."""
-        config = self.config
-        if not self._is_child:
-            return config
-        met = [life.node.address for life in self._parents if life.node is not None]
-        peers = tuple(dict.fromkeys((*config.peers, *met)))
-        name = None if config.name is None else f"{config.name}-{os.getpid()}"
-        return config.with_changes(peers=peers, name=name)
-
-    def _end(self, life: _Life) -> None:
-        """Forget a node that ends; the next call starts another."""
+    def _end(self, life: _Life[L]) -> None:
+        """Forget a life that ends; the next call begins another."""
         if self._life is not life:
             return
         self._life = self._open_map = None
@@ -249,7 +260,7 @@ class ClusterCache(Cache[V]):
             self._end(self._life)
 
     async def close(self) -> None:
-        """Drain the node, within `config.leave_timeout`, and stop it; idempotent.
+        """Close it; a node drains first, within `config.leave_timeout`. Idempotent.
 
         Raises:
             WrongLoopError: it lives on another thread's loop.
@@ -261,13 +272,13 @@ class ClusterCache(Cache[V]):
         if life is None:
             return
         if not life.loop.is_closed():
-            if life.node is not None:
-                await life.node.close()
+            if life.link is not None:
+                await life.link.close()
             await life.scope.close()
         self._give_up(life)
 
-    def _give_up(self, life: _Life) -> None:
-        """End a node that may not have started, and tell those who wait for it."""
+    def _give_up(self, life: _Life[L]) -> None:
+        """End a life that may not have begun, and tell those who wait for it."""
         self._end(life)
         if not life.ready.done() and not life.loop.is_closed():
             life.ready.set_exception(ClosedError(f"{self!r}: closed while it started"))
@@ -407,6 +418,69 @@ class ClusterCache(Cache[V]):
             return NOTHING
         counted = self._open_map.stats()
         return replace(counted, hits=counted.hits + self._hits_here)
+
+
+class ClusterCache(OpenedCache[V, Node]):
+    """A map of the cluster that owns the node it is reached through.
+
+    As `OpenedCache` says. A forked child starts a node of its own, which joins its parent's. In a process
+    that has forked, or was forked, a taken port is no error: the node listens on a free one and joins
+    through the configured one. A child's name, if one is configured, gets the process id added.
+
+    Args:
+        config: the node's settings.
+        name, ttl, serializer, near_cache: see `OpenedCache`.
+        environment: where clock, randomness and network come from; the real world by default.
+    """
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        name: str,
+        *,
+        ttl: Ttl = DEFAULT,
+        serializer: Serializer | None = None,
+        near_cache: NearCache | None = None,
+        environment: Environment | None = None,
+    ) -> None:
+        super().__init__(name, ttl=ttl, serializer=serializer, near_cache=near_cache)
+        self.config = config
+        self._environment = environment
+
+    def _where(self) -> str:
+        link = None if self._life is None else self._life.link
+        return self.config.bind if link is None else link.address
+
+    @property
+    def node(self) -> Node:
+        """The node.
+
+        Raises:
+            ClosedError: it is not open.
+        """
+        return self._link()
+
+    async def _start(self) -> Node:
+        config = self._config_here()
+        node = Node(config, environment=self._environment)
+        try:
+            await node.start()
+        except OSError as error:
+            if not self._has_forked or error.errno != errno.EADDRINUSE:
+                raise
+            node = Node(_elsewhere(config), environment=self._environment)
+            await node.start()
+        return node
+
+    def _config_here(self) -> ClusterConfig:
+        """Return the settings for this process."""
+        config = self.config
+        if not self._is_child:
+            return config
+        met = [life.link.address for life in self._parents if life.link is not None]
+        peers = tuple(dict.fromkeys((*config.peers, *met)))
+        name = None if config.name is None else f"{config.name}-{os.getpid()}"
+        return config.with_changes(peers=peers, name=name)
 
 
 def _elsewhere(config: ClusterConfig) -> ClusterConfig:

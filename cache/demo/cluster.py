@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cache.client import ClusterClient
 from cache.clock import Clock
 from cache.demo.processes import NodeProcess, ProcessGroup
 from cache.demo.view import NodeRow, View
 from cache.errors import CacheError
+from cache.member_client import MemberClient
 
 POLL_INTERVAL: Final = 0.02
 """Seconds between two looks: the resolution of every measured time."""
@@ -60,7 +60,7 @@ class Sight:
 class DemoNode:
     """A node process and the client that talks to it."""
 
-    def __init__(self, process: NodeProcess, client: ClusterClient) -> None:
+    def __init__(self, process: NodeProcess, client: MemberClient) -> None:
         self.process = process
         self.client = client
         self.name = process.name
@@ -84,9 +84,7 @@ class DemoCluster:
     async def start_node(self, name: str) -> DemoNode:
         """Start a node that joins those that run."""
         process = await self._processes.start(name, [node.process.address for node in self.nodes])
-        client = ClusterClient(
-            process.address, cluster_name=self._cluster_name, secret=self._secret
-        )
+        client = MemberClient(process.address, cluster_name=self._cluster_name, secret=self._secret)
         node = DemoNode(process, client)
         self.nodes.append(node)
         return node

@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
+from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
+from cache.cluster.environment import Environment
 from cache.errors import CacheError
 from cache.keys import Key
-from cache.testing.members import MemberHandle
+from cache.testing.members import ClientHandle, MemberHandle
 from cache.testing.worlds.base import ClusterWorld, UnsupportedFaultError, eventually
 
 POLL_INTERVAL: Final = 0.02
@@ -89,6 +91,28 @@ class TestCluster:
             backend=backend,
         )
         return member
+
+    async def client(self, **settings: Any) -> ClientHandle:
+        """Start a client that knows the addresses of all running members (or `seeds`), and no member.
+
+        `settings` are those of `ClusterClient`.
+        """
+        # Any: settings, checked by ClusterClient.
+        given: dict[str, Any] = {
+            "cluster_name": self._config.cluster_name,
+            "secret": self._config.secret,
+        }
+        given |= {"seeds": [member.address for member in self.members], **settings}
+        index = next(self._counter)
+
+        def make(environment: Environment | None) -> ClusterClient:
+            return ClusterClient(environment=environment, **given)
+
+        try:
+            return ClientHandle(index, await self._world.client(index, make))
+        except UnsupportedFaultError as error:
+            _skip(error)
+            raise
 
     async def remove_member(self, index: int) -> Mapping[str, Any]:  # Any: receipt fields
         """Let a member leave gracefully; return its receipt."""

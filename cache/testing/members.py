@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
+from cache.cluster.client.client import ClientStats, ClusterClient
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.node import Node
 from cache.codec import encode_key
@@ -12,13 +13,22 @@ from cache.durations import DEFAULT
 from cache.interface import CacheEntry
 from cache.keys import K, Key
 
+R = TypeVar("R")
 
-class Backend(Protocol):
-    """One member, as its world runs it."""
+Runner = Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]
+"""Runs a coroutine somewhere else and returns its result. Any: of every type."""
+
+
+class Caller(Protocol):
+    """Who has a map: a member, or a client."""
 
     async def call(self, map_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
-        """Run a map method on the member.  # Any: MessagePack values, as the map takes them."""
+        """Run a map method there.  # Any: values, as the map takes them."""
         ...
+
+
+class Backend(Caller, Protocol):
+    """One member, as its world runs it."""
 
     async def inspect(self, what: str) -> Any:
         """Ask the member about itself.  # Any: MessagePack values."""
@@ -30,9 +40,9 @@ class Backend(Protocol):
 
 
 class MapHandle:
-    """A map as seen from one member. The methods are those of `DistributedMap`."""
+    """A map as seen from one member or client. The methods are those of `DistributedMap`."""
 
-    def __init__(self, backend: Backend, name: str) -> None:
+    def __init__(self, backend: Caller, name: str) -> None:
         self._backend = backend
         self._name = name
 
@@ -186,3 +196,49 @@ class MemberHandle:
     async def drain(self) -> Mapping[str, Any]:  # Any: MessagePack values
         """Let the member leave gracefully; return its receipt."""
         return await self._backend.drain()
+
+
+class LoopClient:
+    """A client on the event loop of the test, or on that of a simulated process (`run_there`)."""
+
+    def __init__(self, client: ClusterClient, run_there: Runner | None = None) -> None:
+        self.client = client
+        self._run_there = run_there
+
+    async def run(self, function: Callable[[ClusterClient], Coroutine[Any, Any, R]]) -> R:
+        """Run `function(client)` where the client lives.  # Any: what coroutines send and yield."""
+        coroutine = function(self.client)
+        return await (coroutine if self._run_there is None else self._run_there(coroutine))
+
+    async def call(self, map_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a map method on the client.  # Any: as the map's method."""
+
+        async def call(client: ClusterClient) -> Any:  # Any: as above
+            return await getattr(client.map(map_name), method)(**arguments)
+
+        return await self.run(call)
+
+
+class ClientHandle:
+    """One client of a test cluster. `index` names it in cuts, links and clocks, as those of members do."""
+
+    def __init__(self, index: int, backend: LoopClient) -> None:
+        self.index = index
+        self._backend = backend
+        self.run = backend.run
+        """Run an async function of the `ClusterClient` where it lives."""
+
+    def __repr__(self) -> str:
+        return f"<client {self.index}>"
+
+    def map(self, name: str) -> MapHandle:
+        """Return the map of that name as this client sees it."""
+        return MapHandle(self._backend, name)
+
+    def stats(self) -> ClientStats:
+        """Return its snapshot."""
+        return self._backend.client.stats()
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self.run(ClusterClient.close)

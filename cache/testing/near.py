@@ -360,7 +360,7 @@ class _Run:
     async def run(self) -> None:
         """Run load and faults, and judge what was read."""
         rng = self.rng
-        self.reader = (await self.cluster.add_member(weight=0)).index
+        self.reader = (await self.cluster.add_member(data=False)).index
         if rng.random() < 0.5:
             self._noise()
         if rng.random() < 0.4:
@@ -368,7 +368,7 @@ class _Run:
         if rng.random() < 0.4:
             for member in self.cluster.members:
                 node = self.backend(member.index).node
-                node._router._structures.near.journal_length = SHORT_JOURNAL
+                node._structures.near.journal_length = SHORT_JOURNAL
         async with asyncio.TaskGroup() as group:
             self.start(group, 0, writes=True, reads=False)
             self.start(group, 1, writes=True, reads=True)

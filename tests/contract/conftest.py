@@ -19,7 +19,7 @@ import pytest
 
 from cache import open as open_cache
 from cache.clock import SystemClock
-from cache.cluster import ClusterConfig, NearCache, Node
+from cache.cluster import ClusterClient, ClusterConfig, NearCache, Node
 from cache.cluster.node import system_environment
 from cache.cluster.opened import ClusterCache
 from cache.interface import Cache
@@ -127,6 +127,23 @@ def is_balanced(node: Node, members: int) -> bool:
     stats = node.stats()
     share = node.config.partition_count // members
     return stats.settled and stats.members == members and stats.owned == share
+
+
+@asynccontextmanager
+async def through_a_client(near_cache: NearCache | None = None) -> AsyncIterator[Subject]:
+    """A map of two members in this process, used by a client of theirs."""
+    clock = ShiftedClock()
+    environment = replace(system_environment(), clock=clock)
+    config = ClusterConfig.local(partition_count=16, leave_timeout=0.5)
+    async with Node(config, environment=environment) as first:
+        joining = config.with_changes(peers=(first.address,))
+        async with Node(joining, environment=environment) as second:
+            # A load that is under way while its partition moves is not kept.
+            await eventually(lambda: all(is_balanced(node, 2) for node in (first, second)))
+            seeds = [first.address, second.address]
+            async with ClusterClient(seeds, environment=environment) as client:
+                entries = client.map("contract", near_cache=near_cache)
+                yield Subject(entries, clock.advance, elapsed=4.0)
 
 
 @asynccontextmanager
@@ -244,6 +261,10 @@ KEEPING: Final[Mapping[str, Maker]] = {
     "olric, as described": on_what_answers_as_olric,
     "map of one member": partial(distributed, 1),
     "map of two members": partial(distributed, 2),
+    "map through a client": through_a_client,
+    "map with near copies through a client": partial(
+        through_a_client, NearCache(staleness_bound=5.0)
+    ),
     "map with near copies": partial(distributed, 2, NearCache(staleness_bound=5.0)),
 }
 EVERY: Final[Mapping[str, Maker]] = {**KEEPING, "null": null}
@@ -268,6 +289,17 @@ def subject_of(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Su
 @pytest.fixture(params=sorted({**KEEPING, **ON_SERVERS}))
 async def keeping(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """Each cache that keeps what it is given."""
+    async with subject_of(request) as subject:
+        yield subject
+
+
+@pytest.fixture(
+    params=sorted(
+        name for name in {**KEEPING, **ON_SERVERS} if not name.endswith("through a client")
+    )
+)
+async def holding(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    """Each cache that says what it holds; what a client stores is with the members."""
     async with subject_of(request) as subject:
         yield subject
 

@@ -218,15 +218,15 @@ async def test_namespaces_are_apart(keeping: Subject) -> None:
     assert await cache.namespace("items").namespace("x").size() == 0
 
 
-async def test_stats_count(keeping: Subject) -> None:
+async def test_stats_count(holding: Subject) -> None:
     """Hits, misses, writes, deletes and expiries."""
-    cache = keeping.cache
+    cache = holding.cache
     await cache.set_many({"a": "x" * 100, "b": 2})
     await cache.set("c", 3, ttl=1)
     await cache.get_many(["a", "b", "absent"])
     await cache.get("a")
     await cache.delete("b")
-    await keeping.advance(2)
+    await holding.advance(2)
     await cache.size()
     await eventually(lambda: cache.stats().expired > 0)  # A map forgets in the background.
 

@@ -12,7 +12,6 @@ from typing import Final
 import msgspec
 import pytest
 
-from cache.client import ClusterClient
 from cache.cluster.config import ClusterConfig, LimitsConfig
 from cache.cluster.ids import Address, parse_address
 from cache.cluster.node import Node
@@ -50,6 +49,7 @@ from cache.cluster.wire.packets import (
     Ping,
     Rumour,
 )
+from cache.member_client import MemberClient
 from tests.fuzz.mutate import packet_key, packet_mac
 from tests.unit.cluster.transport.support import RawPeer, connect_raw, eventually
 
@@ -350,7 +350,7 @@ async def test_a_crowd_that_says_nothing_is_closed_while_a_client_is_served(node
     """Silence and slow bytes end with limits.handshake_timeout, and cost others nothing."""
     loop, crowd, size = asyncio.get_running_loop(), Crowd(), _crowd_size()
     served = 0
-    async with ClusterClient(node.address, secret=SECRET, timeout=5.0) as client:
+    async with MemberClient(node.address, secret=SECRET, timeout=5.0) as client:
         await client.call("users", "set", key="before", value=1)
 
         await crowd.gather(node.address, size)

@@ -56,7 +56,7 @@ async def _placed(cluster: TestCluster) -> tuple[int, int, list[int]]:
 
 
 def _owner_side(cluster: TestCluster, index: int) -> Any:
-    return node_of(cluster, index)._router._structures.near  # Any: looked into
+    return node_of(cluster, index)._structures.near  # Any: looked into
 
 
 @cluster_test("simulated", size=3, partition_count=8)
@@ -194,7 +194,7 @@ async def test_a_value_that_comes_from_a_former_owner_is_not_kept(cluster: TestC
     """It may be returned, as any direct read; its former owner will not say when it changes."""
     _, _, (first, second) = await _placed(cluster)
     reader = Reader(cluster, first)
-    router = node_of(cluster, first)._router
+    router = node_of(cluster, first)._maps.router
     real, moved = router.owner, node_of(cluster, second).id
 
     async def read_while_it_moves() -> Any:  # Any: the value
@@ -215,7 +215,7 @@ async def test_what_comes_in_during_a_write_is_from_before_it(cluster: TestClust
     """A read that began after the write did, and overtook it on the way to the owner."""
     _, _, (first, _) = await _placed(cluster)
     reader = Reader(cluster, first)
-    router = node_of(cluster, first)._router
+    router = node_of(cluster, first)._maps.router
     real = router._ask
 
     async def overtaken(member: Any, request: Any, remaining: float) -> Any:  # Any: as `_ask`

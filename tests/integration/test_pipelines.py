@@ -151,7 +151,7 @@ async def test_a_pipeline_goes_on_when_an_owner_dies(cluster: TestCluster) -> No
 @cluster_test("simulated", size=2)
 async def test_no_operation_overtakes_one_that_was_refused(cluster: TestCluster) -> None:
     """Both are on one key; the owner is overloaded for the first, and free again for the second."""
-    owner: Any = cluster.member(1).node._router._structures  # Any: looked into
+    owner: Any = cluster.member(1).node._structures  # Any: looked into
     admit = owner._writes.admit
     refused: list[int] = []
 

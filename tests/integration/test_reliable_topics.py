@@ -328,7 +328,7 @@ async def test_a_retry_adds_nothing(cluster: TestCluster) -> None:
 
     async def send(index: int) -> Any:
         return await run_on(
-            cluster, index, lambda: node_of(cluster, index)._router.write(partition, request)
+            cluster, index, lambda: node_of(cluster, index)._maps.router.write(partition, request)
         )
 
     first = await send(owner)

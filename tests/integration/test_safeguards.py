@@ -66,7 +66,7 @@ async def test_a_repeated_operation_takes_effect_once(cluster: TestCluster) -> N
         NEVER,
         1,
     )
-    structures = node_of(cluster, owner)._router._structures
+    structures = node_of(cluster, owner)._structures
 
     answers = [await run_on(cluster, owner, lambda: structures.dispatch(request)) for _ in range(3)]
 
@@ -88,13 +88,13 @@ async def test_a_promoted_copy_remembers_operations(cluster: TestCluster) -> Non
         NEVER,
         1,
     )
-    structures = node_of(cluster, owner)._router._structures
+    structures = node_of(cluster, owner)._structures
     first = await run_on(cluster, owner, lambda: structures.dispatch(request))
     await cluster.kill(owner)
     await cluster.wait_for_convergence()
     promoted = await cluster.owner_of(partition) if cluster.members[0].index == 0 else holder
 
-    successor = node_of(cluster, promoted)._router._structures
+    successor = node_of(cluster, promoted)._structures
     again = await run_on(cluster, promoted, lambda: successor.dispatch(request))
 
     assert first == again

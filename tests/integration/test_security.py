@@ -16,13 +16,13 @@ import trustme
 from click.testing import CliRunner
 
 from cache.cli.commands import cli
-from cache.client import ClusterClient
 from cache.cluster import ClusterConfig, Node
 from cache.cluster.config import TlsConfig
 from cache.cluster.ids import MemberId, parse_address
 from cache.cluster.wire.messages import MemberRecord
 from cache.cluster.wire.packets import Packet, PacketCodec, Rumour
 from cache.errors import CacheError, ConfigError, JoinRefusedError, UnavailableError
+from cache.member_client import MemberClient
 from cache.testing import TestCluster, cluster_test
 from cache.testing.worlds.sockets import SocketsWorld
 
@@ -85,7 +85,7 @@ async def test_members_with_certificates_form_a_cluster_and_serve(issue: Issue) 
         for member in cluster.members:
             assert await member.map("users").get_many(list(KEYS)) == KEYS
             assert (await member.inspect("stats")).get("tls.refused", 0) == 0
-        async with ClusterClient(cluster.member(2).address, tls=issue()) as client:
+        async with MemberClient(cluster.member(2).address, tls=issue()) as client:
             assert await client.call("users", "get", key="key-7") == 7
 
 
@@ -93,7 +93,7 @@ async def test_strangers_to_the_authority_are_refused_and_counted(issue: Issue) 
     """A plain client, one of another authority: each is told nothing, and counted."""
     async with Node(ClusterConfig.local(tls=issue())) as node:
         for number, tls in enumerate((None, issue(trustme.CA())), start=1):
-            async with ClusterClient(node.address, tls=tls) as client:
+            async with MemberClient(node.address, tls=tls) as client:
                 with pytest.raises(UnavailableError):
                     await client.connect()
 
@@ -131,7 +131,7 @@ async def test_bad_file_ends_the_start_naming_the_field(issue: Issue) -> None:
     with pytest.raises(ConfigError, match=r"^tls\.ca='/nowhere/ca\.pem': cannot be read"):
         await Node(ClusterConfig.local(tls=bad)).start()
     with pytest.raises(ConfigError, match=r"^tls\.ca="):
-        ClusterClient("127.0.0.1:1", tls=bad)
+        MemberClient("127.0.0.1:1", tls=bad)
 
 
 def test_command_line_speaks_tls(issue: Issue) -> None:
@@ -230,7 +230,7 @@ async def test_secrets_rotate_under_load_without_a_failed_operation(
             readings = await member.inspect("stats")
             assert readings.get("packets.dropped.bad_mac", 0) == 0
             assert readings["rpc.refused_handshakes"] == 0
-        async with ClusterClient(cluster.member(0).address, secret=OLD, tls=config.tls) as outdated:
+        async with MemberClient(cluster.member(0).address, secret=OLD, tls=config.tls) as outdated:
             with pytest.raises(JoinRefusedError, match="secret differs"):
                 await outdated.connect()
 

@@ -49,6 +49,9 @@ RELIABLE: Final = "tests/integration/test_reliable_topics.py"
 ENTRY_EVENTS: Final = "tests/integration/test_entry_events.py"
 LAG: Final = "tests/unit/cluster/membership/test_lag.py"
 
+DISCOVERY: Final = "tests/integration/test_discovery_kinds.py"
+CLIENT: Final = "tests/integration/test_client.py"
+
 MUTATIONS: Final = (
     Mutation(
         "acknowledge before the copies have it",
@@ -264,14 +267,14 @@ MUTATIONS: Final = (
     Mutation(
         "let a coordinator that stood still confirm its own table",
         ROUTER,
-        "                and not self.replication.stalled\n",
+        "                and not self.site.stalled\n",
         "",
         "tests/integration/test_campaign.py",
     ),
     Mutation(
         "believe the table after a stall",
         "cluster/structures/access.py",
-        "            if now <= self.router.replication.valid_until:\n",
+        "            if now <= self._site.valid_until:\n",
         "            if True:\n",
         "tests/integration/test_safeguards.py",
     ),
@@ -411,7 +414,7 @@ MUTATIONS: Final = (
     Mutation(
         "read a backup by a table that may be old",
         ROUTER,
-        "                and await self._partitions.confirm(min(remaining, READ_PATIENCE))\n",
+        "                and await self._tables.confirm(min(remaining, READ_PATIENCE))\n",
         "",
         "tests/integration/test_safeguards.py",
     ),
@@ -681,5 +684,61 @@ MUTATIONS: Final = (
         "best.load < CROWDED or is_full) else None\n\n    async def _connect",
         "best.load < CROWDED) else None\n\n    async def _connect",
         "tests/unit/adapters/test_connection.py",
+    ),
+    Mutation(
+        "let every node that looks wait for the others to begin",
+        "cluster/membership/service.py",
+        "            if is_first and was_first:\n",
+        "            if False:\n",
+        f"{DISCOVERY}::test_nodes_that_start_at_the_same_instant_are_one_cluster[simulated-2-static]",
+    ),
+    Mutation(
+        "let every node that looks begin a cluster",
+        "cluster/membership/service.py",
+        "            return answer.member >= self.local().id\n",
+        "            return True\n",
+        f"{DISCOVERY}::test_nodes_that_start_at_the_same_instant_are_one_cluster[simulated-2-static]",
+    ),
+    Mutation(
+        "refuse no line of a file of peers",
+        "cluster/discovery/file.py",
+        '            check_address(f"peers file {name!r}, line {number}", text, port_required=True)\n',
+        "",
+        "tests/unit/cluster/discovery/test_sources.py",
+    ),
+    Mutation(
+        "let a client hear of deaths by chance only",
+        ROUTER,
+        "isinstance(last, NotOwnerError) or not self.site.member:",
+        "isinstance(last, NotOwnerError):",
+        f"{CLIENT}::test_a_client_asks_for_the_table_when_a_write_fails[simulated]",
+    ),
+    Mutation(
+        "let a client go back to an older table",
+        "cluster/client/following.py",
+        "    if newest is not mine or any(mine.descends_from(table.id) for table in sent):\n",
+        "    if newest is not mine:\n",
+        "tests/unit/cluster/client/test_following.py",
+    ),
+    Mutation(
+        "let a client learn no new addresses",
+        "cluster/client/site.py",
+        "        addresses = sorted(dict.fromkeys(self.table.addresses.values()))\n",
+        "        addresses = sorted(self._finder._peers)\n",
+        f"{CLIENT}::test_members_may_all_be_replaced[simulated]",
+    ),
+    Mutation(
+        "take all clients for one reader",
+        NEAR_OWNER,
+        'reader = "" if peer is None else peer.key',
+        'reader = "" if peer is None else peer.member or ""',
+        f"{CLIENT}::test_near_copies_of_several_clients_are_followed_each_by_itself[simulated]",
+    ),
+    Mutation(
+        "let a lite member coordinate because it is the oldest",
+        COORDINATOR,
+        "    return next(iter(holding or staying or members), None)\n",
+        "    return next(iter(staying or members), None)\n",
+        "tests/integration/test_lite.py",
     ),
 )

@@ -41,7 +41,7 @@ MEMBERS = [
 
 
 class FakeClient:
-    """Stands in for `ClusterClient`; the results are set by the test."""
+    """Stands in for `MemberClient`; the results are set by the test."""
 
     opened: list[dict[str, Any]]  # Any: constructor arguments
     calls: list[tuple[str, str, dict[str, Any]]]  # Any: arguments of map methods
@@ -83,7 +83,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
         calls: list[tuple[str, str, dict[str, Any]]] = []  # noqa: RUF012
         results: dict[str, Any] = {}  # noqa: RUF012
 
-    monkeypatch.setattr("cache.client.ClusterClient", Fake)
+    monkeypatch.setattr("cache.member_client.MemberClient", Fake)
     for name in ("CACHE_AT", "CACHE_SECRET"):
         monkeypatch.delenv(name, raising=False)
     return Fake

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import cache
-from cache.cluster import ClusterConfig, TlsConfig, urls
+from cache.cluster import ClusterConfig, PeersFile, Siblings, TlsConfig, urls
+from cache.cluster.client.cache import ClientCache
 from cache.cluster.opened import ClusterCache
 from cache.cluster.structures.near import NearCache
 from cache.errors import ConfigError
@@ -162,6 +163,54 @@ def test_a_cache_does_not_show_its_secret() -> None:
     assert SECRET not in f"{opened!r} {config_of(CLUSTER, secret=SECRET)!r}"
 
 
+def test_a_client_has_seeds_and_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options are those that are not about being a member."""
+    monkeypatch.setenv("SECRET", SECRET)
+    url = "client://10.0.0.1:7400,[::1]:7401/users?secret_env=SECRET&operation_timeout=2s&ttl=1h"
+    opened = cache.open(url + "&limits.in_flight_max=7&discovery=file&file.path=/etc/peers")
+
+    assert isinstance(opened, ClientCache)
+    assert ("10.0.0.1:7400", "[::1]:7401") == opened.config.peers
+    assert (SECRET, 2.0) == (opened.config.secret, opened.config.operation_timeout)
+    assert 7 == opened.config.limits.in_flight_max
+    assert PeersFile("/etc/peers") == opened.config.discovery
+    assert "not open" in repr(opened)
+    assert SECRET not in repr(opened)
+
+
+def test_a_client_may_know_a_discovery_only() -> None:
+    """As with three slashes in `file:///`."""
+    opened = cache.open("client:///users?discovery=dns&dns.name=cache.test&dns.port=7400")
+
+    assert isinstance(opened, ClientCache)
+    assert () == opened.config.peers
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("client://a:1", "needs one map"),
+        ("client:///users", "needs seeds"),
+        ("client://a/users", "peers='a'"),
+        ("client://a:1,b:x/users", "its port is no number"),
+        ("client://a:1/users?replicas=2", "no option 'replicas'"),
+        ("client://a:1/users?bind=b:1", "no option 'bind'"),
+        ("cluster://a:1,b:2/users", "the others are peers="),
+        ("client://a:1/users?tls.ca=x", "tls needs tls.certificate, tls.key, tls.ca"),
+    ],
+)
+def test_what_a_client_cannot_have_is_named(url: str, complaint: str) -> None:
+    """At once, before anything is opened."""
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        cache.open(url)
+
+
+def test_siblings_have_no_clients() -> None:
+    """Every process of the application is a member."""
+    with pytest.raises(ConfigError, match="siblings are members"):
+        cache.open("client:///users", discovery=Siblings("app"))
+
+
 def test_siblings_are_a_host_of_their_own() -> None:
     """The path names the application, and its map unless another is named."""
     config = config_of("cluster://siblings/app")
@@ -186,8 +235,11 @@ def test_a_configuration_needs_the_name_of_a_map() -> None:
 
 
 def refusals() -> Iterator[tuple[str, str]]:
-    yield "lokal://", "no scheme 'lokal'; did you mean 'local'? there are: cluster, local, null"
-    yield "zzz://", "no scheme 'zzz'; there are: cluster, local, null"
+    yield (
+        "lokal://",
+        "no scheme 'lokal'; did you mean 'local'? there are: client, cluster, local, null",
+    )
+    yield "zzz://", "no scheme 'zzz'; there are: client, cluster, local, null"
     yield "local", "must begin with a scheme"
     yield "local://?max_byte=1", "no option 'max_byte'; did you mean 'max_bytes'? there are: clock"
     yield "local://?max_bytes=64XB", "max_bytes='64XB': must be a number of bytes, or a size such"
@@ -247,7 +299,7 @@ def test_the_guide_names_every_option() -> None:
     """`docs/modes.md`; the fields of a part are named by a star."""
     guide = (ROOT / "docs" / "modes.md").read_text()
     named = {*re.findall(r"`([^`\n]+)`", guide)}
-    options = {*LOCAL_OPTIONS, *urls._options()}
+    options = {*LOCAL_OPTIONS, *urls._options(), *urls.client_options()}
     parts = {f"{name.partition('.')[0]}.*" for name in options if "." in name}
 
     assert {name for name in options if "." not in name} - named == set()

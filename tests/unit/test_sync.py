@@ -118,7 +118,7 @@ def waiting(cache: SyncCache[Any], key: str) -> int:
     """Return how many threads wait for, or carry out, the load of a key."""
     engine: Any = cache._engine  # Any: either of them
     if isinstance(cache.cache, ClusterCache):
-        flight = cache.cache.node._map_states["users"].flights.loading.get(key)
+        flight = cache.cache.node._maps._states["users"].flights.loading.get(key)
     else:
         flight = engine._flights.loading.get(key)
     return 0 if flight is None else flight.waiter_count

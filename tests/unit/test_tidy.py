@@ -83,13 +83,16 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.inspection": FEATURES,
     "cache.cluster.leaving": FEATURES,
     "cache.cluster.setup": BLOCKS,
+    "cache.cluster.client": FEATURES,
+    "cache.cluster.client.cache": NODE,
+    "cache.cluster.client.client": NODE,
     "cache.cluster.node": NODE,
     "cache.cluster.cluster_events": FEATURES,
     "cache.cluster.messaging": FEATURES,
     "cache.cluster.opened": NODE,
     "cache.cluster.urls": NODE,
     "cache.cli": EDGES,
-    "cache.client": EDGES,
+    "cache.member_client": EDGES,
     "cache.opening": EDGES,
     "cache.sync": EDGES,
     "cache.demo": EDGES,
@@ -121,6 +124,7 @@ PURE: Final = (
     "cache.keys",
     "cache.decorator.keys",
     "cache.decorator.policy",
+    "cache.cluster.client.following",
     "cache.cluster.hlc",
     "cache.cluster.ids",
     "cache.cluster.machine",
@@ -185,7 +189,7 @@ LONG_FILES: Final[Mapping[str, str]] = {
 VIRTUAL_TIME_TESTS: Final = ("tests.unit.testing",)
 """Tests of the simulator itself: a sleep there is virtual, and the subject."""
 
-HEAVY_LIBRARIES: Final = ("aiohttp", "click", "hiredis", "redis", "rich", "uvloop")
+HEAVY_LIBRARIES: Final = ("aiohttp", "click", "dns", "hiredis", "redis", "rich", "uvloop")
 """Not loaded by `import cache.cluster`: an application pays for them when it uses them."""
 
 

@@ -117,8 +117,12 @@ class ClusterConfig:
     zone: str | None = None
     """Zone (rack, availability zone); copies are spread over zones first, then hosts."""
 
+    data: bool = True
+    """Whether this member holds partitions. False makes it a *lite* member: it takes part in everything, asks
+    others for entries (or its near cache), and coordinates only where nobody holds data."""
+
     weight: int = 1
-    """Share of partitions relative to other members; 0 holds no data."""
+    """Share of partitions relative to other members that hold data, 1 to 1000."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
     """Free labels shown to other members, 512 bytes in all."""
@@ -252,11 +256,12 @@ class ClusterConfig:
             )
         weight = self.weight
         require(
-            isinstance(weight, int) and 0 <= weight <= 1000,
+            isinstance(weight, int) and 1 <= weight <= 1000,
             "weight",
             weight,
-            "must be a whole number from 0 (hold no data) to 1000",
+            "must be a whole number from 1 to 1000; data=False holds no data",
         )
+        require(isinstance(self.data, bool), "data", self.data, "must be True or False")
 
     @classmethod
     def local(cls, **overrides: Any) -> ClusterConfig:  # Any: field values, checked by __init__

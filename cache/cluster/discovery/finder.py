@@ -12,6 +12,7 @@ from cache.cluster.config import ClusterConfig
 from cache.cluster.discovery.base import Discovery, Presence
 from cache.cluster.ids import Address
 from cache.cluster.transport.base import StreamPaths
+from cache.errors import CacheError
 from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -85,13 +86,18 @@ class Finder:
             async with asyncio.timeout(FIND_TIMEOUT):
                 self._found = tuple(await self._presence.find())[:PEERS_MAX]
             self._is_failing = False
-        except (
-            Exception
-        ):  # An application's own class may raise anything; the next round asks again.
+        except Exception as error:  # An application's own class may raise anything.
             self._failures.add()
-            # A warning for each time that it stops to work, not one a second.
+            # A warning for each time that it stops to work, not one a second; the next round asks again.
             level = logging.DEBUG if self._is_failing else logging.WARNING
-            logger.log(level, "discovery.failed presence=%r", self._presence, exc_info=True)
+            expected = isinstance(error, (CacheError, OSError))  # A TimeoutError is one, too.
+            logger.log(
+                level,
+                "discovery.failed presence=%r error=%r",
+                self._presence,
+                error,
+                exc_info=not expected,
+            )
             self._is_failing = True
 
     async def announce(self) -> None:

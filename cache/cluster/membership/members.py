@@ -52,10 +52,11 @@ class Member:
     incarnation: int = 0
     state: MemberState = MemberState.ALIVE
     seniority: int = 1
-    """Order of joining: the first member has 1. The smallest live one coordinates."""
+    """Order of joining: the first member has 1."""
     leaving: bool = False
     """True once the member announced that it is going: it gets no new copies."""
     weight: int = 1
+    """Share of partitions, 0 for a lite member."""
     host: str | None = None
     zone: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +68,11 @@ class Member:
     def name(self) -> str:
         """Name of the member."""
         return member_name(self.id)
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether partitions may be placed on it."""
+        return self.weight > 0
 
     @property
     def live(self) -> bool:

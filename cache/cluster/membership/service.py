@@ -39,6 +39,7 @@ from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import (
     CompareMembers,
     Done,
+    Looking,
     MemberRecord,
     MembersCompared,
     PushPull,
@@ -94,7 +95,7 @@ class MembershipService:
         local = Member(
             id=member,
             address=address,
-            weight=config.weight,
+            weight=config.weight if config.data else 0,
             host=config.host,
             zone=config.zone,
             tags=config.tags,
@@ -215,8 +216,13 @@ class MembershipService:
             self._swim.peers = await self._finder.find()
 
     async def _find_cluster(self) -> list[PushPull]:
-        """Return what peers know, most first; nothing when there is no cluster to be found."""
+        """Return what peers know, most first; nothing when there is no cluster to be found.
+
+        Of nodes that look at the same time the one with the lowest id begins the cluster, once it has seen
+        for a whole round that the others still look: one that knows of a cluster has joined it by then.
+        """
         deadline = self._clock.monotonic() + self._config.join_timeout
+        was_first = False
         while True:
             self._swim.peers = await self._finder.find()
             peers = [peer for peer in self._swim.peers if peer != self.local().address]
@@ -229,12 +235,25 @@ class MembershipService:
             refusals = [answer for answer in answers if isinstance(answer, JoinRefusedError)]
             if refusals:
                 raise refusals[0]
-            absent = all(peer in self._refused for peer in peers)
-            if absent or self._clock.monotonic() >= deadline:
+            if all(peer in self._refused for peer in peers):
+                logger.warning("member.alone peers=%s: nobody is there, serving alone", peers)
+                break
+            is_first = all(map(self._comes_before, peers, answers))
+            if is_first and was_first:
+                logger.info("member.first peers=%s: they look too, and wait for this one", peers)
+                break
+            was_first = is_first
+            if self._clock.monotonic() >= deadline:
                 logger.warning("member.alone peers=%s: none answered, serving alone", peers)
                 break
             await asyncio.sleep(JOIN_RETRY_INTERVAL)
         return []
+
+    def _comes_before(self, peer: Address, answer: Reply | CacheError) -> bool:
+        """Return whether `peer` is absent, waits for this node to begin, or is this node itself."""
+        if isinstance(answer, Looking):
+            return answer.member >= self.local().id
+        return peer in self._refused
 
     async def _ask_to_join(self, peer: Address) -> Reply | CacheError:
         self._refused.pop(peer, None)
@@ -340,6 +359,8 @@ class MembershipService:
         return MembersCompared(equal=self._swim.book.agrees(message.digest))
 
     def _on_push_pull(self, message: PushPull, peer: Peer) -> Reply:
+        if not self._joined and message.join:
+            return Looking(member=self.local().id)
         if not self._joined:
             raise UnavailableError("this member has not joined yet")
         if not message.join:

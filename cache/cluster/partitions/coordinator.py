@@ -1,6 +1,6 @@
 """The coordinator's decisions: which table comes next. Pure; `service.py` does the talking.
 
-Every member holds one `Coordinator`, but only the oldest live member uses it to make tables. The rules:
+Every member holds one `Coordinator`, but only the one that `elect` gives makes tables. The rules:
 
 * Copies first, roles second: a member is listed as a replica only when its copy is complete (`caught_up`),
   and an owner that lives gives up a partition only after it has stopped serving it (`released`).
@@ -154,7 +154,7 @@ class Coordinator:
         candidates = tuple(
             Candidate(id=member.id, weight=member.weight, host=member.host, zone=member.zone)
             for member in members
-            if not member.leaving and member.weight > 0
+            if not member.leaving and member.holds_data
         )
         if candidates == self._candidates and self._targets:
             return
@@ -242,6 +242,16 @@ class Coordinator:
             addresses=addresses,
         )
         return self.table
+
+
+def elect(members: Sequence[Member]) -> Member | None:
+    """Return who coordinates, of the live members, oldest first; None if there are none.
+
+    The oldest that is not leaving; one that holds data before one that does not.
+    """
+    staying = [member for member in members if not member.leaving]
+    holding = [member for member in staying if member.holds_data]
+    return next(iter(holding or staying or members), None)
 
 
 def _newest_per_coordinator(versions: Iterable[TableVersion]) -> tuple[TableVersion, ...]:

@@ -18,7 +18,7 @@ from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import MemberId
 from cache.cluster.membership.members import Member
 from cache.cluster.membership.service import MembershipService
-from cache.cluster.partitions.coordinator import Coordinator
+from cache.cluster.partitions.coordinator import Coordinator, elect
 from cache.cluster.partitions.table import Table, TableVersion
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
@@ -137,10 +137,9 @@ class PartitionService:
                 await self.refresh()
 
     def coordinator_id(self) -> MemberId:
-        """The member that makes tables: the oldest live one that is not leaving."""
-        members = self._membership.members()
-        staying = [member for member in members if not member.leaving]
-        return (staying or members)[0].id if members else self._me  # None once this one left.
+        """The member that makes tables, see `elect`."""
+        elected = elect(self._membership.members())
+        return self._me if elected is None else elected.id  # None once this one left.
 
     def unsettled(self) -> int:
         """Count the partitions still to be moved, as far as this member coordinates; else 0."""

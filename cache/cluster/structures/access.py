@@ -47,7 +47,8 @@ class MapAccess:
             self.decode = partial(serializer.decode, context=name)
         self._seed = map_seed(name)
         self._ttl = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
-        self._serving = router.replication.serving
+        self._site = router.site
+        self._serving = router.site.serving
         self._reads_here = router.config.read_quorum == 1
         self._key_limit = router.config.limits.key_bytes_max
         self._value_limit = router.config.limits.value_bytes_max
@@ -92,7 +93,7 @@ class MapAccess:
         replica = self._serving[partition]
         if replica is not None and self._reads_here:
             now = self.router.clock.monotonic()
-            if now <= self.router.replication.valid_until:
+            if now <= self._site.valid_until:
                 return replica.get(self.name, encoded, now)
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness={max_staleness!r}: must be 0 seconds or more")
@@ -144,7 +145,7 @@ class MapAccess:
         encoded, partition = self.locate(key)
         replica = self._serving[partition]
         now = self.router.clock.monotonic()
-        if replica is None or now > self.router.replication.valid_until:
+        if replica is None or now > self._site.valid_until:
             return None
         return replica.get(self.name, encoded, now)
 

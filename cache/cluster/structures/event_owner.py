@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from cache.cluster.partitions.table import Table
 from cache.cluster.replication.replica import Entry, PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer
@@ -63,25 +62,11 @@ class EventOwner:
         self._waiting_count = 0
         self._invalidating = False
         self._is_following = False
-        self._next_table: asyncio.Future[None] | None = None
         self._noted = metrics.counter("events.noted")
         metrics.gauge("events.listeners", lambda: self._waiting_count)
-        replication.on_table(self._on_table)
         self.handlers: dict[type, Callable[[Any, Peer | None], Answer]] = {  # Any: by its key
             WatchEntries: self._on_watch,
         }
-
-    # -- for readers on this member ----------------------------------------------------------------
-
-    def next_table(self) -> asyncio.Future[None]:
-        """Return a future that resolves when this member adopts another table."""
-        if self._next_table is None or self._next_table.done():
-            self._next_table = asyncio.get_running_loop().create_future()
-        return self._next_table
-
-    def _on_table(self, old: Table, new: Table) -> None:
-        if self._next_table is not None and not self._next_table.done():
-            self._next_table.set_result(None)
 
     # -- noting ------------------------------------------------------------------------------------
 

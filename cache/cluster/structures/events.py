@@ -104,7 +104,6 @@ class EntryEvents:
             raise ConfigError("key and prefix: give one of them")
         self._access = access
         self._router = access.router
-        self._events = access.router.events
         self._kinds = [1 + KINDS.index(kind) for kind in wanted]
         self._key = None if key is None else access.locate(key)[0]
         self._prefix = (prefix or "").encode()
@@ -169,7 +168,7 @@ class EntryEvents:
         """Wait for the next answers, and take them in."""
         if self._router.is_closed:
             raise ClosedError("the node is closed")
-        table = self._events.next_table()
+        table = self._router.next_table()
         self._follow_members(at_start=False)
         self._poll(wait=0.0 if self._in_round else WAIT)
         waiting: list[asyncio.Future[Any]] = [table]  # Any: replies, and the table's None
@@ -182,7 +181,7 @@ class EntryEvents:
             self._end_round()
 
     def _follow_members(self, *, at_start: bool) -> None:
-        addresses = self._router.replication.partitions.table.addresses
+        addresses = self._router.addresses
         for member in list(self._sources):
             if member not in addresses:
                 source = self._sources.pop(member)

@@ -1,4 +1,4 @@
-"""Requests from outside the cluster: map calls for clients, inspection, drain. Read-only but for `Call`."""
+"""Requests from outside the cluster: the table for clients, calls of one member's maps, inspection, drain."""
 
 from __future__ import annotations
 
@@ -7,10 +7,23 @@ from typing import Any, Final
 
 import msgpack
 
+from cache.cluster.config import ClusterConfig
+from cache.cluster.ids import MemberId
+from cache.cluster.partitions.service import PartitionService
+from cache.cluster.partitions.table import TableVersion
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
-from cache.cluster.wire.messages import Call, Called, Drain, Inspect, Inspected, Reply
-from cache.errors import CacheError, CodecError, RemoteProtocolError
+from cache.cluster.wire.messages import (
+    Call,
+    Called,
+    Drain,
+    FetchView,
+    Inspect,
+    Inspected,
+    Reply,
+    View,
+)
+from cache.errors import CacheError, CodecError, RemoteProtocolError, UnavailableError
 
 METHODS: Final = (
     "get",
@@ -38,6 +51,9 @@ METHODS: Final = (
 )
 """Map methods that a client may call."""
 
+CONFIRM_TIMEOUT: Final = 0.5
+"""Seconds the coordinator has to say whether a table is the current one, for a client."""
+
 Inspector = Callable[[str], Any]  # Any: whatever MessagePack carries
 MapOf = Callable[[str], DistributedMap[Any]]  # Any: values of any type
 Drainer = Callable[[], Awaitable[Mapping[str, Any]]]  # Any: MessagePack values
@@ -47,14 +63,42 @@ class Gateway:
     """Answers clients."""
 
     def __init__(
-        self, *, rpc: RpcEndpoint, map_of: MapOf, inspect: Inspector, drain: Drainer
+        self,
+        *,
+        config: ClusterConfig,
+        partitions: PartitionService,
+        rpc: RpcEndpoint,
+        map_of: MapOf,
+        inspect: Inspector,
+        drain: Drainer,
     ) -> None:
+        self._config = config
+        self._partitions = partitions
         self._map_of = map_of
         self._inspect = inspect
         self._drain = drain
+        rpc.register(FetchView, self._on_fetch_view)
         rpc.register(Call, self._on_call)
         rpc.register(Inspect, self._on_inspect)
         rpc.register(Drain, self._on_drain)
+
+    def _on_fetch_view(self, message: FetchView, peer: Peer) -> Reply | Awaitable[Reply]:
+        return self._confirmed_view(message) if message.confirm else self._view(message, False)
+
+    async def _confirmed_view(self, message: FetchView) -> Reply:
+        return self._view(message, await self._partitions.confirm(CONFIRM_TIMEOUT))
+
+    def _view(self, message: FetchView, is_current: bool) -> View:
+        table = self._partitions.table
+        if not table.addresses:
+            raise UnavailableError("this member has no table yet")
+        known = TableVersion(message.id.version, MemberId(message.id.coordinator))
+        return View(
+            table=None if known == table.id else table.to_record(),
+            is_current=is_current,
+            replica_count=self._config.replica_count,
+            read_quorum=self._config.read_quorum,
+        )
 
     async def _on_call(self, message: Call, peer: Peer) -> Reply:
         if message.method not in METHODS:

@@ -204,16 +204,16 @@ class DistributedMap(KeyOperations[V], Cache[V]):
 
         Evictions and expiries are those of the whole member: they are not counted per map.
         """
-        replication = self._access.router.replication
+        site = self._access.router.site
         now = self._access.router.clock.monotonic()
-        held = [copy.footprint(self._name, now) for copy in replication.copies.values()]
+        held = [copy.footprint(self._name, now) for copy in site.copies.values()]
         return MapStats(
             hits=self._counts.hits,
             misses=self._counts.misses,
             sets=self._counts.sets,
             deletes=self._counts.deletes,
-            evictions=replication.evicted.value,
-            expired=replication.expired.value,
+            evictions=site.evicted.value,
+            expired=site.expired.value,
             entries=sum(count for count, _ in held),
             bytes=sum(size for _, size in held),
             **({} if self._access.near is None else self._access.near.readings()),

@@ -87,7 +87,7 @@ class NearOwner:
     def _on_poll(self, message: NearPoll, peer: Peer | None) -> Answer:
         self._check()
         journal = self._open()
-        reader = "" if peer is None else peer.member or ""
+        reader = "" if peer is None else peer.key
         previous = self._waiting.get(reader)
         if previous is not None:
             self._answer(reader, previous)

@@ -37,12 +37,12 @@ class NearReader:
     def __init__(self, router: Router, scope: Scope, metrics: Metrics) -> None:
         self.copies = router.near
         self._router = router
-        self._replication = router.replication
+        self._site = router.site
         self.clock = router.clock
-        self.serving = router.replication.serving
+        self.serving = router.site.serving
         self._scope = scope
         self._closed = False
-        self._replication.on_table(self._on_table)
+        self._site.on_table(self._on_table)
         for name in self.copies.totals():
             metrics.gauge(f"near.{name}", partial(self._total, name))
 
@@ -82,7 +82,7 @@ class NearReader:
             copies.end(key, fill)
         assert isinstance(reply, NearValue)
         is_present_owner = owner == self._router.owner(partition)
-        if owner != self._replication.member and is_present_owner and not self._closed:
+        if owner != self._site.member and is_present_owner and not self._closed:
             source = self.copies.install(
                 copies,
                 key,
@@ -101,15 +101,13 @@ class NearReader:
         """Follow an owner's journal for as long as there are copies of its entries here."""
         while source.copy_count and self.copies.sources.get(source.owner) is source:
             wait = self.copies.bound / POLLS_PER_BOUND
-            address = self._replication.address_of(source.owner)
+            address = self._site.address_of(source.owner)
             if address is None:
                 break  # It left the table, and its partitions have other owners.
             poll = NearPoll(source.journal, source.sequence, wait)
             sent_at = self.clock.monotonic()
             try:
-                news = await self._replication.rpc.call(
-                    address, poll, timeout=wait + ANSWER_TIMEOUT
-                )
+                news = await self._site.rpc.call(address, poll, timeout=wait + ANSWER_TIMEOUT)
             except CacheError:
                 await asyncio.sleep(min(wait, RETRY_INTERVAL))
                 continue

@@ -7,7 +7,7 @@ was sent and its fate is not known). Every attempt of one operation carries the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -16,12 +16,11 @@ import msgspec
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address, MemberId
-from cache.cluster.partitions.service import PartitionService
-from cache.cluster.replication.service import ReplicationService
+from cache.cluster.partitions.table import Table
 from cache.cluster.structures.answers import Answer
 from cache.cluster.structures.copies import NearCopies
 from cache.cluster.structures.reads import Reads
-from cache.cluster.structures.service import StructureService
+from cache.cluster.structures.site import Site, TableSource
 from cache.cluster.wire.messages import Get, GetNear, Reply, Value
 from cache.errors import (
     CacheError,
@@ -47,30 +46,36 @@ READ_PATIENCE: Final = 1.0
 
 
 class Router:
-    """Sends requests to owners."""
+    """Sends requests to owners.
+
+    Args:
+        tables: who knows the owners.
+        site: where calls come from.
+        dispatch: carries out a request whose owner is this member.
+    """
 
     def __init__(
         self,
         *,
         config: ClusterConfig,
-        partitions: PartitionService,
-        replication: ReplicationService,
-        structures: StructureService,
+        tables: TableSource,
+        site: Site,
+        dispatch: Callable[[Any], Answer],  # Any: a map request
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self.config = config
         self.clock = clock
-        self.replication = replication
-        self._partitions = partitions
-        self._structures = structures
+        self.site = site
+        self._tables = tables
+        self._dispatch = dispatch
         self._retries = metrics.counter("router.retries")
         self._backup_reads = metrics.counter("router.backup_reads")
-        self._reads = Reads(replication.rpc, timeout=min(READ_PATIENCE, config.operation_timeout))
+        self._reads = Reads(site.rpc, timeout=min(READ_PATIENCE, config.operation_timeout))
         self.near = NearCopies()
-        """Copies kept here, whose keys may be written through this member; see `near_reader.py`."""
-        self.events = structures.events
-        """Changes of entries that this member owns, and news of the table."""
+        """Copies kept here, whose keys may be written from here; see `near_reader.py`."""
+        self._next_table: asyncio.Future[None] | None = None
+        site.on_table(self._on_table)
         self._closed = False
 
     @property
@@ -88,7 +93,22 @@ class Router:
 
     def owner(self, partition: int) -> MemberId | None:
         """Return who owns a partition by this member's table."""
-        return self._partitions.table.rows[partition].owner
+        return self._tables.table.rows[partition].owner
+
+    @property
+    def addresses(self) -> Mapping[MemberId, Address]:
+        """Members of the table that calls go by, and where they are reached."""
+        return self._tables.table.addresses
+
+    def next_table(self) -> asyncio.Future[None]:
+        """Return a future that resolves when calls go by another table."""
+        if self._next_table is None or self._next_table.done():
+            self._next_table = asyncio.get_running_loop().create_future()
+        return self._next_table
+
+    def _on_table(self, old: Table, new: Table) -> None:
+        if self._next_table is not None and not self._next_table.done():
+            self._next_table.set_result(None)
 
     async def write(self, partition: int, request: Any, deadline: float | None = None) -> Reply:
         """Carry out a write on its owner, within the operation timeout or by `deadline`."""
@@ -112,10 +132,10 @@ class Router:
         address = self._address(owner)
         if deadline is None:
             deadline = self.deadline()
-        if self._closed or address is None or owner == self.replication.member:
+        if self._closed or address is None or owner == self.site.member:
             request = Get(map_name, partition, key, False)
             return await self._read_patiently(request, deadline, attempt=0)
-        self.replication.check_member_quorum()
+        self.site.check_member_quorum()
         try:  # The common case, without the machinery of retries.
             return await self._reads.get(address, map_name, partition, key)
         except RETRIED:
@@ -137,12 +157,12 @@ class Router:
             if (
                 attempt % 2 == 0
                 and self.config.read_quorum == 1
-                and not self.replication.stalled
-                and await self._partitions.confirm(min(remaining, READ_PATIENCE))
+                and not self.site.stalled
+                and await self._tables.confirm(min(remaining, READ_PATIENCE))
             ):
                 self._backup_reads.add()
                 member = self.owner(partition)
-                if replicas := self._partitions.table.rows[partition].replicas[1:]:
+                if replicas := self._tables.table.rows[partition].replicas[1:]:
                     member, message = replicas[(attempt // 2 - 1) % len(replicas)], backup
             return await self._ask(member, message, min(self._remaining(deadline), READ_PATIENCE))
 
@@ -230,24 +250,24 @@ class Router:
 
     def _start(self, member: MemberId | None, request: Any, timeout: float) -> Answer | CacheError:
         # Any: a map request.
-        if member == self.replication.member:
+        if member == self.site.member:
             try:
-                return self._structures.dispatch(request)
+                return self._dispatch(request)
             except CacheError as error:
                 return error
         address = self._address(member)
         if address is None:
-            return UnavailableError("the partition has no owner yet")
-        return self.replication.rpc.call(address, request, timeout=timeout)
+            return self._no_owner()
+        return self.site.rpc.call(address, request, timeout=timeout)
 
     async def _ask(self, member: MemberId | None, request: Any, remaining: float) -> Reply:
         # Any: a map request.
-        if member == self.replication.member:
-            return await _confirmed(self._structures.dispatch(request), remaining)
+        if member == self.site.member:
+            return await _confirmed(self._dispatch(request), remaining)
         address = self._address(member)
         if address is None:
-            raise UnavailableError("the partition has no owner yet")
-        return await self.replication.rpc.call(address, request, timeout=remaining)
+            raise self._no_owner()
+        return await self.site.rpc.call(address, request, timeout=remaining)
 
     async def _until_answered(
         self,
@@ -262,7 +282,7 @@ class Router:
             if self._closed:
                 raise ClosedError("the node is closed")
             try:
-                self.replication.check_member_quorum()
+                self.site.check_member_quorum()
                 return await ask(self._remaining(deadline))
             except IndeterminateError as error:
                 last: CacheError = error
@@ -279,11 +299,17 @@ class Router:
                 raise self._give_up(unknown, last) from last
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX)
-            if isinstance(last, NotOwnerError):
+            # A member is told of deaths; a client hears of them by asking only.
+            if isinstance(last, NotOwnerError) or not self.site.member:
                 await self._refresh(deadline)
 
+    def _no_owner(self) -> UnavailableError:
+        if any(row.replicas for row in self._tables.table.rows):
+            return UnavailableError("a partition has no owner yet")
+        return UnavailableError("no member holds data: start one with data=True, the default")
+
     def _address(self, member: MemberId | None) -> Address | None:
-        return None if member is None else self.replication.address_of(member)
+        return None if member is None else self.site.address_of(member)
 
     def _remaining(self, deadline: float) -> float:
         return max(0.001, deadline - self.clock.monotonic())
@@ -292,7 +318,7 @@ class Router:
         """Fetch the table, from a coordinator that may be silent for longer than the operation may take."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, deadline - self.clock.monotonic())):
-                await self._partitions.refresh()
+                await self._tables.refresh()
 
     async def pause(self, backoff: float, deadline: float, what: str) -> float:
         """Wait before the next round of a whole-map operation; return the pause after that.
@@ -304,7 +330,7 @@ class Router:
             raise ClosedError("the node is closed")
         if self.clock.monotonic() + backoff >= deadline:
             seconds = self.config.operation_timeout
-            raise UnavailableError(f"{what}: some partitions had no owner within {seconds} s")
+            raise UnavailableError(f"{what}: {self._no_owner()}, for {seconds} s")
         await asyncio.sleep(backoff)
         await self._refresh(deadline)
         return min(2 * backoff, BACKOFF_MAX)

@@ -40,7 +40,7 @@ class WholeMap:
             replies = await self._router.to_members([(m, request(owned)) for m, owned in members])
             for (_, partitions), reply in zip(members, replies, strict=True):
                 if isinstance(reply, CacheError):
-                    self._router.replication.check_member_quorum()
+                    self._router.site.check_member_quorum()
                     todo.extend(partitions)
                     continue
                 assert isinstance(reply, Counted)
@@ -57,7 +57,7 @@ class WholeMap:
         while cursors:
             deadline, backoff = self._router.deadline(), BACKOFF_FIRST
             while not (pages := await self._pages(cursors, encoded)):
-                self._router.replication.check_member_quorum()
+                self._router.site.check_member_quorum()
                 backoff = await self._router.pause(backoff, deadline, "scan")
             for page in pages:
                 for key in page:

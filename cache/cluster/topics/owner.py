@@ -17,10 +17,10 @@ from cache.cluster.replication.replica import Entry, PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer, after
 from cache.cluster.structures.changes import Changes
+from cache.cluster.structures.maps import TOPIC_PREFIX
 from cache.cluster.structures.writes import Writes
 from cache.cluster.topics.ring import HOLE_PATIENCE, Ring, Slice
 from cache.cluster.topics.stored import (
-    MAP_PREFIX,
     floors_key,
     is_floors_key,
     map_of,
@@ -153,8 +153,8 @@ class TopicOwner:
         cause: int,
     ) -> None:
         """See `Follower`: copies bring messages, too, and memory may run out."""
-        if map_name.startswith(MAP_PREFIX):
-            opened = self._open.get(partition, {}).get(map_name[len(MAP_PREFIX) :])
+        if map_name.startswith(TOPIC_PREFIX):
+            opened = self._open.get(partition, {}).get(map_name[len(TOPIC_PREFIX) :])
             if opened is not None and self._take_in(opened.ring, key, after):
                 self._wake_soon(opened)
 

@@ -14,10 +14,8 @@ from typing import Final
 import msgpack
 
 from cache.cluster.partitions.table import map_seed, partition_of
+from cache.cluster.structures.maps import TOPIC_PREFIX
 from cache.cluster.wire.messages import Place
-
-MAP_PREFIX: Final = "cache.topic/"
-"""What the names of such maps begin with; names of other maps may not."""
 
 _MESSAGE: Final = b"m"
 _FLOORS: Final = b"f"
@@ -26,7 +24,7 @@ _PLACE: Final = struct.Struct(">QIQ")
 
 def map_of(topic: str) -> str:
     """Return the name of the map that a topic is stored in."""
-    return MAP_PREFIX + topic
+    return TOPIC_PREFIX + topic
 
 
 def partition_for(topic: str, partition_count: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -45,6 +45,14 @@ class Peer:
 
     address: Address | None
     """Advertised address of the member."""
+
+    nonce: bytes = field(default=b"", compare=False, repr=False)
+    """What the caller drew for this connection."""
+
+    @property
+    def key(self) -> str:
+        """What tells this caller from all others: a member's id, else that of the connection."""
+        return self.member or self.nonce.hex()
 
 
 Handler = Callable[[Any, Peer], Reply | Awaitable[Reply]]
@@ -88,7 +96,7 @@ class InboundConnection(Connection):
     def established(self, peer: Hello) -> None:
         """Remember who calls."""
         self._stop_timer()
-        self._peer = Peer(MemberId(peer.member) or None, Address(peer.address) or None)
+        self._peer = Peer(MemberId(peer.member) or None, Address(peer.address) or None, peer.nonce)
 
     def receive(self, kind: int, request_id: int, body: bytes) -> None:
         """Serve a request or a heartbeat."""

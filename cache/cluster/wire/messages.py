@@ -121,6 +121,12 @@ class PushPull(_Message, frozen=True, tag=20):
     records: list[MemberRecord]
 
 
+class Looking(_Message, frozen=True, tag=120):
+    """Answer to a `PushPull` of one who joins: this node has not joined either, and looks for the cluster."""
+
+    member: str
+
+
 class CompareMembers(_Message, frozen=True, tag=21):
     """Asked before a `PushPull`, which need not be sent when both believe the same of the living."""
 
@@ -835,6 +841,26 @@ class EntryChanges(_Message, frozen=True, tag=108):
 # -- clients and inspection ----------------------------------------------------------------------
 
 
+class FetchView(_Message, frozen=True, tag=121):
+    """A client asks which table a member goes by. The reply is a `View`."""
+
+    id: TableId
+    """What the client goes by; version 0 for nothing yet."""
+    confirm: bool
+    """Whether the member is to make sure first that its own is the current one."""
+
+
+class View(_Message, frozen=True, tag=122):
+    """What a client needs to know of the cluster."""
+
+    table: TableRecord | None
+    """None: the one that was asked about."""
+    is_current: bool
+    """Whether the table was the coordinator's during the call; only said when asked for."""
+    replica_count: int
+    read_quorum: int
+
+
 class Call(_Message, frozen=True, tag=80):
     """Any connection to any member: run a map operation as if called there. Answered by `Called`."""
 
@@ -907,6 +933,7 @@ Request = (
     | Append
     | ReadTopic
     | WatchEntries
+    | FetchView
     | Call
     | Inspect
     | Drain
@@ -917,6 +944,7 @@ Reply = (
     Failure
     | Done
     | PushPull
+    | Looking
     | MembersCompared
     | TableAnswer
     | Released
@@ -942,6 +970,7 @@ Reply = (
     | Appended
     | TopicSlice
     | EntryChanges
+    | View
     | Called
     | Inspected
 )

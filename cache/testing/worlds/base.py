@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
+from cache.cluster.environment import Environment
 from cache.cluster.ids import Address, MemberId
-from cache.testing.members import Backend
+from cache.testing.members import Backend, LoopClient
+
+ClientMaker = Callable[[Environment | None], ClusterClient]
+"""Makes a client in an environment, the real one for None."""
 
 
 class UnsupportedFaultError(Exception):
@@ -26,6 +31,10 @@ class ClusterWorld(Protocol):
 
     async def start(self, index: int, config: ClusterConfig) -> WorldMember:
         """Start a member and return when it serves."""
+        ...
+
+    async def client(self, index: int, client: ClientMaker) -> LoopClient:
+        """Start a client, outside of every member."""
         ...
 
     async def kill(self, index: int) -> None:

@@ -14,7 +14,8 @@ from typing import Final
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address, format_address, parse_address
 from cache.cluster.transport.base import PacketHandler, ProtocolFactory
-from cache.testing.worlds.base import UnsupportedFaultError
+from cache.testing.members import LoopClient
+from cache.testing.worlds.base import ClientMaker, UnsupportedFaultError
 from cache.testing.worlds.lan import DELAYING, Lan
 from cache.testing.worlds.processes import ProcessBackend, ProcessesWorld
 
@@ -70,6 +71,10 @@ class NamespacesWorld(ProcessesWorld):
         """Give one direction the conditions of any other."""
         if self._links.pop((source, target), None) is not None:
             self._lan.set_link((self._hosts[source], self._hosts[target]), {})
+
+    async def client(self, index: int, client: ClientMaker) -> LoopClient:
+        """Not possible: this process is on none of its hosts."""
+        raise UnsupportedFaultError("client: the test is outside of the network of its members")
 
     async def close(self) -> None:
         """Kill every process by its id, and remove the network."""

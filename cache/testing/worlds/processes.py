@@ -15,11 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from cache.client import ClusterClient
+from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.transport.base import Transport
-from cache.testing.worlds.base import UnsupportedFaultError
+from cache.member_client import MemberClient
+from cache.testing.members import LoopClient
+from cache.testing.worlds.base import ClientMaker, UnsupportedFaultError
 
 READY_TIMEOUT: Final = 60.0
 """Seconds for a process to serve; generous, because test machines are shared."""
@@ -36,7 +38,7 @@ class ProcessBackend:
         self.log = log
         self.id = MemberId("")
         self.address = Address("")
-        self._client: ClusterClient | None = None
+        self._client: MemberClient | None = None
 
     async def connect(self, config: ClusterConfig, transport: Transport | None) -> None:
         """Wait for the ready line and open the client, over `transport` if there is one.
@@ -48,7 +50,7 @@ class ProcessBackend:
         assert line, f"the member's process ended early:\n{self.log_tail()}"
         ready = json.loads(line)
         self.id, self.address = MemberId(ready["id"]), Address(ready["address"])
-        self._client = ClusterClient(
+        self._client = MemberClient(
             self.address,
             cluster_name=config.cluster_name,
             secret=config.secret,
@@ -64,7 +66,7 @@ class ProcessBackend:
         return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
 
     @property
-    def client(self) -> ClusterClient:
+    def client(self) -> MemberClient:
         """The client of this member."""
         assert self._client is not None, "connected at start"
         return self._client
@@ -103,6 +105,7 @@ class ProcessesWorld:
 
     def __init__(self) -> None:
         self._members: dict[int, ProcessBackend] = {}
+        self._clients: list[ClusterClient] = []
         self._folder = tempfile.TemporaryDirectory(prefix="cache-test-")
         self._count = 0
 
@@ -135,6 +138,13 @@ class ProcessesWorld:
             raise
         self._members[index] = backend
         return backend
+
+    async def client(self, index: int, client: ClientMaker) -> LoopClient:
+        """Start a client in this process."""
+        made = client(None)
+        await made.start()
+        self._clients.append(made)
+        return LoopClient(made)
 
     async def kill(self, index: int) -> None:
         """Send SIGKILL."""
@@ -188,6 +198,8 @@ class ProcessesWorld:
 
     async def close(self) -> None:
         """Kill every process by its id."""
+        for client in self._clients:
+            await client.close()
         for index in sorted(self._members):
             await self._members[index].close()
         self._members.clear()

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
 from cache.cluster.node import Node
 from cache.cluster.structures.gateway import call_method
+from cache.testing.members import LoopClient
 from cache.testing.sim.world import SimProcess, World
+from cache.testing.worlds.base import ClientMaker
 
 
 class SimulatedBackend:
@@ -46,6 +49,7 @@ class SimulatedWorld:
         self.world = world
         self._members: dict[int, SimulatedBackend] = {}
         self._hosts: dict[int, str] = {}
+        self._clients: dict[int, SimProcess] = {}
         self._lives = 0
         self._affected_before = 0
 
@@ -66,6 +70,18 @@ class SimulatedWorld:
             raise
         backend = self._members[index] = SimulatedBackend(process, node)
         return backend
+
+    async def client(self, index: int, client: ClientMaker) -> LoopClient:
+        """Start a process with a client, on a host of its own."""
+        process = self._clients[index] = self.world.process(f"client{index}")
+        self._hosts[index] = process.host
+
+        async def build() -> ClusterClient:
+            made = client(process.environment())
+            await made.start()
+            return made
+
+        return LoopClient(await process.run(build()), process.run)
 
     async def kill(self, index: int) -> None:
         """Kill the process."""
@@ -128,3 +144,6 @@ class SimulatedWorld:
         for index in sorted(self._members):
             self._members[index].process.kill()
         self._members.clear()
+        for index in sorted(self._clients):
+            self._clients[index].kill()
+        self._clients.clear()

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
 from cache.cluster.node import Node
 from cache.cluster.structures.gateway import call_method
-from cache.testing.worlds.base import UnsupportedFaultError
+from cache.testing.members import LoopClient
+from cache.testing.worlds.base import ClientMaker, UnsupportedFaultError
 
 
 class NodeBackend:
@@ -39,6 +41,7 @@ class SocketsWorld:
 
     def __init__(self) -> None:
         self._nodes: dict[int, Node] = {}
+        self._clients: list[ClusterClient] = []
 
     async def start(self, index: int, config: ClusterConfig) -> NodeBackend:
         """Start a node on this loop."""
@@ -46,6 +49,13 @@ class SocketsWorld:
         await node.start()
         self._nodes[index] = node
         return NodeBackend(node)
+
+    async def client(self, index: int, client: ClientMaker) -> LoopClient:
+        """Start a client on this loop."""
+        made = client(None)
+        await made.start()
+        self._clients.append(made)
+        return LoopClient(made)
 
     async def kill(self, index: int) -> None:
         """Close the node's sockets without a goodbye."""
@@ -97,6 +107,8 @@ class SocketsWorld:
 
     async def close(self) -> None:
         """Stop every node."""
+        for client in self._clients:
+            await client.close()
         for index in sorted(self._nodes):
             await self._nodes[index].abort()
         self._nodes.clear()

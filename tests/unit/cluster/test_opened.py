@@ -43,7 +43,7 @@ async def test_the_first_call_opens_it_once() -> None:
     """Calls at the same time share the start."""
     cache = make()
     assert "not open" in repr(cache)
-    with pytest.raises(ClosedError, match="no node"):
+    with pytest.raises(ClosedError, match="is not open"):
         _ = cache.node
 
     await asyncio.gather(*(cache.set(number, number) for number in range(20)))

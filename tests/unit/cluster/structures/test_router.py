@@ -19,7 +19,7 @@ def a_router() -> Router:
     router: Any = Router.__new__(Router)  # Any: parts are set by hand
     router.config = SimpleNamespace(operation_timeout=5.0)
     router.clock = SystemClock()
-    router.replication = SimpleNamespace(check_member_quorum=lambda: None)
+    router.site = SimpleNamespace(check_member_quorum=lambda: None, member="m")
     router._retries = SimpleNamespace(add=lambda: None)
     router._closed = False
     return cast(Router, router)

@@ -1,4 +1,4 @@
-"""`cache.client`: a client of one member, against an endpoint that answers like one."""
+"""`cache.member_client`: a client of one member, against an endpoint that answers like one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import msgpack
 import pytest
 
-from cache.client import ClusterClient
 from cache.clock import SystemClock
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address, MemberId
@@ -26,6 +25,7 @@ from cache.errors import (
     RemoteProtocolError,
     UnavailableError,
 )
+from cache.member_client import MemberClient
 from cache.metrics import Metrics
 
 SECRET = "a shared secret"
@@ -87,13 +87,13 @@ async def member() -> AsyncIterator[FakeMember]:
 
 
 @pytest.fixture
-async def client(member: FakeMember) -> AsyncIterator[ClusterClient]:
-    async with ClusterClient(member.address, secret=SECRET) as client:
+async def client(member: FakeMember) -> AsyncIterator[MemberClient]:
+    async with MemberClient(member.address, secret=SECRET) as client:
         yield client
 
 
 async def test_call_carries_map_method_and_arguments(
-    member: FakeMember, client: ClusterClient
+    member: FakeMember, client: MemberClient
 ) -> None:
     """A call runs at the member as if made there; an argument left out is not sent."""
     member.result = {"langs": 3}
@@ -105,7 +105,7 @@ async def test_call_carries_map_method_and_arguments(
 
 
 async def test_batches_travel_as_pairs_so_that_keys_keep_their_types(
-    member: FakeMember, client: ClusterClient
+    member: FakeMember, client: MemberClient
 ) -> None:
     """Keys are text, bytes or numbers; a MessagePack map would do, JSON-like readers would not."""
     member.result = [["a", 1], [b"a", 2], [7, 3]]
@@ -117,7 +117,7 @@ async def test_batches_travel_as_pairs_so_that_keys_keep_their_types(
     assert found == {"a": 1, b"a": 2, 7: 3}
 
 
-async def test_time_to_live_may_be_a_timedelta(member: FakeMember, client: ClusterClient) -> None:
+async def test_time_to_live_may_be_a_timedelta(member: FakeMember, client: MemberClient) -> None:
     """What the map takes, the client takes."""
     await client.call("m", "touch", key="k", ttl=timedelta(minutes=1))
 
@@ -125,7 +125,7 @@ async def test_time_to_live_may_be_a_timedelta(member: FakeMember, client: Clust
 
 
 async def test_an_error_at_the_member_is_raised_here(
-    member: FakeMember, client: ClusterClient
+    member: FakeMember, client: MemberClient
 ) -> None:
     """The caller's question, was it applied, is answered by the same exception everywhere."""
     member.error = NoQuorumError("1 of 2 members in view")
@@ -135,7 +135,7 @@ async def test_an_error_at_the_member_is_raised_here(
 
 
 async def test_a_value_that_is_not_messagepack_is_refused_before_sending(
-    member: FakeMember, client: ClusterClient
+    member: FakeMember, client: MemberClient
 ) -> None:
     """`CodecError` names the type; nothing was sent."""
     with pytest.raises(CodecError, match="object"):
@@ -144,7 +144,7 @@ async def test_a_value_that_is_not_messagepack_is_refused_before_sending(
     assert member.calls == []
 
 
-async def test_inspection_and_receipt_are_unpacked(client: ClusterClient) -> None:
+async def test_inspection_and_receipt_are_unpacked(client: MemberClient) -> None:
     """Both come as MessagePack inside `Inspected`."""
     assert await client.inspect("table") == {"asked": "table"}
     assert await client.connect() == {"asked": "status"}
@@ -152,7 +152,7 @@ async def test_inspection_and_receipt_are_unpacked(client: ClusterClient) -> Non
 
 
 async def test_an_unexpected_kind_of_answer_is_the_peers_fault(
-    member: FakeMember, client: ClusterClient
+    member: FakeMember, client: MemberClient
 ) -> None:
     """`RemoteProtocolError`: the peer broke a rule."""
     member.error = RuntimeError("makes the fake answer with Called")
@@ -165,7 +165,7 @@ async def test_nobody_at_the_address_is_unavailable(member: FakeMember) -> None:
     """Not sent, so safe to retry elsewhere."""
     await member.close()
 
-    async with ClusterClient(member.address, secret=SECRET) as client:
+    async with MemberClient(member.address, secret=SECRET) as client:
         with pytest.raises(UnavailableError, match=r"127\.0\.0\.1"):
             await client.connect()
 
@@ -182,7 +182,7 @@ async def test_a_stranger_is_refused_with_the_reason(
     member: FakeMember, cluster_name: str, secret: str | None, reason: str
 ) -> None:
     """Another cluster name or secret: refused on both sides, as for members."""
-    async with ClusterClient(member.address, cluster_name=cluster_name, secret=secret) as client:
+    async with MemberClient(member.address, cluster_name=cluster_name, secret=secret) as client:
         with pytest.raises(JoinRefusedError, match=reason):
             await client.connect()
 
@@ -190,4 +190,4 @@ async def test_a_stranger_is_refused_with_the_reason(
 def test_a_bad_address_is_refused_at_construction() -> None:
     """`ConfigError`, before anything is opened."""
     with pytest.raises(ConfigError, match="nowhere"):
-        ClusterClient("nowhere")
+        MemberClient("nowhere")

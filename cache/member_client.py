@@ -1,7 +1,8 @@
-"""`ClusterClient`: a small asyncio client of any member of a running cluster.
+"""`MemberClient`: a connection to one member, for those who look after it.
 
-It holds no data and is not a member: each call goes to the one member it was given, which runs it as if
-called there. The command line, the demo and the test cluster use it; an application embeds a node instead.
+Each call goes to that member, which answers for itself and runs map calls as if they were made there: what it
+sees is the point. The command line, the demo and the test cluster use it. An application uses a node, or a
+`ClusterClient`, which goes to the owners of keys.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ NOWHERE: Final = Address("127.0.0.1:0")
 R = TypeVar("R")
 
 
-class ClusterClient:
-    """Calls one member. Use as `async with ClusterClient("127.0.0.1:7400") as client:`.
+class MemberClient:
+    """Calls one member. Use as `async with MemberClient("127.0.0.1:7400") as client:`.
 
     Args:
         at: address of a member, `host:port`.
@@ -83,7 +84,7 @@ class ClusterClient:
         )
 
     def __repr__(self) -> str:
-        return f"<ClusterClient of {self.at}>"
+        return f"<MemberClient of {self.at}>"
 
     async def __aenter__(self) -> Self:
         return self
