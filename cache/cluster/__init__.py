@@ -1,6 +1,17 @@
 """The clustered part: an embedded node and the structures it shares with other members."""
 
 from cache.cluster.client.client import ClientStats, ClusterClient
+from cache.cluster.cluster_events import (
+    ClusterEvent,
+    ClusterEvents,
+    EventsMissed,
+    MemberJoined,
+    MemberLeft,
+    MemberSuspect,
+    PartitionLost,
+    PartitionMoved,
+    SplitMerged,
+)
 from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
 from cache.cluster.discovery.base import Discovery, Presence
 from cache.cluster.discovery.callback import PeersFunction
@@ -16,44 +27,76 @@ from cache.cluster.node import Node
 from cache.cluster.partitions.table import Row, Table
 from cache.cluster.replication.merges import MergeReport
 from cache.cluster.structures.conditions import AtLeast, AtMost, Between, LessThan, MoreThan
+from cache.cluster.structures.events import EntryEvent, EntryEvents
 from cache.cluster.structures.lock import DistributedLock, LockToken
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import MapStats, NearCache
 from cache.cluster.structures.processors import MutableEntry
+from cache.cluster.topics import (
+    BEGINNING,
+    ReliableMessage,
+    ReliableSubscription,
+    ReliableTopic,
+    Subscription,
+    Topic,
+    TopicCounts,
+    TopicMessage,
+    TopicPattern,
+)
 
 __all__ = [
+    "BEGINNING",
     "AtLeast",
     "AtMost",
     "Between",
     "ClientStats",
     "ClusterClient",
     "ClusterConfig",
+    "ClusterEvent",
+    "ClusterEvents",
     "Discovery",
     "DistributedLock",
     "DistributedMap",
     "DnsPeers",
     "DrainReceipt",
+    "EntryEvent",
+    "EntryEvents",
     "EtcdPeers",
+    "EventsMissed",
     "GossipConfig",
     "LessThan",
     "LimitsConfig",
     "LockToken",
     "MapStats",
     "Member",
+    "MemberJoined",
+    "MemberLeft",
     "MemberState",
+    "MemberSuspect",
     "MergeReport",
     "MoreThan",
     "MutableEntry",
     "NearCache",
     "Node",
     "NodeStats",
+    "PartitionLost",
+    "PartitionMoved",
     "PeersFile",
     "PeersFunction",
     "Presence",
+    "ReliableMessage",
+    "ReliableSubscription",
+    "ReliableTopic",
     "Row",
     "Siblings",
+    "SplitMerged",
     "StaticPeers",
+    "Subscription",
     "Table",
     "TlsConfig",
+    "Topic",
+    "TopicCounts",
+    "TopicMessage",
+    "TopicPattern",
     "siblings_config",
 ]

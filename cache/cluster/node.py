@@ -24,6 +24,7 @@ from cache.cluster.inspection import Inspection, NodeStats
 from cache.cluster.leaving import DrainReceipt, Leaving
 from cache.cluster.membership.members import Member
 from cache.cluster.membership.service import MembershipService
+from cache.cluster.messaging import Messaging, MessagingService
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.merges import MergeReport
@@ -73,7 +74,7 @@ def _entropy(name: str) -> Random:
     return SystemRandom() if name == "rpc" else Random()
 
 
-class Node:
+class Node(Messaging):
     """An embedded cluster member. Use as `async with Node(config) as node:`.
 
     Entering returns only when the node can serve, or raises: `JoinRefusedError` when a peer refuses it,
@@ -255,7 +256,19 @@ class Node:
             metrics=metrics,
         )
         near = NearReader(router, self._scope, metrics)
-        self._maps = Maps(router, near, OperationIds(seed("operations").randbytes(8)))
+        operation_ids = OperationIds(seed("operations").randbytes(8))
+        self._maps = Maps(router, near, operation_ids)
+        self._messaging = MessagingService(
+            membership=self._membership,
+            partitions=self._partitions,
+            repair=self._repair,
+            replication=self._replication,
+            router=router,
+            structures=self._structures,
+            operation_ids=operation_ids,
+            scope=self._scope,
+            metrics=metrics,
+        )
         Gateway(
             config=self.config,
             partitions=self._partitions,
@@ -306,6 +319,7 @@ class Node:
         if hasattr(self, "_maps"):
             self._membership.close()
             self._maps.stop()
+            self._messaging.close()
             self._replication.set_quorum(reached=False)
             await self._maps.close()
         await self._finder.withdraw()

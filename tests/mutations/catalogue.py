@@ -51,6 +51,8 @@ QUERIES: Final = "cluster/structures/queries.py"
 QUERY_TESTS: Final = "tests/integration/test_queries.py"
 INDEX: Final = "cluster/structures/index.py"
 INDEX_TESTS: Final = "tests/unit/cluster/structures/test_index.py"
+RELIABLE: Final = "tests/integration/test_reliable_topics.py"
+ENTRY_EVENTS: Final = "tests/integration/test_entry_events.py"
 LAG: Final = "tests/unit/cluster/membership/test_lag.py"
 
 DISCOVERY: Final = "tests/integration/test_discovery_kinds.py"
@@ -530,9 +532,86 @@ MUTATIONS: Final = (
     Mutation(
         "tell near readers nothing of evictions",
         REPLICA,
-        "            self.listener(victim.map, victim.key)\n",
+        "            self.listener(victim.map, victim.key, held, None, EVICTED)\n",
         "            pass\n",
         NEAR,
+    ),
+    Mutation(
+        "send topics only where somebody said so",
+        "cluster/topics/interest.py",
+        "                found.setdefault(member, 0)\n",
+        "                pass\n",
+        "tests/unit/cluster/topics",
+    ),
+    Mutation(
+        "deliver what was overtaken",
+        "cluster/topics/outbox.py",
+        "        old = min(max(0, self._next - message.sequence), len(message.topics))\n",
+        "        old = 0\n",
+        "tests/unit/cluster/topics",
+    ),
+    Mutation(
+        "let a silent member's outbox grow",
+        "cluster/topics/outbox.py",
+        "        if is_full and self._messages:\n",
+        "        if False:\n",
+        "tests/unit/cluster/topics",
+    ),
+    Mutation(
+        "show messages that a copy lacks",
+        "cluster/topics/ring.py",
+        "                if number in segment.unconfirmed:\n                    return self._end(",
+        "                if False:\n                    return self._end(",
+        f"{RELIABLE}::test_nobody_is_shown_what_a_copy_lacks",
+    ),
+    Mutation(
+        "append a retried message again",
+        "cluster/topics/owner.py",
+        "        if remembered is not None:\n",
+        "        if False:\n",
+        f"{RELIABLE}::test_a_retry_adds_nothing",
+    ),
+    Mutation(
+        "overwrite messages without counting them",
+        "cluster/topics/owner.py",
+        "            ring.raise_floors(unpack_floors(value))\n",
+        "            pass\n",
+        f"{RELIABLE}::test_what_was_overwritten_is_reported_with_its_number",
+    ),
+    Mutation(
+        "forget what was read on the other side of a split",
+        "cluster/topics/ring.py",
+        "for name in names[-CURSOR_MAX:]}",
+        "for name in names if name in self._segments}",
+        "tests/unit/cluster/topics",
+    ),
+    Mutation(
+        "do not wait for a message that is merged late",
+        "cluster/topics/ring.py",
+        "< HOLE_PATIENCE:\n",
+        "< 0:\n",
+        "tests/unit/cluster/topics",
+    ),
+    Mutation(
+        "hear a moved partition before its former owner was heard out",
+        "cluster/structures/events.py",
+        "        if EVENT_BEGINS in reply.kinds and not self._in_round:\n",
+        "        if False:\n",
+        f"{ENTRY_EVENTS}::test_nothing_is_missed_when_partitions_move",
+    ),
+    Mutation(
+        "say nothing when an owner died with events",
+        "cluster/structures/events.py",
+        "                if source.owned:\n                    self._missed(None)\n",
+        "",
+        f"{ENTRY_EVENTS}::test_an_owner_that_dies_leaves_a_reported_gap",
+    ),
+    Mutation(
+        "say nothing of events that were forgotten",
+        "cluster/structures/events.py",
+        "        if reply.missed:\n",
+        "        if False:\n",
+        f"{ENTRY_EVENTS}::test_a_reader_that_is_slow_is_told_how_many_it_missed",
     ),
     Mutation(
         "keep a branch that nobody else follows",

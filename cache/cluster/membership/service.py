@@ -109,6 +109,8 @@ class MembershipService:
             stall_threshold=config.gossip.probe_timeout,
         )
         self._subscribers: list[Callable[[], None]] = []
+        self.on_noted: Callable[[str, MemberId], None] | None = None
+        """Called with what counters and logs are told, for example "member.suspect", and of whom."""
         self._joined = False
         self._exchanging: dict[Address, None] = {}
         self._refused: dict[Address, None] = {}
@@ -300,6 +302,8 @@ class MembershipService:
                 self._metrics.counter(event).add()
                 level = logging.WARNING if event in WARNINGS else logging.INFO
                 logger.log(level, "%s member=%s by=%s", event, member, self.local().id)
+                if self.on_noted is not None:
+                    self.on_noted(event, member)
 
     async def _probe_by_stream(self, probe: StreamProbe) -> None:
         self._refused.pop(probe.address, None)

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Final
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.differences import Key, batches, difference
-from cache.cluster.replication.merges import Merges
+from cache.cluster.replication.merges import MergeReport, Merges
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica, from_record, to_record
 from cache.cluster.replication.service import ReplicationService
@@ -93,6 +93,8 @@ class Repair:
         self._merge_won = metrics.counter("repair.merge_won")
         self._merge_lost = metrics.counter("repair.merge_lost")
         self.merges = Merges()
+        self.on_merged: Callable[[MergeReport], None] | None = None
+        """Called with the report of a merge that is complete."""
         self._copies_completed = metrics.counter("repair.copies_completed")
         replication.on_table(self._on_table)
         replication.on_doubt = self._unsettled.set
@@ -109,6 +111,8 @@ class Repair:
         self._offers_due.set()
         if (report := self.merges.follow(old, new)) is not None:
             logger.info("repair.merged report=%s", report)
+            if self.on_merged is not None:
+                self.on_merged(report)
         joining: dict[MemberId, None] = {}
         promoted = False
         for ownership in self._replication.owned.values():

@@ -47,6 +47,14 @@ class View(Protocol):
 ViewT = TypeVar("ViewT", bound=View)
 
 
+CHANGED: Final = 0
+EXPIRED: Final = 1
+EVICTED: Final = 2
+"""Why an entry changed: it was written, merged or undone; its time was up; it made room."""
+
+Listener = Callable[[str, bytes, Entry | None, Entry | None, int], None]
+"""Called with map, key, the entries before and after (None for none), and one of the causes above."""
+
 ENTRY_BYTES: Final = 300
 """Memory of an entry besides its key and value: tuple, numbers, object headers, its share of the dictionary.
 Measured by `benchmarks/bench_memory.py`."""
@@ -118,8 +126,8 @@ class PartitionReplica:
         """Entries, tombstones included."""
         self.size_bytes = 0
         """Bytes of keys and values."""
-        self.listener: Callable[[str, bytes], None] | None = None
-        """Called with the map and key of each change but expiry, in the same turn."""
+        self.listener: Listener | None = None
+        """Told of each change that a reader can see, in the same turn."""
 
     # -- one key -----------------------------------------------------------------------------
 
@@ -176,7 +184,7 @@ class PartitionReplica:
         self._digest.toggle(map_name, key, entry[1], entry[2])
         self._remember_expiry(map_name, key, entry[3])
         if self.listener is not None:
-            self.listener(map_name, key)
+            self.listener(map_name, key, held, entry, CHANGED)
         if self._views:
             self._show(map_name, key, held, entry)
         return True
@@ -200,7 +208,7 @@ class PartitionReplica:
         if held is not None:
             self._forget(map_name, key, held)
             if self.listener is not None:
-                self.listener(map_name, key)
+                self.listener(map_name, key, held, None, CHANGED)
         if entry is not None:
             self.apply(map_name, key, entry)
 
@@ -212,7 +220,7 @@ class PartitionReplica:
             entries[key] = entry
             self._remember_expiry(map_name, key, entry[3])
             if self.listener is not None:
-                self.listener(map_name, key)
+                self.listener(map_name, key, held, entry, CHANGED)
             if self._views:
                 self._show(map_name, key, held, entry)
 
@@ -275,7 +283,7 @@ class PartitionReplica:
             return False
         self._forget(victim.map, victim.key, held)
         if self.listener is not None:
-            self.listener(victim.map, victim.key)
+            self.listener(victim.map, victim.key, held, None, EVICTED)
         return True
 
     def close(self) -> None:
@@ -322,6 +330,11 @@ class PartitionReplica:
     def entries(self, map_name: str) -> Mapping[bytes, Entry]:
         """Return all entries of a map, tombstones and expired ones included; not to be changed."""
         return self._maps.get(map_name, {})
+
+    def items(self, map_name: str, now: float) -> list[tuple[bytes, Entry]]:
+        """Return the live entries of a map, by key."""
+        entries = self._maps.get(map_name, {})
+        return sorted((k, e) for k, e in entries.items() if e[0] is not None and now < e[3])
 
     def tagged(self, map_name: str, tags: AbstractSet[str], now: float) -> list[bytes]:
         """Return the live keys of a map whose values bear one of these tags, sorted."""
@@ -395,9 +408,13 @@ class PartitionReplica:
                 if self._views:
                     self._show(map_name, key, entry, tombstone)
                 expired += 1
+                if self.listener is not None:
+                    self.listener(map_name, key, entry, tombstone, EXPIRED)
             else:
                 self._forget(map_name, key, entry)
                 forgotten += 1
+                if self.listener is not None and value is not None:
+                    self.listener(map_name, key, entry, None, EXPIRED)
         return expired, forgotten
 
     def _forget(self, map_name: str, key: bytes, entry: Entry) -> None:

@@ -221,11 +221,13 @@ class ReplicationService:
         operations: Sequence[OperationRecord] = (),
         *,
         merging: bool = False,
+        dropping: Sequence[KeyVersion] = (),
     ) -> asyncio.Future[None] | None:
         """Apply `changes` here and send them to every holder.
 
         `merging` says that they are versions made earlier, by whomever: a holder's later version wins.
         Otherwise they are writes of this moment, and a holder's later version makes them later still.
+        `dropping` are entries that make room for the new ones, here and on the holders.
 
         Returns:
             None when no other copy is needed, else a future that resolves when enough copies have
@@ -238,11 +240,12 @@ class ReplicationService:
             replica.apply(map_name, key, entry)
         for operation in operations:
             replica.remember_operation(operation)
-        evicted: list[KeyVersion] = []
+        evicted = [victim for victim in dropping if replica.drop(victim)]
         if replica.memory_bytes > self.room.share:  # Holders hear of it with the write itself.
             kept = {(map_name, key): None for map_name, key, _ in changes}
-            evicted = self.room.make(replica, kept, len(changes))
-            self.evicted.add(len(evicted))
+            made = self.room.make(replica, kept, len(changes))
+            self.evicted.add(len(made))
+            evicted += made
         if not ownership.holders:
             return None
         quorum = self.config.write_quorum

@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 from cache.cluster.ids import MemberId
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.batches import Batches
+from cache.cluster.structures.events import EntryEvents, EventKind
 from cache.cluster.structures.keyed import KeyOperations
 from cache.cluster.structures.loader import Loader
 from cache.cluster.structures.lock import DistributedLock
@@ -150,6 +151,36 @@ class DistributedMap(KeyOperations[V], WideOperations[V], Cache[V]):
         return Pipeline(self._access, self._state)
 
     # -- the whole map -----------------------------------------------------------------------
+
+    def events(
+        self,
+        *,
+        kinds: Iterable[EventKind] | None = None,
+        key: Key | None = None,
+        prefix: str | None = None,
+        include_value: bool = False,
+        after: str | None = None,
+    ) -> EntryEvents:
+        """Return what happens to entries, to be entered: `async with users.events() as events`.
+
+        Args:
+            kinds: some of "created", "updated", "removed", "expired", "evicted", "invalidated"; None for all.
+            key: only events of this key.
+            prefix: only those of keys, text or bytes, that begin so.
+            include_value: with the values.
+            after: the `token` of an earlier reader, to go on from; None for what happens from now on.
+
+        Raises:
+            ConfigError: unknown kinds, key and prefix together, or no token.
+        """
+        return EntryEvents(
+            self._access,
+            kinds=kinds,
+            key=key,
+            prefix=prefix,
+            include_value=include_value,
+            after=after,
+        )
 
     def _outdate_loads(self, prefix: str) -> None:
         self._flights.outdate_all(prefix)

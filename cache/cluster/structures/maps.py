@@ -17,6 +17,8 @@ from cache.serializers import Serializer
 
 MAP_NAME_MAX: Final = 128
 
+"""What the names of the maps that reliable topics are stored in begin with."""
+
 
 class Maps:
     """Makes handles of maps."""

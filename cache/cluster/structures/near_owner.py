@@ -12,9 +12,10 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
-from cache.cluster.replication.replica import PartitionReplica
+from cache.cluster.replication.replica import EXPIRED, Entry, PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer
+from cache.cluster.structures.changes import Changes
 from cache.cluster.structures.journal import LENGTH, Journal
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import NEVER, GetNear, NearChanges, NearPoll, NearValue, Reply
@@ -47,9 +48,12 @@ class _Waiting:
 class NearOwner:
     """Keeps this member's journal and tells it to readers, one poll of each at a time."""
 
-    def __init__(self, replication: ReplicationService, metrics: Metrics, rng: Random) -> None:
+    def __init__(
+        self, replication: ReplicationService, changes: Changes, metrics: Metrics, rng: Random
+    ) -> None:
         self.journal_length = LENGTH
         self._replication = replication
+        self._changes = changes
         self._clock = replication.clock
         self._rng = rng
         self._journal: Journal | None = None
@@ -89,7 +93,7 @@ class NearOwner:
             self._answer(reader, previous)
         now = self._clock.monotonic()
         if message.wait <= 0 or journal.since(message.journal, message.sequence) is None:
-            return self._changes(journal, message, 0.0)
+            return self._news(journal, message, 0.0)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(
             poll=message,
@@ -138,9 +142,9 @@ class NearOwner:
             waiting.answer.set_exception(error)
             return
         kept = self._clock.monotonic() - waiting.arrived_at
-        waiting.answer.set_result(self._changes(self._open(), waiting.poll, kept))
+        waiting.answer.set_result(self._news(self._open(), waiting.poll, kept))
 
-    def _changes(self, journal: Journal, poll: NearPoll, kept: float) -> NearChanges:
+    def _news(self, journal: Journal, poll: NearPoll, kept: float) -> NearChanges:
         changes = journal.since(poll.journal, poll.sequence)
         return NearChanges(
             journal=journal.number,
@@ -157,32 +161,36 @@ class NearOwner:
         self._used_at = self._clock.monotonic()
         if self._journal is None:
             self._journal = Journal(self._rng.getrandbits(63), self.journal_length)
-            self._replication.on_serving = self._on_serving
-            for partition, replica in enumerate(self._replication.serving):
-                self._on_serving(partition, None, replica)
+            self._changes.follow(self)
         return self._journal
 
     def _close(self) -> None:
         """Stop noting; whoever comes later finds another journal."""
         self._journal = None
-        self._replication.on_serving = None
-        for replica in self._replication.serving:
-            if replica is not None:
-                replica.listener = None
+        self._changes.leave(self)
 
-    def _on_serving(
+    def on_serving(
         self, partition: int, before: PartitionReplica | None, now: PartitionReplica | None
     ) -> None:
+        """See `Follower`."""
         if before is not None:
-            before.listener = None
             assert self._journal is not None, "changes are only listened to for the journal"
             self._journal.note_all(partition)
             self._noted.add()
             self._wake_soon()
-        if now is not None:
-            now.listener = partial(self._changed, partition)
 
-    def _changed(self, partition: int, map_name: str, key: bytes) -> None:
+    def on_change(
+        self,
+        partition: int,
+        map_name: str,
+        key: bytes,
+        before: Entry | None,
+        after: Entry | None,
+        cause: int,
+    ) -> None:
+        """See `Follower`. What expires is known from its time to live."""
+        if cause == EXPIRED:
+            return
         assert self._journal is not None, "changes are only listened to for the journal"
         if self._journal.note(partition, map_name, key):
             self._noted.add()

@@ -7,7 +7,7 @@ was sent and its fate is not known). Every attempt of one operation carries the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import msgspec
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address, MemberId
+from cache.cluster.partitions.table import Table
 from cache.cluster.structures.answers import Answer
 from cache.cluster.structures.copies import NearCopies
 from cache.cluster.structures.reads import Reads
@@ -73,7 +74,14 @@ class Router:
         self._reads = Reads(site.rpc, timeout=min(READ_PATIENCE, config.operation_timeout))
         self.near = NearCopies()
         """Copies kept here, whose keys may be written from here; see `near_reader.py`."""
+        self._next_table: asyncio.Future[None] | None = None
+        site.on_table(self._on_table)
         self._closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether every further operation is refused."""
+        return self._closed
 
     def close(self) -> None:
         """Refuse every further operation."""
@@ -86,6 +94,21 @@ class Router:
     def owner(self, partition: int) -> MemberId | None:
         """Return who owns a partition by this member's table."""
         return self._tables.table.rows[partition].owner
+
+    @property
+    def addresses(self) -> Mapping[MemberId, Address]:
+        """Members of the table that calls go by, and where they are reached."""
+        return self._tables.table.addresses
+
+    def next_table(self) -> asyncio.Future[None]:
+        """Return a future that resolves when calls go by another table."""
+        if self._next_table is None or self._next_table.done():
+            self._next_table = asyncio.get_running_loop().create_future()
+        return self._next_table
+
+    def _on_table(self, old: Table, new: Table) -> None:
+        if self._next_table is not None and not self._next_table.done():
+            self._next_table.set_result(None)
 
     async def write(self, partition: int, request: Any, deadline: float | None = None) -> Reply:
         """Carry out a write on its owner, within the operation timeout or by `deadline`."""
@@ -187,6 +210,33 @@ class Router:
 
         reply = await self._until_answered(ask, deadline, idempotent=True)
         return reply, sent_at
+
+    async def poll(self, partition: int, request: Any, wait: float) -> Reply:  # Any: a request
+        """Carry out a read on its owner, which may keep the question for `wait` seconds."""
+        timeout = wait + READ_PATIENCE
+        return await self._until_answered(
+            lambda _: self._ask(self.owner(partition), request, timeout),
+            self.deadline() + timeout,
+            idempotent=True,
+        )
+
+    def ask(self, member: MemberId, request: Any, timeout: float) -> asyncio.Future[Reply]:
+        """Send a request to one member, once."""
+        # Any: a map request.
+        answer = self._start(member, request, timeout)
+        if isinstance(answer, asyncio.Future):
+            answer.add_done_callback(_forget)
+            return answer
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        if isinstance(answer, CacheError):
+            future.set_exception(answer)
+            future.exception()  # Retrieved: the caller may lose interest.
+        else:
+            assert not isinstance(answer, Awaitable), (
+                "requests are answered at once, or by a future"
+            )
+            future.set_result(answer)
+        return future
 
     async def to_members(
         self, requests: Sequence[tuple[MemberId | None, Any]], *, share: float = 1.0

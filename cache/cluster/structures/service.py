@@ -7,7 +7,7 @@ awaits between reading and writing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any, Final
@@ -17,6 +17,8 @@ from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer, after
+from cache.cluster.structures.changes import Changes
+from cache.cluster.structures.event_owner import EventOwner
 from cache.cluster.structures.loads import LoadService
 from cache.cluster.structures.locks import LockService
 from cache.cluster.structures.near_owner import NearOwner
@@ -99,7 +101,9 @@ class StructureService:
         self._writes = Writes(replication)
         loads = LoadService(replication, self._writes, metrics)
         self._leases = loads.leases
-        self.near = NearOwner(replication, metrics, rng)
+        self.changes = Changes(replication)
+        self.near = NearOwner(replication, self.changes, metrics, rng)
+        self.events = EventOwner(replication, self.changes, metrics, rng)
         self._config = replication.config
         self._clock = replication.clock
         self._handlers: dict[type, Callable[[Any, Peer | None], Answer]] = {  # Any: by its key
@@ -120,9 +124,17 @@ class StructureService:
             **QueryService(replication, metrics).handlers,
             **LockService(replication, self._writes, metrics).handlers,
             **self.near.handlers,
+            **self.events.handlers,
         }
         for message_type, handler in self._handlers.items():
             replication.rpc.register(message_type, handler)
+
+    def serve(self, handlers: Mapping[type, Callable[[Any, Peer | None], Answer]]) -> None:
+        """Answer further requests, made here or elsewhere."""
+        # Any: by its key
+        for message_type, handler in handlers.items():
+            self._handlers[message_type] = handler
+            self._replication.rpc.register(message_type, handler)
 
     def dispatch(self, request: Any) -> Answer:  # Any: one of the requests registered above
         """Run a request that was made on this member."""
@@ -334,7 +346,8 @@ class StructureService:
             self._leases.invalidate(ownership.partition, message.map, message.tags)
             keys = ownership.replica.tagged(message.map, tags, self._clock.monotonic())
             count += len(keys)
-            confirmations.extend(self._clear(ownership, message.map, keys))
+            with self.events.invalidating():
+                confirmations.extend(self._clear(ownership, message.map, keys))
             looked += ownership.replica.entry_count
             if looked > SLICE_KEYS:
                 looked = 0

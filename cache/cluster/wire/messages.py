@@ -826,6 +826,140 @@ class NearChanges(_Message, frozen=True, tag=93):
         _require_equal_lengths(self.partitions, self.digests)
 
 
+# -- topics --------------------------------------------------------------------------------------
+
+CURSOR_MAX: Final = 256
+"""Segments of one reliable topic, and of one cursor."""
+
+TOPIC_COLUMNS_MAX: Final = 65_536
+"""Messages, or names, of one request. Everything that a member has subscribers of is told by one."""
+
+
+class TellInterest(_Message, frozen=True, tag=100):
+    """What the sender has subscribers of. Answered by `InterestTold`."""
+
+    is_first: bool
+    """This is all there is; else: this is what changed."""
+    patterns: Annotated[list[bool], msgspec.Meta(max_length=TOPIC_COLUMNS_MAX)]
+    """Per name whether it is a pattern of topics."""
+    names: list[str]
+    counts: list[Annotated[int, msgspec.Meta(ge=0)]]
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.patterns, self.names, self.counts)
+
+
+class InterestTold(_Message, frozen=True, tag=101):
+    """Whether it was taken in; if not, the receiver has to be told everything."""
+
+    accepted: bool
+
+
+class Deliver(_Message, frozen=True, tag=102):
+    """Messages for the receiver's subscribers, in the order they were published. Answered by `Done`."""
+
+    stream: int
+    """Rises whenever the sender begins to count anew."""
+    sequence: int
+    """Number of the first message, one more for each after it."""
+    topics: Annotated[list[str], msgspec.Meta(max_length=TOPIC_COLUMNS_MAX)]
+    values: list[bytes]
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.topics, self.values)
+
+
+class Append(_Message, frozen=True, tag=103):
+    """Add a message to a reliable topic. Answered by `Appended` when every copy has it."""
+
+    topic: str
+    partition: int
+    operation: bytes
+    value: bytes
+    capacity: Annotated[int, msgspec.Meta(ge=1)]
+    """Messages that the topic keeps from now on."""
+    capacity_bytes: Annotated[int, msgspec.Meta(ge=1)]
+    """Bytes of values that it keeps; the latest message stays whatever its size."""
+
+
+Place = tuple[int, int, int]
+"""A message of a reliable topic: (stamp, origin) of its segment and number within that; or how far a
+segment was read. See topics/ring.py."""
+
+
+class Appended(_Message, frozen=True, tag=104):
+    """Where the message stands."""
+
+    place: Place
+
+
+class ReadTopic(_Message, frozen=True, tag=105):
+    """What of a reliable topic does a cursor not cover? Answered by `TopicSlice` within `wait` seconds."""
+
+    topic: str
+    partition: int
+    cursor: Annotated[list[Place], msgspec.Meta(max_length=CURSOR_MAX)] | None
+    """How far each segment was read; None asks for the cursor of what is there now."""
+    limit: int
+    wait: SecondsRemaining
+
+
+class TopicSlice(_Message, frozen=True, tag=106):
+    """Messages, in order, and how many are gone that stood before each of them."""
+
+    places: list[Place]
+    values: list[bytes]
+    missed: list[int]
+    cursor: list[Place]
+    """After the last of them."""
+    missed_after: int
+    """Messages that are gone and stood after the last of them, within `cursor`."""
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.places, self.values, self.missed)
+
+
+# -- events of entries ---------------------------------------------------------------------------
+
+
+class WatchEntries(_Message, frozen=True, tag=107):
+    """What happened to a map's entries after `sequence`? Answered by `EntryChanges` within `wait` seconds."""
+
+    map: str
+    journal: int
+    """0 to begin now, -1 to begin where the receiver's journal does; one it does not have is a gap."""
+    sequence: int
+    kinds: list[int]
+    key: bytes | None
+    prefix: bytes
+    """Only text and bytes that begin so; empty for all keys."""
+    include_value: bool
+    wait: SecondsRemaining
+
+
+class EntryChanges(_Message, frozen=True, tag=108):
+    """Changes that were asked for, in columns, and how far the journal was looked through."""
+
+    journal: int
+    sequence: int
+    latest: int
+    missed: int
+    """Changes, asked for or not, that are not known any more; -1 when nobody knows how many."""
+    owned: int
+    """Partitions that the sender serves."""
+    sequences: list[int]
+    kinds: list[int]
+    """`EVENT_…` constants of structures/event_log.py."""
+    keys: list[bytes]
+    values: list[bytes | None]
+    stamps: list[int]
+    """Clock reading of the version that the change is about."""
+
+    def __post_init__(self) -> None:
+        columns = (self.kinds, self.keys, self.values, self.stamps)
+        _require_equal_lengths(self.sequences, *columns)
+
+
 # -- clients and inspection ----------------------------------------------------------------------
 
 
@@ -922,6 +1056,11 @@ Request = (
     | FindEntries
     | GetNear
     | NearPoll
+    | TellInterest
+    | Deliver
+    | Append
+    | ReadTopic
+    | WatchEntries
     | FetchView
     | Call
     | Inspect
@@ -957,6 +1096,10 @@ Reply = (
     | EntriesPage
     | NearValue
     | NearChanges
+    | InterestTold
+    | Appended
+    | TopicSlice
+    | EntryChanges
     | View
     | Called
     | Inspected

@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.cluster.replication.replica import (
+    CHANGED,
+    EVICTED,
+    EXPIRED,
     HIDDEN,
     Entry,
     PartitionReplica,
@@ -146,9 +149,9 @@ def test_putting_back_an_entry_ignores_versions() -> None:
 
 
 def test_every_change_is_heard_in_the_turn_it_is_made() -> None:
-    """Near copies elsewhere depend on it; what changes nothing, and what ends by itself, is not said."""
-    copy, heard = replica(), list[bytes]()
-    copy.listener = lambda map_name, key: heard.append(key)
+    """With its cause: near copies and listeners depend on it. What changes nothing is not said."""
+    copy, heard = replica(), list[tuple[bytes, int]]()
+    copy.listener = lambda map_name, key, before, after, cause: heard.append((key, cause))
 
     copy.apply("m", b"written", (b"v", 2, 1, math.inf))
     copy.apply("m", b"written", (b"older", 1, 1, math.inf))
@@ -159,8 +162,15 @@ def test_every_change_is_heard_in_the_turn_it_is_made() -> None:
     copy.apply("m", b"ended", (b"v", 4, 1, 10.0))
     copy.sweep(20.0, 100)
 
-    names = [b"written", b"written", b"evicted", b"evicted", b"written", b"ended"]
-    assert names == heard
+    assert [
+        (b"written", CHANGED),
+        (b"written", CHANGED),
+        (b"evicted", CHANGED),
+        (b"evicted", EVICTED),
+        (b"written", CHANGED),
+        (b"ended", CHANGED),
+        (b"ended", EXPIRED),
+    ] == heard
 
 
 def test_what_is_the_librarys_own_makes_no_room() -> None:
