@@ -181,16 +181,34 @@ class QueryService:
         pattern = message.match if isinstance(message, ScanEntries) else ""
         wanted = _matching(pattern) if pattern else _everything
 
+        def keys_after(replica: PartitionReplica, after: bytes) -> Iterator[bytes] | None:
+            return self._in_order(replica, name, after, prefix)
+
+        walk = self._walker(name, page, keys_after, wanted)
+
         async def scan(partition: int, after: bytes) -> bool:
+            count = len(self._replication.serve(partition).replica.entries(name))
+            if page.keys and page.limit - len(page.keys) < count <= min(SMALL, page.limit):
+                return False  # It fits into the next page as a whole.
+            return await walk(partition, after)
+
+        return scan
+
+    def _walker(
+        self,
+        name: str,
+        page: _Page,
+        keys_after: Callable[[PartitionReplica, bytes], Iterator[bytes] | None],
+        wanted: Callable[[bytes, Entry], bool],
+    ) -> Lister:
+        """Return what goes through the keys of a partition, which are None until they are in order."""
+
+        async def walk(partition: int, after: bytes) -> bool:
             while True:
                 replica = self._replication.serve(partition).replica
-                entries = replica.entries(name)
-                if not entries:
+                if not replica.entries(name):
                     return True
-                if len(entries) > page.limit - len(page.keys) and page.keys:
-                    if len(entries) <= min(SMALL, page.limit):
-                        return False  # It fits into the next page as a whole.
-                keys = self._in_order(replica, name, after, prefix)
+                keys = keys_after(replica, after)
                 if keys is not None:
                     is_end = page.take(keys, replica, name, self._clock.monotonic(), wanted)
                     after = page.after
@@ -201,7 +219,7 @@ class QueryService:
                         return False
                 await asyncio.sleep(0)
 
-        return scan
+        return walk
 
     def _in_order(
         self, replica: PartitionReplica, name: str, after: bytes, prefix: bytes
@@ -234,24 +252,11 @@ class QueryService:
             value = decoded(entry)
             return all(condition.holds(value) for condition in conditions)
 
-        async def find(partition: int, after: bytes) -> bool:
-            while True:
-                replica = self._replication.serve(partition).replica
-                if not replica.entries(name):
-                    return True
-                index = self._index(replica, name, conditions)
-                if index is not None:
-                    keys = index.find(conditions, after)
-                    is_end = page.take(keys, replica, name, self._clock.monotonic(), holds)
-                    after = page.after
-                    if is_end:
-                        return True
-                    if page.is_full:
-                        page.halfway = partition
-                        return False
-                await asyncio.sleep(0)
+        def keys_after(replica: PartitionReplica, after: bytes) -> Iterator[bytes] | None:
+            index = self._index(replica, name, conditions)
+            return None if index is None else index.find(conditions, after)
 
-        return find
+        return self._walker(name, page, keys_after, holds)
 
     def _index(
         self, replica: PartitionReplica, name: str, conditions: list[Condition]
