@@ -6,7 +6,7 @@ see `router.py`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
 from cache.cluster.ids import MemberId
@@ -131,6 +131,10 @@ class DistributedMap(KeyOperations[V], Cache[V]):
         return Pipeline(self._access, self._state)
 
     # -- the whole map -----------------------------------------------------------------------
+
+    async def keys_of(self, partitions: Sequence[int]) -> dict[int, list[bytes]]:
+        """Return the keys of some partitions, encoded, by partition; with the promise of `scan`."""
+        return await self._whole.keys_of(partitions)
 
     async def scan(self, prefix: str = "") -> AsyncIterator[Key]:
         """Yield the keys that begin with `prefix`, each once, in no order.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from cache.cluster.ids import MemberId
+from cache.cluster.partitions.table import map_seed, partition_of
 from cache.cluster.structures.router import BACKOFF_FIRST, Router
 from cache.cluster.wire.messages import Counted, ScanKeys, Scanned
 from cache.codec import decode_key
@@ -51,17 +52,30 @@ class WholeMap:
         return total
 
     async def scan(self, prefix: str) -> AsyncIterator[Key]:
-        """Yield the keys with a prefix. A page at a time, each partition goes on after its last key."""
-        cursors = dict.fromkeys(range(self._partition_count), b"")
-        encoded = prefix.encode()
+        """Yield the keys with a prefix."""
+        async for page in self._listed(range(self._partition_count), prefix.encode()):
+            for key in page:
+                yield decode_key(key)
+
+    async def keys_of(self, partitions: Sequence[int]) -> dict[int, list[bytes]]:
+        """Return the encoded keys of some partitions, by partition."""
+        found: dict[int, list[bytes]] = {partition: [] for partition in partitions}
+        seed = map_seed(self._name)
+        async for page in self._listed(partitions, b""):
+            for key in page:
+                found[partition_of(key, seed, self._partition_count)].append(key)
+        return found
+
+    async def _listed(self, partitions: Iterable[int], prefix: bytes) -> AsyncIterator[list[bytes]]:
+        """Yield pages of keys. A page at a time, each partition goes on after its last key."""
+        cursors = dict.fromkeys(partitions, b"")
         while cursors:
             deadline, backoff = self._router.deadline(), BACKOFF_FIRST
-            while not (pages := await self._pages(cursors, encoded)):
+            while not (pages := await self._pages(cursors, prefix)):
                 self._router.site.check_member_quorum()
                 backoff = await self._router.pause(backoff, deadline, "scan")
             for page in pages:
-                for key in page:
-                    yield decode_key(key)
+                yield page
 
     async def _pages(self, cursors: dict[int, bytes], prefix: bytes) -> list[list[bytes]]:
         """Ask every owner for a page, and move the cursors; a partition that was listed loses its own."""
