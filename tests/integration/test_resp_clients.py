@@ -206,7 +206,7 @@ async def test_redis_benchmark(cluster: TestCluster) -> None:
     """Fifty connections, one command at a time and sixteen; nothing fails."""
     for pipeline in ("1", "16"):
         said = await program(
-            *("redis-benchmark", "-p", f"{port_of(cluster, 1)}", "-n", "2000", "-c", "50"),
+            *("redis-benchmark", "-p", f"{port_of(cluster, 1)}", "-n", "500", "-c", "50"),
             *("-P", pipeline, "-t", "ping,set,get,incr,mset", "-r", "100", "-q", "--csv"),
         )
         rows = [line.split(",")[0] for line in said.splitlines() if line[:1] == '"']
