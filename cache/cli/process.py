@@ -117,7 +117,11 @@ class NodeProcess:
 
     def _say_ready(self, node: Node) -> None:
         event = {"event": "ready", "name": node.name, "id": node.id, "address": node.address}
-        self._say(event, f"ready name={node.name} address={node.address}")
+        line = f"ready name={node.name} address={node.address}"
+        if node.resp_address is not None:
+            event["resp_address"] = node.resp_address
+            line += f" resp_address={node.resp_address}"
+        self._say(event, line)
 
     def _say(self, event: Mapping[str, Any], line: str) -> None:  # Any: JSON values
         with suppress(BrokenPipeError):  # Nobody reads any more; the node goes on.

@@ -67,6 +67,16 @@ def _map_ttls(_: object, __: object, texts: tuple[str, ...]) -> dict[str, Any]:
     default=None,
     help="Listen on other than loopback without a secret.",
 )
+@click.option(
+    "--resp-bind",
+    metavar="HOST:PORT",
+    help="Serve Redis clients there, for example 127.0.0.1:6379.  [default: not at all]",
+)
+@click.option(
+    "--resp-password",
+    envvar="CACHE_RESP_PASSWORD",
+    help="Password of Redis clients; better in the environment.  [env: CACHE_RESP_PASSWORD]",
+)
 @click.option("--replicas", "replica_count", type=int, help="Copies of each key.  [default: 2]")
 @click.option(
     "--partitions",

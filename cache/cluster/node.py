@@ -30,6 +30,10 @@ from cache.cluster.partitions.table import Table
 from cache.cluster.replication.merges import MergeReport
 from cache.cluster.replication.repair import Repair
 from cache.cluster.replication.service import ReplicationService
+from cache.cluster.resp.client import Shared
+from cache.cluster.resp.dispatch import TABLE
+from cache.cluster.resp.processors import PROCESSORS
+from cache.cluster.resp.server import RespServer
 from cache.cluster.scope import Scope
 from cache.cluster.setup import run_setup
 from cache.cluster.structures.builtin import BUILTIN
@@ -89,7 +93,7 @@ class Node(Messaging):
         self._metrics = Metrics()
         self._finder = Finder(self.config, self._metrics)
         value_limit = self.config.limits.value_bytes_max
-        self._processors = Processors(BUILTIN, value_limit=value_limit)
+        self._processors = Processors({**BUILTIN, **PROCESSORS}, value_limit=value_limit)
         if environment is None:
             environment = system_environment(
                 tls=self.config.tls, metrics=self._metrics, paths=self._finder.stream_paths
@@ -106,6 +110,8 @@ class Node(Messaging):
         self._draining: asyncio.Future[DrainReceipt] | None = None
         self._transport = environment.transport(self.config.bind)
         self._address: Address = self.config.bind
+        self._resp: RespServer | None = None
+        self._resp_address: Address | None = None
 
     # -- identity ----------------------------------------------------------------------------
 
@@ -123,6 +129,11 @@ class Node(Messaging):
     def address(self) -> Address:
         """Where other members reach this node; usable as a peer once started."""
         return self._address
+
+    @property
+    def resp_address(self) -> Address | None:
+        """Where Redis clients reach this node once it has started; None without `config.resp_bind`."""
+        return self._resp_address
 
     def __repr__(self) -> str:
         return f"<Node {self._name} at {self._address} {self._state}>"
@@ -168,6 +179,7 @@ class Node(Messaging):
             self._replication.start()
             self._repair.start()
             await self._partitions.wait_ready()
+            await self._open_front_door()
         except BaseException:
             await self.abort()
             raise
@@ -279,6 +291,23 @@ class Node(Messaging):
             drain=self._drain_remotely,
         )
 
+    async def _open_front_door(self) -> None:
+        """Serve Redis clients, where that is asked for."""
+        if self.config.resp_bind is None:
+            return
+        self._state = "serving"  # Clients are let in at once.
+        shared = Shared(
+            config=self.config,
+            clock=self._environment.clock,
+            metrics=self._metrics,
+            map_of=self.map,
+            stats=self.stats,
+            topics=self._messaging.topics,
+            table=TABLE,
+        )
+        self._resp = RespServer(shared)
+        self._resp_address = await self._resp.start(self.config.resp_bind)
+
     def _on_members(self) -> None:
         """Follow membership: drop links to members that are gone, and watch the member quorum."""
         current = {member.id: member.address for member in self._membership.members()}
@@ -316,6 +345,8 @@ class Node(Messaging):
         if hasattr(self, "_home"):
             self._home.check()
         self._state = "closed"
+        if self._resp is not None:
+            await self._resp.close()
         if hasattr(self, "_maps"):
             self._membership.close()
             self._maps.stop()

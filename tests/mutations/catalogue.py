@@ -29,6 +29,8 @@ class Mutation:
 
 
 SERVICE: Final = "cluster/replication/service.py"
+RESP_CONNECTION: Final = "cluster/resp/connection.py"
+RESP_PARSER: Final = "cluster/resp/parser.py"
 REPLICA: Final = "cluster/replication/replica.py"
 REPAIR: Final = "cluster/replication/repair.py"
 OWNERSHIP: Final = "cluster/replication/ownership.py"
@@ -823,5 +825,68 @@ MUTATIONS: Final = (
         "        return index if is_complete else None\n",
         "        return index\n",
         QUERY_TESTS,
+    ),
+    Mutation(
+        "on the RESP port, take strings of any length",
+        RESP_PARSER,
+        "not 0 <= length <= limits.bulk_bytes_max",
+        "length < 0",
+        "tests/unit/cluster/resp/test_parser.py",
+    ),
+    Mutation(
+        "on the RESP port, count no memory for words",
+        RESP_PARSER,
+        "self._size += length + ARGUMENT_OVERHEAD\n        if",
+        "self._size += length\n        if",
+        "tests/unit/cluster/resp/test_parser.py",
+    ),
+    Mutation(
+        "on the RESP port, believe a line that is cut",
+        RESP_PARSER,
+        "if end < 0 or length is None",
+        "if length is None",
+        "tests/fuzz/test_resp.py",
+    ),
+    Mutation(
+        "on the RESP port, keep slow subscribers",
+        RESP_CONNECTION,
+        "if unsent > self._limits.resp_output_bytes_max:",
+        "if False:",
+        "tests/unit/cluster/resp/test_connection.py",
+    ),
+    Mutation(
+        "on the RESP port, read ahead without a bound",
+        RESP_CONNECTION,
+        "wanted = not (busy and self._parser.waiting_bytes > UNREAD_BYTES_MAX)",
+        "wanted = not busy or True",
+        "tests/unit/cluster/resp/test_connection.py",
+    ),
+    Mutation(
+        "on the RESP port, let any number of clients in",
+        RESP_CONNECTION,
+        "if len(self._shared.clients) >= self._limits.resp_clients_max:",
+        "if False:",
+        "tests/integration/test_resp_limits.py::test_a_thousand_idle_connections_do_not_hinder_the_next",
+    ),
+    Mutation(
+        "on the RESP port, ask for no password",
+        "cluster/resp/dispatch.py",
+        "if not client.authenticated and not command.before_login:",
+        "if False:",
+        "tests/integration/test_resp_cluster.py::test_the_command_line_serves_redis_clients",
+    ),
+    Mutation(
+        "on the RESP port, let a scan skip what follows",
+        "cluster/resp/cursors.py",
+        "else last + 1)",
+        "else last + 2**30)",
+        "tests/unit/cluster/resp/test_cursors.py",
+    ),
+    Mutation(
+        "on the RESP port, compare ends without their condition",
+        "cluster/resp/processors.py",
+        '("GT" in condition and (left is None or ttl <= left))',
+        '("GT" in condition and left is None)',
+        "tests/unit/cluster/resp/test_processors.py",
     ),
 )

@@ -82,6 +82,7 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.entities": FEATURES,
     "cache.cluster.workflows": FEATURES,
     "cache.cluster.inspection": FEATURES,
+    "cache.cluster.resp": FEATURES,  # an edge above structures, made by the node
     "cache.cluster.leaving": FEATURES,
     "cache.cluster.setup": BLOCKS,
     "cache.cluster.client": FEATURES,

@@ -131,6 +131,14 @@ class ClusterConfig:
     """A function to call with the node before it starts, as "module:function": it registers what every member
     has to know (`Node.register_processor`). For nodes that the application does not make itself."""
 
+    resp_bind: Address | None = None
+    """Where this member serves Redis clients, `host:port`; port 0 lets the system choose. None, the
+    default: it does not. See docs/resp.md."""
+
+    resp_password: str | None = field(default=None, repr=False)
+    """Password of Redis clients (`AUTH`), of at least 8 characters; required for a `resp_bind` that is not
+    loopback. Their streams are not encrypted."""
+
     gossip: GossipConfig = field(default_factory=GossipConfig)
     """Membership timing."""
 
@@ -147,6 +155,7 @@ class ClusterConfig:
             self.setup,
             "must be module:function",
         )
+        self._check_resp()
         self._check_names()
         self._check_quorums()
         require_seconds(
@@ -190,6 +199,20 @@ class ClusterConfig:
         whole = not isinstance(given, type) and isinstance(given, Discovery)
         require(given is None or whole, "discovery", given, rule)
 
+    def _check_resp(self) -> None:
+        if self.resp_password is not None:
+            rule = f"must be text of at least {SECRET_LENGTH_MIN} characters"
+            require(_is_secret(self.resp_password), "resp_password", "…", rule)
+        if self.resp_bind is not None:
+            check_address("resp_bind", self.resp_bind)
+            open_to_all = self.resp_password is None and not self.allow_insecure_bind
+            require(
+                not open_to_all or is_loopback(parse_address(self.resp_bind)[0]),
+                "resp_bind",
+                self.resp_bind,
+                "other hosts can reach this address: set `resp_password`, or say allow_insecure_bind=True",
+            )
+
     def _check_secret(self) -> None:
         """Errors end in logs, so that they never repeat a secret."""
         if self.secret is None or isinstance(self.secret, str):
@@ -200,9 +223,8 @@ class ClusterConfig:
             require(several, "secret", "…", f"must be text, or a tuple of 1 to {SECRETS_MAX}")
             object.__setattr__(self, "secret", tuple(ring))
         for one in ring:
-            text = isinstance(one, str) and not re.search("[\ud800-\udfff]", one)  # UTF-8 fits.
             rule = f"must be text of at least {SECRET_LENGTH_MIN} characters"
-            require(text and len(one) >= SECRET_LENGTH_MIN, "secret", "…", rule)
+            require(_is_secret(one), "secret", "…", rule)
 
     def _check_tls(self, host: str) -> None:
         if self.tls is not None:
@@ -309,3 +331,9 @@ class ClusterConfig:
     def with_changes(self, **changes: Any) -> ClusterConfig:  # Any: field values, as above
         """Return a copy with some fields changed, validated anew."""
         return replace(self, **changes)
+
+
+def _is_secret(given: object) -> bool:
+    """Return whether a value is text that is long enough and fits UTF-8."""
+    text = isinstance(given, str) and not re.search("[\ud800-\udfff]", given)
+    return text and len(str(given)) >= SECRET_LENGTH_MIN

@@ -57,6 +57,20 @@ class LimitsConfig:
     batch_keys_max: int = 4096
     """Keys carried by one batch message; larger batches are cut."""
 
+    resp_clients_max: int = 1024
+    """Connections of Redis clients held at once; one more is told so and closed. Idle ones count."""
+
+    resp_arguments_max: int = 1024 * 1024
+    """Words of one command of a Redis client; a longer one ends its connection. As many as Redis takes."""
+
+    resp_query_bytes_max: int = 128 * MIB
+    """Bytes of one command of a Redis client, 64 more counted for each word; a longer one ends its
+    connection. Must hold the largest value and its key."""
+
+    resp_output_bytes_max: int = 32 * MIB
+    """Bytes that wait for a Redis client that listens to channels; one that lets more pile up is
+    disconnected, as with Redis's default. Also the largest list of values or keys that is one reply."""
+
     def __post_init__(self) -> None:
         require_count(
             self,
@@ -71,6 +85,10 @@ class LimitsConfig:
             "operation_memory",
             "lock_waiters_max",
             "batch_keys_max",
+            "resp_clients_max",
+            "resp_arguments_max",
+            "resp_query_bytes_max",
+            "resp_output_bytes_max",
         )
         if self.memory_bytes_max is not None:
             require_count(self, "memory_bytes_max")
@@ -80,5 +98,11 @@ class LimitsConfig:
             self.frame_bytes_max >= room,
             "frame_bytes_max",
             self.frame_bytes_max,
+            f"must be at least value_bytes_max + key_bytes_max + 64 KiB ({room})",
+        )
+        require(
+            self.resp_query_bytes_max >= room,
+            "resp_query_bytes_max",
+            self.resp_query_bytes_max,
             f"must be at least value_bytes_max + key_bytes_max + 64 KiB ({room})",
         )

@@ -64,6 +64,10 @@ class MapAccess:
             check_key(encoded, self._key_limit)
         return encoded, partition_of(encoded, self._seed, self.partition_count)
 
+    def partition_of(self, encoded: bytes) -> int:
+        """Return the partition of an encoded key."""
+        return partition_of(encoded, self._seed, self.partition_count)
+
     def owner_of(self, key: Key) -> MemberId | None:
         """Return who owns a key, by this member's table."""
         return self.router.owner(self.locate(key)[1])

@@ -68,6 +68,14 @@ class KeyOperations(Generic[V]):
         self._counts.hits += 1
         return self._access.decode(raw)
 
+    def read_here(self, key: Key, missing: D) -> V | D:
+        """Return the value of `key` if this member owns it and has it, else `missing`; without an await."""
+        raw = self._access.read_here(key)
+        if raw is None:
+            return missing
+        self._counts.hits += 1
+        return cast(V, self._access.decode(raw))
+
     async def get_entry(self, key: Key) -> CacheEntry[V] | None:
         """Return the value of `key` with its time left, version, age and size, None if it is absent."""
         encoded, partition = self._access.locate(key)

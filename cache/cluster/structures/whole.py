@@ -47,19 +47,24 @@ class WholeMap:
         return total
 
     async def pages(
-        self, request: Callable[[list[int], bytes], Any], what: str
+        self,
+        request: Callable[[list[int], bytes], Any],
+        what: str,
+        partitions: Iterable[int] | None = None,
     ) -> AsyncIterator[EntriesPage]:
         """Yield what each owner lists, a page at a time; each partition goes on after its last key.
 
         Args:
             request: makes the request about these partitions, of which the first goes on after a key.
             what: the operation, for errors.
+            partitions: only these; None for all.
 
         Raises:
             RejectedError: no partition that is left had an owner within the operation timeout.
         """
         # Any: a map request.
-        cursors = dict.fromkeys(range(self._partition_count), b"")
+        every = range(self._partition_count)
+        cursors = dict.fromkeys(every if partitions is None else partitions, b"")
         while cursors:
             deadline, backoff = self._router.deadline(), BACKOFF_FIRST
             while not (pages := await self._round(cursors, request)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
 from cache.cluster.replication.replica import HIDDEN
@@ -95,6 +95,18 @@ class WideOperations(Generic[V]):
 
         async for page in self._whole.pages(request, "scan"):
             yield page.keys, page.values
+
+    async def keys_of(self, partitions: Sequence[int]) -> dict[int, list[bytes]]:
+        """Return the keys of some partitions, encoded, by partition; with the promise of `scan`."""
+        found: dict[int, list[bytes]] = {partition: [] for partition in partitions}
+
+        def request(listed: list[int], after: bytes) -> ScanEntries:
+            return ScanEntries(self._name, listed, after, b"", "", BATCH, False)
+
+        async for page in self._whole.pages(request, "scan", partitions):
+            for key in page.keys:
+                found[self._access.partition_of(key)].append(key)
+        return found
 
     # -- finding -----------------------------------------------------------------------------
 

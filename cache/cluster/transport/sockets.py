@@ -284,7 +284,7 @@ class _Tracker(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, because event loops need not derive their transports from asyncio's class.
         stream = cast("asyncio.Transport", transport)
-        _tune(stream.get_extra_info("socket"))
+        tune(stream.get_extra_info("socket"))
         protocol = self._factory()
         secured = stream.get_extra_info("ssl_object") is not None
         stream.set_protocol(_Secured(protocol, stream) if secured else protocol)
@@ -312,7 +312,7 @@ class _Secured(asyncio.Protocol):
             self._protocol.data_received(data)
 
 
-def _tune(tcp: socket.socket) -> None:
+def tune(tcp: socket.socket) -> None:
     """Send small frames at once, and notice in a few minutes that a host is gone."""
     if tcp.family not in (socket.AF_INET, socket.AF_INET6):
         return  # A Unix socket does both by itself.

@@ -126,6 +126,10 @@ def test_every_limit_must_be_a_count(field: str) -> None:
         ("zone", "ä"),
         ("secret", "short"),
         ("secret", b"bytes are not text"),
+        ("resp_bind", "no port"),
+        ("resp_bind", "0.0.0.0:6379"),
+        ("resp_password", "short"),
+        ("resp_password", b"bytes are not text"),
         ("tags", {"rack": 1}),
         ("tags", {"rack": "x" * 600}),
         ("partition_count", 65_537),
@@ -186,6 +190,17 @@ def test_reachable_address_needs_a_secret_or_the_words(bind: str) -> None:
     assert "secret" in message
     assert ClusterConfig.lan(bind=bind, secret="long enough").bind == bind
     assert ClusterConfig.lan(bind=bind, allow_insecure_bind=True).bind == bind
+
+
+def test_a_reachable_resp_port_needs_a_password_or_the_words() -> None:
+    """Redis clients read and write everything; the cluster's secret does not keep them out."""
+    bind = "0.0.0.0:6379"
+    message = _refused_as("resp_bind", lambda: ClusterConfig.lan(resp_bind=bind, secret="long one"))
+
+    assert "resp_password" in message
+    assert ClusterConfig.lan(resp_bind=bind, resp_password="long enough").resp_bind == bind
+    assert ClusterConfig.lan(resp_bind=bind, allow_insecure_bind=True).resp_bind == bind
+    assert "long enough" not in repr(ClusterConfig.lan(resp_password="long enough"))
 
 
 def test_probe_timeout_may_not_pass_its_interval() -> None:

@@ -1,0 +1,461 @@
+r"""The commands that a redis-server and a member are both asked, and whose replies are compared byte by byte.
+
+One command a line, as `redis-cli` takes it: "quoted \x00 words"; LONG is a word of 150
+letters. Every section begins with empty databases.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCRIPT: Final = r"""
+# strings
+GET absent
+SET k v
+GET k
+SET k "with \r\n and \x00 bytes"
+GET k
+STRLEN k
+SET k ""
+GET k
+STRLEN k
+STRLEN absent
+SET "\xff\xfe key" bytes
+GET "\xff\xfe key"
+SET ключ значение
+GET ключ
+EXISTS ключ "\xff\xfe key" k k absent
+TYPE k
+TYPE absent
+MGET k absent ключ k
+MSET a 1 b 2 a 3
+MGET a b
+MSET a
+MSET a 1 b
+APPEND new tail
+APPEND new -more
+GET new
+APPEND k ""
+GETSET k other
+GETSET fresh first
+GETDEL k
+GETDEL k
+SETNX k 1
+SETNX k 2
+GET k
+DEL k fresh absent
+UNLINK a b b
+DEL absent
+EXISTS a
+# set options
+SET k v NX
+SET k w NX
+SET k x XX
+SET n x XX
+GET k
+SET k y GET
+SET absent y GET
+SET absent2 y XX GET
+SET k z NX GET
+GET k
+SET k v EX 100
+TTL k
+SET k v2 KEEPTTL
+TTL k
+SET k v3
+TTL k
+SET k v PX 100000
+TTL k
+SET k v EXAT 99999999999
+EXPIRETIME k
+SET k v PXAT 99999999999000
+EXPIRETIME k
+SET k v EX 0
+SET k v EX -1
+SET k v EX nan
+SET k v EX 9223372036854775807
+SET k v PX 9223372036854775807
+SET k v EX 10 PX 10
+SET k v EX 10 KEEPTTL
+SET k v KEEPTTL EX 10
+SET k v NX XX
+SET k v XX NX
+SET k v NX NX
+SET k v BOGUS
+SET k v EX
+SET k v ex 10 nx get
+SET k v EXAT 1
+GET k
+SET gone v PXAT 1
+EXISTS gone
+SETEX k 100 v
+TTL k
+SETEX k 0 v
+SETEX k x v
+PSETEX k 100000 v
+TTL k
+PSETEX k -5 v
+SET
+SET k
+GET
+GET a b
+# getex
+SET k v
+GETEX k
+TTL k
+GETEX k EX 100
+TTL k
+GETEX k PERSIST
+TTL k
+GETEX k PX 100000
+TTL k
+GETEX k EXAT 99999999999
+EXPIRETIME k
+GETEX k PXAT 99999999999000
+EXPIRETIME k
+GETEX k EX 0
+GETEX k EX
+GETEX k PERSIST EX 1
+GETEX k BOGUS
+GETEX absent EX 10
+GETEX k EXAT 1
+EXISTS k
+# expiry
+SET k v
+TTL k
+PTTL k
+EXPIRETIME k
+PEXPIRETIME k
+TTL absent
+PTTL absent
+EXPIRETIME absent
+PEXPIRETIME absent
+EXPIRE absent 10
+EXPIRE k 100
+TTL k
+EXPIRE k 200 NX
+TTL k
+EXPIRE k 200 XX
+TTL k
+EXPIRE k 100 GT
+TTL k
+EXPIRE k 300 GT
+TTL k
+EXPIRE k 400 LT
+TTL k
+EXPIRE k 50 LT
+TTL k
+EXPIRE k 60 XX GT
+TTL k
+EXPIRE k 55 XX LT
+TTL k
+PERSIST k
+PERSIST k
+PERSIST absent
+TTL k
+EXPIRE k 100 XX
+EXPIRE k 100 GT
+EXPIRE k 100 LT
+TTL k
+PERSIST k
+EXPIRE k 100 NX
+EXPIRE k 100 NX XX
+EXPIRE k 100 NX GT
+EXPIRE k 100 GT LT
+EXPIRE k 100 BOGUS
+EXPIRE k ten
+EXPIRE k 9223372036854775807
+EXPIRE k -9223372036854775808
+PEXPIRE k 9223372036854775807
+PEXPIRE k 100000
+TTL k
+EXPIREAT k 99999999999
+EXPIRETIME k
+PEXPIREAT k 99999999999000
+EXPIRETIME k
+EXPIREAT k 99999999998 GT
+EXPIREAT k 99999999998 LT
+EXPIRETIME k
+EXPIRE k 0
+EXISTS k
+SET k v
+EXPIRE k -1
+EXISTS k
+SET k v
+EXPIREAT k 1
+EXISTS k
+SET k v
+PEXPIREAT k 1
+EXISTS k
+SET k v
+PEXPIRE k -1
+EXISTS k
+EXPIRE k
+EXPIRE
+EXPIRETIME
+# counters
+INCR n
+INCR n
+INCRBY n 10
+DECR n
+DECRBY n 5
+GET n
+TYPE n
+STRLEN n
+APPEND n 0
+INCR n
+SET n 10
+INCR n
+INCRBY n -20
+INCRBY n +5
+INCRBY n 1.5
+INCRBY n ""
+INCRBY n " 5"
+DECRBY n x
+DECRBY n -9223372036854775808
+SET n 9223372036854775807
+INCR n
+INCRBY n 1
+DECRBY n -1
+GET n
+SET n -9223372036854775808
+DECR n
+INCRBY n -1
+GET n
+SET n text
+INCR n
+INCRBYFLOAT n 1
+SET n " 1"
+INCR n
+SET n 01
+INCR n
+SET n 1e3
+INCR n
+SET n 99999999999999999999
+INCR n
+EXPIRE n 100
+SET m 5 EX 100
+INCR m
+TTL m
+INCRBYFLOAT m 0.5
+TTL m
+APPEND m 1
+TTL m
+INCR
+INCR a b
+INCRBY n
+# floats
+INCRBYFLOAT f 3.0
+INCRBYFLOAT f 0.1
+INCRBYFLOAT f -3.1
+INCRBYFLOAT f 1e3
+INCRBYFLOAT f 0.00000000000000001
+INCRBYFLOAT f 1.5e-5
+INCRBYFLOAT f +2
+INCRBYFLOAT f -.5
+INCRBYFLOAT f 5.
+INCRBYFLOAT f abc
+INCRBYFLOAT f ""
+INCRBYFLOAT f " 1"
+INCRBYFLOAT f "1 "
+INCRBYFLOAT f 1,5
+INCRBYFLOAT f inf
+INCRBYFLOAT f -inf
+INCRBYFLOAT f nan
+GET f
+SET f 100000000000000000
+INCRBYFLOAT f 0.1
+SET f 123456789.123456789
+INCRBYFLOAT f 0.000000001
+INCRBYFLOAT f 1e20
+INCRBYFLOAT f -1e20
+SET f 1e30
+INCRBYFLOAT f 1
+SET f 0.1
+INCRBYFLOAT f 0.2
+INCRBYFLOAT f 0.7
+INCRBYFLOAT f 0
+SET f -0.5
+INCRBYFLOAT f 0.5
+SET f 3
+INCRBYFLOAT f 0.333333333333333333333
+INCRBYFLOAT f -3.333333333333333333333
+SET f 10
+INCRBYFLOAT f 1
+INCR f
+# keys
+DBSIZE
+KEYS *
+SET one 1
+KEYS *
+KEYS o?e
+KEYS o*
+KEYS *e
+KEYS [no]ne
+KEYS [^x]ne
+KEYS [^o]ne
+KEYS [a-z]n[e]
+KEYS [z-a]ne
+KEYS "o\\ne"
+KEYS "\\o*"
+KEYS o[n
+KEYS []
+KEYS one*
+KEYS *o*n*e*
+KEYS ""
+KEYS ??
+KEYS ???
+DBSIZE
+SCAN 0
+SCAN 0 MATCH o*
+SCAN 0 MATCH x*
+SCAN 0 COUNT 100
+SCAN 0 TYPE string
+SCAN 0 TYPE list
+SCAN 0 match one count 5 type STRING
+SCAN x
+SCAN -1
+SCAN 0 COUNT 0
+SCAN 0 COUNT x
+SCAN 0 MATCH
+SCAN 0 BOGUS 1
+SCAN
+SET "a*b" 1
+SET axb 1
+KEYS "a\\*b"
+FLUSHDB
+DBSIZE
+SET k v
+FLUSHDB ASYNC
+FLUSHDB SYNC
+FLUSHDB NOW
+FLUSHDB SYNC ASYNC
+EXISTS k
+# databases
+SET k zero
+SELECT 1
+GET k
+SET k one
+DBSIZE
+SELECT 0
+GET k
+SELECT 15
+DBSIZE
+SELECT 16
+SELECT -1
+SELECT x
+SELECT 99999999999999999999
+FLUSHALL
+FLUSHALL ASYNC
+FLUSHALL BOGUS
+SELECT 1
+DBSIZE
+SELECT 0
+# connection
+PING
+PING hello
+PING a b
+ECHO "what \x01 is"
+ECHO
+ECHO a b
+CLIENT GETNAME
+CLIENT SETNAME me
+CLIENT GETNAME
+CLIENT SETNAME "two words"
+CLIENT SETNAME "line\nbreak"
+CLIENT SETNAME ""
+CLIENT GETNAME
+CLIENT
+CLIENT BOGUS
+CLIENT SETNAME
+CLIENT SETNAME a b
+CLIENT GETNAME a
+CLIENT ID a
+CLIENT NO-EVICT on
+CLIENT NO-EVICT off
+CLIENT NO-EVICT maybe
+CLIENT LIST TYPE bogus
+CLIENT LIST ID x
+CLIENT LIST BOGUS 1
+AUTH secret
+AUTH default secret
+AUTH a b c
+AUTH
+HELLO 4
+HELLO x
+HELLO 1
+HELLO 3 BOGUS
+HELLO 3 AUTH default
+HELLO 3 SETNAME
+HELLO 3 AUTH other wrong
+AUTH other secret
+HELLO 3 SETNAME "a b"
+SELECT
+RESET a
+TIME a
+DBSIZE a
+CONFIG
+CONFIG BOGUS
+CONFIG GET databases
+CONFIG GET save
+CONFIG GET appendonly
+CONFIG GET nothing-like-this
+CONFIG GET
+COMMAND COUNT a
+COMMAND BOGUS
+COMMAND INFO bogus
+COMMAND DOCS bogus
+COMMAND LIST FILTERBY PATTERN getde*
+COMMAND LIST FILTERBY BOGUS x
+# errors
+BOGUS
+bogus a b
+Bogus "first argument" second "third\r\nline"
+FOO LONG
+FOO a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g h i j k l m n o p q r s t u v w x y z
+get
+GeT k
+sEt k v
+gEt k
+# subscriptions
+PUBSUB CHANNELS
+PUBSUB NUMSUB
+PUBSUB NUMSUB news
+PUBSUB NUMPAT
+PUBSUB BOGUS
+PUBSUB
+PUBSUB NUMPAT a
+UNSUBSCRIBE
+PUNSUBSCRIBE
+UNSUBSCRIBE never
+PUNSUBSCRIBE never*
+SUBSCRIBE
+PSUBSCRIBE
+SUBSCRIBE news
+PING
+PING x
+PSUBSCRIBE n*
+SUBSCRIBE news
+UNSUBSCRIBE news
+PUNSUBSCRIBE n*
+GET k
+RESET
+"""
+
+DIFFERENT: Final = {
+    "SCAN -1": "Redis takes it for 2^64-1 and begins somewhere; here it is no cursor",
+}
+"""Lines of the script whose replies differ, each with its reason. Not asked at all, because no two servers
+need to agree on them: HELLO without errors, INFO, TIME, CLIENT ID, INFO and LIST, COMMAND without a
+subcommand, PTTL and PEXPIRETIME to the millisecond, and the order of several keys."""
+
+
+def sections() -> list[tuple[str, list[str]]]:
+    """Return the names of the sections and their lines."""
+    found: list[tuple[str, list[str]]] = []
+    for line in SCRIPT.strip().splitlines():
+        if line.startswith("# "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line.replace("LONG", "a" * 150))
+    return found
