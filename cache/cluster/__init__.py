@@ -1,6 +1,14 @@
 """The clustered part: an embedded node and the structures it shares with other members."""
 
-from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
+from cache.cluster.config import (
+    ClusterConfig,
+    GossipConfig,
+    LimitsConfig,
+    MapPolicy,
+    MapStore,
+    StoreConfig,
+    TlsConfig,
+)
 from cache.cluster.discovery.base import Discovery, Presence
 from cache.cluster.discovery.finder import StaticPeers
 from cache.cluster.discovery.siblings import Siblings, siblings_config
@@ -21,7 +29,9 @@ __all__ = [
     "DrainReceipt",
     "GossipConfig",
     "LimitsConfig",
+    "MapPolicy",
     "MapStats",
+    "MapStore",
     "Member",
     "MemberState",
     "MergeReport",
@@ -33,6 +43,7 @@ __all__ = [
     "Row",
     "Siblings",
     "StaticPeers",
+    "StoreConfig",
     "Table",
     "TlsConfig",
     "siblings_config",

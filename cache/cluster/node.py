@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 from cache.clock import SystemClock
 from cache.cluster.config import ClusterConfig, TlsConfig
+from cache.cluster.config.maps import INTERNAL
 from cache.cluster.discovery.finder import Finder
 from cache.cluster.environment import Environment
 from cache.cluster.home import Home
@@ -168,6 +169,7 @@ class Node:
             self._partitions.start()
             self._replication.start()
             self._repair.start()
+            self._behind.start()
             await self._partitions.wait_ready()
         except BaseException:
             await self.abort()
@@ -224,7 +226,6 @@ class Node:
         )
         self._replication.home = self._home
         self._repair = Repair(replication=self._replication, rng=seed("repair"), metrics=metrics)
-        self._leaving = Leaving(self._membership, self._replication, self._repair, self._finder)
         self._inspection = Inspection(
             config=config,
             membership=self._membership,
@@ -247,6 +248,10 @@ class Node:
             processors=self._processors,
             metrics=metrics,
             rng=seed("journal"),
+        )
+        self._behind = structures.behind
+        self._leaving = Leaving(
+            self._membership, self._replication, self._repair, self._finder, self._behind
         )
         self._router = Router(
             config=self.config,
@@ -384,8 +389,10 @@ class Node:
         """
         # Any: the caller annotates the value type, `users: DistributedMap[User] = node.map("users")`.
         self._require_serving()
-        if not isinstance(name, str) or not 1 <= len(name) <= MAP_NAME_MAX:
-            raise ConfigError(f"map name {name!r}: must be 1 to {MAP_NAME_MAX} characters")
+        if not isinstance(name, str) or not 1 <= len(name) <= MAP_NAME_MAX or name[0] == INTERNAL:
+            raise ConfigError(
+                f"map name {name!r}: must be 1 to {MAP_NAME_MAX} characters, no {INTERNAL!r} in front"
+            )
         state = self._map_states.get(name)
         if state is None:
             state = self._map_states[name] = MapState()

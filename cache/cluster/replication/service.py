@@ -16,6 +16,7 @@ from typing import Final
 
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
+from cache.cluster.config.maps import Policies
 from cache.cluster.hlc import HybridClock, origin_hash
 from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId
@@ -83,7 +84,8 @@ class ReplicationService:
         self.hlc = HybridClock()
         self.late = Late()
         self.origin = origin_hash(member)
-        self.room = Room(config.limits.memory_bytes_max)
+        self.policies = Policies(config.maps)
+        self.room = Room(config.limits.memory_bytes_max, self.policies)
         self.copies: dict[int, PartitionReplica] = {}
         self.wanted = [0] * config.partition_count
         """Per partition: how often an owner asked what this copy holds."""
@@ -239,9 +241,9 @@ class ReplicationService:
         for operation in operations:
             replica.remember_operation(operation)
         evicted: list[KeyVersion] = []
-        if replica.memory_bytes > self.room.share:  # Holders hear of it with the write itself.
-            kept = {(map_name, key): None for map_name, key, _ in changes}
-            evicted = self.room.make(replica, kept, len(changes))
+        if replica.memory_bytes > self.room.share or replica.kept:
+            # Holders hear of it with the write itself.
+            evicted = self.room.make(replica, [(map_name, key) for map_name, key, _ in changes])
             self.evicted.add(len(evicted))
         if not ownership.holders:
             return None
@@ -418,6 +420,7 @@ class ReplicationService:
                     ownership.update(row)
             elif ownership is not None:
                 del self.owned[partition]
+                ownership.replica.rest()
                 ownership.abandon(IndeterminateError("the partition moved during the write"))
             self.refresh_serving(partition)
         self.room.follow(new)
@@ -427,6 +430,7 @@ class ReplicationService:
     def _take_over(self, partition: int, table: Table) -> None:
         row = table.rows[partition]
         ownership = Ownership(partition, row, self.copy_of(partition))
+        ownership.replica.take_over(self.clock.monotonic())
         quorum = self.config.write_quorum
         if quorum is not None and quorum < self.config.replica_count and len(row.replicas) > 1:
             ownership.settled = False  # A quorum write may be on another copy only.
