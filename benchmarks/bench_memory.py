@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.support import print_table, resident_bytes, write_json
 from cache.cluster.config import LimitsConfig
-from cache.cluster.replication.replica import ENTRY_BYTES, PartitionReplica, Usage
+from cache.cluster.replication.entries import ENTRY_BYTES
+from cache.cluster.replication.replica import PartitionReplica
+from cache.cluster.replication.usage import Usage
 from cache.testing.cluster import TestCluster
 from cache.testing.running import run_cluster
 

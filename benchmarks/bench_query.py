@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.support import print_table, resident_bytes, run, write_json
 from cache.cluster import Between, ClusterConfig, DistributedMap, Node
-from cache.cluster.replication.replica import Entry, PartitionReplica, View
+from cache.cluster.replication.entries import Entry, View
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.structures.index import POSTING_BYTES, MapIndex
 from cache.cluster.structures.key_order import KEY_BYTES, KeyOrder
 from cache.codec import encode_value

@@ -84,6 +84,10 @@ class OverloadedError(RejectedError):
     """A bounded queue is full; retry later or slow down."""
 
 
+class StoreError(RejectedError):
+    """The store behind a map failed: a write was not applied, a read found nothing out."""
+
+
 class UnavailableError(RejectedError):
     """The operation could not be started before its deadline (for example no owner was reachable)."""
 

@@ -12,7 +12,15 @@ from cache.cluster.cluster_events import (
     PartitionMoved,
     SplitMerged,
 )
-from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
+from cache.cluster.config import (
+    ClusterConfig,
+    GossipConfig,
+    LimitsConfig,
+    MapPolicy,
+    MapStore,
+    StoreConfig,
+    TlsConfig,
+)
 from cache.cluster.discovery.base import Discovery, Presence
 from cache.cluster.discovery.callback import PeersFunction
 from cache.cluster.discovery.dns import DnsPeers
@@ -67,7 +75,9 @@ __all__ = [
     "LessThan",
     "LimitsConfig",
     "LockToken",
+    "MapPolicy",
     "MapStats",
+    "MapStore",
     "Member",
     "MemberJoined",
     "MemberLeft",
@@ -91,6 +101,7 @@ __all__ = [
     "Siblings",
     "SplitMerged",
     "StaticPeers",
+    "StoreConfig",
     "Subscription",
     "Table",
     "TlsConfig",

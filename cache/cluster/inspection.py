@@ -197,7 +197,7 @@ class Inspection:
         replica = self._replication.copies.get(partition)
         now = self._replication.clock.monotonic()
         entry = None if replica is None else replica.entry(map_name, key)
-        value = None if replica is None else replica.get(map_name, key, now)
+        value = None if replica is None else replica.peek(map_name, key, now)
         return {
             "held": value is not None,
             "value_bytes": value,

@@ -10,6 +10,7 @@ from cache.cluster.discovery.finder import Finder
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.replication.repair import Repair
 from cache.cluster.replication.service import ReplicationService
+from cache.cluster.structures.behind import Behind
 
 DRAIN_POLL_INTERVAL: Final = 0.02
 """Seconds between two looks at how far a drain is."""
@@ -29,6 +30,8 @@ class DrainReceipt:
     """How long it took."""
     remaining: int
     """Partitions with data that could not be handed over (0 when complete)."""
+    queued: int = 0
+    """Writes that wait for a store and were handed to nobody (0 when complete); they are lost."""
 
 
 class Leaving:
@@ -40,11 +43,13 @@ class Leaving:
         replication: ReplicationService,
         repair: Repair,
         finder: Finder,
+        behind: Behind,
     ) -> None:
         self._membership = membership
         self._replication = replication
         self._repair = repair
         self._finder = finder
+        self._behind = behind
 
     async def hand_over(self) -> DrainReceipt:
         """Hand every copy over within `config.leave_timeout`, then leave."""
@@ -52,20 +57,24 @@ class Leaving:
         started_at = clock.monotonic()
         held = [copy for copy in copies.values() if copy.entry_count]
         keys = sum(copy.entry_count for copy in held)
-        self._membership.announce_leaving()
         deadline = started_at + self._replication.config.leave_timeout
+        # What waits for a store goes there first, for half of the time: the rest moves with its partition.
+        await self._behind.flush(started_at + self._replication.config.leave_timeout / 2)
+        self._membership.announce_leaving()
         # Three unrelated things can end the wait, so that it looks from time to time.
         while self._remaining() and self._has_successor() and clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_POLL_INTERVAL)
-        remaining = self._remaining_with_data()
+        await self._behind.flush(deadline)  # If nobody is left to take it.
+        remaining, queued = self._remaining_with_data(), self._behind.waiting()
         await self._finder.withdraw()
         await self._membership.leave()
         return DrainReceipt(
-            complete=remaining == 0,
+            complete=remaining == queued == 0,
             partitions=len(held),
             keys=keys,
             seconds=clock.monotonic() - started_at,
             remaining=remaining,
+            queued=queued,
         )
 
     def _remaining(self) -> int:

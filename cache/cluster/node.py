@@ -178,6 +178,7 @@ class Node(Messaging):
             self._partitions.start()
             self._replication.start()
             self._repair.start()
+            self._behind.start()
             await self._partitions.wait_ready()
             await self._open_front_door()
         except BaseException:
@@ -235,7 +236,6 @@ class Node(Messaging):
         )
         self._replication.home = self._home
         self._repair = Repair(replication=self._replication, rng=seed("repair"), metrics=metrics)
-        self._leaving = Leaving(self._membership, self._replication, self._repair, self._finder)
         self._inspection = Inspection(
             config=config,
             membership=self._membership,
@@ -258,6 +258,10 @@ class Node(Messaging):
             processors=self._processors,
             metrics=metrics,
             rng=seed("journal"),
+        )
+        self._behind = self._structures.behind
+        self._leaving = Leaving(
+            self._membership, self._replication, self._repair, self._finder, self._behind
         )
         router = Router(
             config=self.config,
@@ -374,9 +378,8 @@ class Node(Messaging):
         if hasattr(self, "_maps"):
             self._membership.close()
             self._maps.near.close()
-            self._replication.on_serving = (
-                None  # Nobody follows a child, nor has it a loop to tell.
-            )
+            # Nobody follows a child, nor has it a loop to tell.
+            self._replication.on_serving = None
             self._replication.set_quorum(reached=False)
 
     async def wait_closed(self) -> None:

@@ -76,7 +76,7 @@ def _option(field: Field[Any]) -> Option:  # Any: of any type
     if kind.startswith("tuple"):
         return LIST
     if kind.startswith("Mapping"):
-        return PAIRS
+        return PAIRS if kind == "Mapping[str, str]" else OBJECT
     kinds = {
         "float": SECONDS,
         "int": SIZE_IN_BYTES if "bytes" in field.name else WHOLE,

@@ -9,7 +9,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from cache.cluster.partitions.table import EPOCH_MAX, VERSION_MAX, Table
-from cache.cluster.replication.replica import PartitionReplica, from_record, to_record
+from cache.cluster.replication.entries import from_record, to_record
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.wire.encoding import encode_message
 from cache.cluster.wire.messages import EntryRecord, PushTable, TableRecord
 from cache.errors import RemoteProtocolError

@@ -9,7 +9,8 @@ import pytest
 
 from cache.cluster.config import LimitsConfig
 from cache.cluster.node import Node
-from cache.cluster.replication.replica import PartitionReplica, Usage
+from cache.cluster.replication.replica import PartitionReplica
+from cache.cluster.replication.usage import Usage
 from cache.testing import TestCluster, cluster_test
 
 LIMIT = 256 * 1024

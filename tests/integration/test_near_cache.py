@@ -253,7 +253,7 @@ async def test_what_other_members_clear_invalidate_or_evict_goes_here_too(
     replica = node_of(cluster, owner)._replication.copies[partition]
 
     async def evict() -> None:
-        victim = replica.oldest({})
+        victim = replica.victim("users", {})
         assert victim is not None
         assert replica.drop(victim)
 

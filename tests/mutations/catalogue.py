@@ -55,6 +55,8 @@ INDEX: Final = "cluster/structures/index.py"
 INDEX_TESTS: Final = "tests/unit/cluster/structures/test_index.py"
 RELIABLE: Final = "tests/integration/test_reliable_topics.py"
 ENTRY_EVENTS: Final = "tests/integration/test_entry_events.py"
+STORES: Final = "cluster/structures/stores.py"
+STORES_TEST: Final = "tests/integration/test_stores.py"
 LAG: Final = "tests/unit/cluster/membership/test_lag.py"
 
 DISCOVERY: Final = "tests/integration/test_discovery_kinds.py"
@@ -137,7 +139,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "start a time to live anew on every copy",
-        REPLICA,
+        "cluster/replication/entries.py",
         "    return (record.value, record.hlc, record.origin, now + record.ttl)\n",
         "    return (record.value, record.hlc, record.origin, now + max(record.ttl, 5.0))\n",
     ),
@@ -801,8 +803,8 @@ MUTATIONS: Final = (
     Mutation(
         "evict locks",
         REPLICA,
-        " if name[:1] != HIDDEN)",
-        ")",
+        " if name[:1] != HIDDEN}",
+        "}",
         "tests/unit/cluster/replication/test_replica.py",
     ),
     Mutation(
@@ -888,5 +890,79 @@ MUTATIONS: Final = (
         '("GT" in condition and (left is None or ttl <= left))',
         '("GT" in condition and left is None)',
         "tests/unit/cluster/resp/test_processors.py",
+    ),
+    Mutation(
+        "write behind without a place in the queue",
+        STORES,
+        "        return [change, queued(map_name, key, entry)] if map_name in self.behind else [change]\n",
+        "        return [change]\n",
+        STORES_TEST,
+    ),
+    Mutation(
+        "take a write out of the queue before the store has it",
+        "cluster/structures/behind.py",
+        "                await store.write({key: _unpacked(entry) for _, key, entry in batch})\n"
+        "                self._flushed.add(len(batch))\n"
+        "                self._take_out(store, batch)\n",
+        "                self._take_out(store, batch)\n"
+        "                await store.write({key: _unpacked(entry) for _, key, entry in batch})\n"
+        "                self._flushed.add(len(batch))\n",
+        STORES_TEST,
+    ),
+    Mutation(
+        "evict writes that wait for a store",
+        REPLICA,
+        " if name[:1] != HIDDEN}",
+        "}",
+        STORES_TEST,
+    ),
+    Mutation(
+        "apply what the store refused",
+        STORES,
+        '            raise StoreError(f"{name} raised',
+        '            return None\n            raise StoreError(f"{name} raised',
+        STORES_TEST,
+    ),
+    Mutation(
+        "let writes of one key overtake each other on the way to the store",
+        STORES,
+        "        places = [(map_name, key) for key in sorted(dict.fromkeys(keys))]\n",
+        "        places: list[tuple[str, bytes]] = []\n",
+        STORES_TEST,
+    ),
+    Mutation(
+        "forget that a write may be in a store that did not answer",
+        "cluster/structures/through.py",
+        "                self._give_up(message, ownership)\n",
+        "                pass\n",
+        STORES_TEST,
+    ),
+    Mutation(
+        "count idle time from before the promotion",
+        "cluster/replication/kept.py",
+        "            self._used = dict.fromkeys(live, now)\n",
+        "            self._used = dict.fromkeys(live, now - self.rules.max_idle / 2)\n",
+        "tests/integration/test_policies.py",
+    ),
+    Mutation(
+        "never end idle entries of a partition that was taken over",
+        SERVICE,
+        "        ownership.replica.take_over(self.clock.monotonic())\n",
+        "",
+        "tests/integration/test_policies.py",
+    ),
+    Mutation(
+        "let near copies hide that an entry is read",
+        REPLICA,
+        "        return math.inf if kept is None else kept.rules.max_idle * NEAR_SHARE\n",
+        "        return math.inf\n",
+        "tests/integration/test_policies.py",
+    ),
+    Mutation(
+        "end idle entries on the owner only",
+        "cluster/replication/upkeep.py",
+        "        replication.commit(ownership, ended, merging=True)\n",
+        "        for name, key, entry in ended:\n            replica.apply(name, key, entry)\n",
+        "tests/integration/test_policies.py",
     ),
 )

@@ -21,6 +21,7 @@ from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table, empty_table
 from cache.cluster.replication.replica import PartitionReplica
+from cache.cluster.replication.usage import MapUsage
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.wire.messages import FetchView, TableId, View
@@ -31,7 +32,7 @@ from cache.errors import (
     RemoteProtocolError,
     UnavailableError,
 )
-from cache.metrics import Counter, Metrics
+from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,6 @@ class ClientSite:
         self.valid_until = -math.inf
         self.stalled = False  # What a member confirms is asked for each time.
         self.copies: dict[int, PartitionReplica] = {}
-        self.evicted = Counter()
-        self.expired = Counter()
         self._finder = finder
         self._clock = clock
         self._rng = rng
@@ -90,6 +89,10 @@ class ClientSite:
         self._asked = metrics.counter("client.tables_asked")
 
     # -- the site --------------------------------------------------------------------------------
+
+    def usage_of(self, map_name: str) -> MapUsage:
+        """Return that nothing happens to entries here: there are none."""
+        return MapUsage()
 
     def address_of(self, member: MemberId) -> Address | None:
         """Return where a member listens, if the table knows it."""

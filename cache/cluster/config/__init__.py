@@ -6,6 +6,8 @@ Durations are float seconds. A bad value raises `ConfigError` naming the field, 
 from cache.cluster.config.cluster import ClusterConfig, Secret
 from cache.cluster.config.gossip import GossipConfig
 from cache.cluster.config.limits import KIB, MIB, LimitsConfig
+from cache.cluster.config.maps import MapPolicy
+from cache.cluster.config.stores import MapStore, StoreConfig
 from cache.cluster.config.tls import TlsConfig
 
 __all__ = [
@@ -14,6 +16,9 @@ __all__ = [
     "ClusterConfig",
     "GossipConfig",
     "LimitsConfig",
+    "MapPolicy",
+    "MapStore",
     "Secret",
+    "StoreConfig",
     "TlsConfig",
 ]

@@ -17,6 +17,8 @@ from cache.cluster.config.checks import (
 )
 from cache.cluster.config.gossip import GossipConfig
 from cache.cluster.config.limits import KIB, LimitsConfig
+from cache.cluster.config.maps import MapPolicy, check_maps
+from cache.cluster.config.stores import StoreConfig
 from cache.cluster.config.tls import TlsConfig
 from cache.cluster.discovery.base import Discovery
 from cache.cluster.ids import GENERATION_SEPARATOR, Address, parse_address
@@ -145,6 +147,14 @@ class ClusterConfig:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """Bounds."""
 
+    maps: Mapping[str, MapPolicy] = field(default_factory=dict)
+    """Time to live, idle time, room and eviction by name or pattern of a map; by default no map has any.
+    The same on every member; see `MapPolicy` for what happens when it is not."""
+
+    stores: Mapping[str, StoreConfig] = field(default_factory=dict)
+    """What stands behind a map, by its name: a database to load from and to write to. On every member that
+    holds data, because the owner of a key talks to it."""
+
     def __post_init__(self) -> None:
         self._check_secret()
         self._check_addresses()
@@ -158,6 +168,10 @@ class ClusterConfig:
         self._check_resp()
         self._check_names()
         self._check_quorums()
+        check_maps("maps", self.maps, MapPolicy)
+        object.__setattr__(self, "maps", dict(self.maps))
+        check_maps("stores", self.stores, StoreConfig)
+        object.__setattr__(self, "stores", dict(self.stores))
         require_seconds(
             self,
             "operation_timeout",

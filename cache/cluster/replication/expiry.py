@@ -1,4 +1,4 @@
-"""Which entries end when: a wheel of one-second buckets, checked when a bucket is due. Pure.
+"""Which entries end when: a wheel of buckets of a quarter second, checked when a bucket is due. Pure.
 
 An entry that was overwritten stays in its old bucket and is skipped there, so that writing costs one append.
 """
@@ -6,12 +6,16 @@ An entry that was overwritten stays in its old bucket and is skipped there, so t
 from __future__ import annotations
 
 import math
+from typing import Final
+
+TICKS: Final = 4
+"""Buckets of one second."""
 
 Reference = tuple[str, bytes]
 
 
 class ExpiryWheel:
-    """Keys by the second in which they end."""
+    """Keys by the quarter second in which they end."""
 
     __slots__ = ("_buckets", "_next", "count")
 
@@ -25,24 +29,24 @@ class ExpiryWheel:
         """Remember that a key ends at `expires_at`."""
         if expires_at == math.inf:
             return
-        second = int(expires_at) + 1
-        self._buckets.setdefault(second, []).append((map_name, key))
+        tick = int(expires_at * TICKS) + 1
+        self._buckets.setdefault(tick, []).append((map_name, key))
         self.count += 1
-        self._next = min(self._next, second)
+        self._next = min(self._next, tick)
 
     def due(self, now: float, limit: int) -> list[Reference]:
-        """Take out at most `limit` keys whose second has passed."""
-        if now < self._next:
+        """Take out at most `limit` keys whose quarter second has passed."""
+        if now * TICKS < self._next:
             return []
         taken: list[Reference] = []
-        for second in sorted(second for second in self._buckets if second <= now):
-            bucket = self._buckets[second]
+        for tick in sorted(tick for tick in self._buckets if tick <= now * TICKS):
+            bucket = self._buckets[tick]
             room = limit - len(taken)
             taken.extend(bucket[-room:])
             del bucket[-room:]
             if bucket:
                 break
-            del self._buckets[second]
+            del self._buckets[tick]
             if len(taken) >= limit:
                 break
         self._next = min(self._buckets, default=math.inf)

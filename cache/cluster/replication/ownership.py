@@ -18,7 +18,8 @@ from typing import Final
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import Row
 from cache.cluster.replication.differences import Key
-from cache.cluster.replication.replica import Entry, PartitionReplica
+from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.wire.messages import KeyVersion, OperationRecord
 from cache.errors import CacheError, IndeterminateError
 

@@ -22,9 +22,10 @@ from typing import Final
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.differences import Key, batches, difference
+from cache.cluster.replication.entries import from_record, to_record
 from cache.cluster.replication.merges import MergeReport, Merges
 from cache.cluster.replication.ownership import Ownership
-from cache.cluster.replication.replica import PartitionReplica, from_record, to_record
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.replication.transit import TRANSIT_MAX, mortal
 from cache.cluster.transport.rpc import Peer

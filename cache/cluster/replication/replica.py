@@ -1,94 +1,45 @@
 """One member's copy of one partition: entries, deletes that are remembered, digests. Pure.
 
-An entry is a plain tuple of atoms `(value, hlc, origin, expires_at)`, so that the garbage collector
-need not look at it; `value` None is a tombstone. `(hlc, origin)` is the version: applying is "the
-later version wins", which makes repeats and reordering harmless. An entry that expires becomes a
-tombstone of the *same* version: an older copy somewhere else cannot bring it back.
+Applying an entry is "the later version wins", which makes repeats and reordering harmless. An entry that
+expires becomes a tombstone of the *same* version: an older copy somewhere else cannot bring it back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final, Protocol, TypeVar
+from itertools import islice
+from typing import Final
 
+from cache.cluster.config.maps import HIDDEN
 from cache.cluster.replication.digest import BUCKET_COUNT, Digest, bucket_of
+from cache.cluster.replication.entries import (
+    CHANGED,
+    ENTRY_BYTES,
+    EVICTED,
+    EXPIRED,
+    Entry,
+    Listener,
+    View,
+    ViewT,
+    to_record,
+)
 from cache.cluster.replication.expiry import ExpiryWheel
-from cache.cluster.wire.messages import NEVER, EntryRecord, KeyVersion, OperationRecord
+from cache.cluster.replication.kept import Kept
+from cache.cluster.replication.usage import Usage
+from cache.cluster.wire.messages import EntryRecord, KeyVersion, OperationRecord
 from cache.codec import has_tag
 
 STALE_FACTOR: Final = 3
 STALE_MIN: Final = 64
 """References to expiries beyond so many per entry, and so many in all, are made anew."""
 
-HIDDEN: Final = "\x00"
-"""Maps whose names begin so are the library's own: their entries never make room for others."""
+SPARED_MAX: Final = 32
+"""Entries that are passed over at once to find one that makes room: bounds the work of one write."""
 
-Entry = tuple[bytes | None, int, int, float]
-"""(value or None for a tombstone, hlc, origin, instant of expiry or of forgetting)."""
-
-
-class View(Protocol):
-    """Something made from the entries that one map has here, and kept up to date: an order, an index."""
-
-    idle_at: float
-    """Instant at which it is given up; whoever uses it puts that off."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory it takes, about."""
-        ...
-
-    def changed(self, key: bytes, old: Entry | None, new: Entry | None) -> None:
-        """What is stored for a key is another entry now; None for nothing at all."""
-
-
-ViewT = TypeVar("ViewT", bound=View)
-
-
-CHANGED: Final = 0
-EXPIRED: Final = 1
-EVICTED: Final = 2
-"""Why an entry changed: it was written, merged or undone; its time was up; it made room."""
-
-Listener = Callable[[str, bytes, Entry | None, Entry | None, int], None]
-"""Called with map, key, the entries before and after (None for none), and one of the causes above."""
-
-ENTRY_BYTES: Final = 300
-"""Memory of an entry besides its key and value: tuple, numbers, object headers, its share of the dictionary.
-Measured by `benchmarks/bench_memory.py`."""
-
-
-class Usage:
-    """Memory that all copies of one member take, about, and how much they may."""
-
-    __slots__ = ("bytes", "limit")
-
-    def __init__(self, limit: int | None = None) -> None:
-        self.bytes = 0
-        self.limit = limit
-        """Bytes above which old entries make room for new ones; None is no limit."""
-
-
-def to_record(map_name: str, key: bytes, entry: Entry, now: float) -> EntryRecord:
-    """Return the wire form of an entry: seconds remaining instead of an instant."""
-    value, hlc, origin, expires_at = entry
-    ttl = NEVER if expires_at == math.inf else max(0.0, expires_at - now)
-    return EntryRecord(map_name, key, value, hlc, origin, ttl)
-
-
-def from_record(record: EntryRecord, now: float, *, tombstone_lifetime: float) -> Entry:
-    """Return the entry of its wire form; a live one without time left is a tombstone."""
-    if record.value is None:
-        # Not max(): a hostile NaN compares as false with everything.
-        remaining = min(record.ttl, tombstone_lifetime) if record.ttl > 0 else 0.0
-        return (None, record.hlc, record.origin, now + remaining)
-    if record.ttl == NEVER:
-        return (record.value, record.hlc, record.origin, math.inf)
-    if not record.ttl > 0:
-        return (None, record.hlc, record.origin, now + tombstone_lifetime)
-    return (record.value, record.hlc, record.origin, now + record.ttl)
+NEAR_SHARE: Final = 0.125
+"""Part of `max_idle` for which a copy elsewhere may be read before its owner has to hear of it."""
 
 
 class PartitionReplica:
@@ -99,11 +50,13 @@ class PartitionReplica:
         "_maps",
         "_operation_memory",
         "_operations",
+        "_readable",
         "_tombstone_lifetime",
         "_usage",
         "_views",
         "_wheel",
         "entry_count",
+        "kept",
         "listener",
         "size_bytes",
         "view_bytes",
@@ -114,6 +67,10 @@ class PartitionReplica:
     ) -> None:
         self._usage = usage or Usage()
         self._maps: dict[str, dict[bytes, Entry]] = {}
+        self._readable: dict[str, dict[bytes, Entry]] = {}
+        """Those maps of which it does not matter when an entry was read: the hot path."""
+        self.kept: dict[str, Kept] = {}
+        """The books of those maps whose policy asks for some."""
         self._digest = Digest()
         self._wheel = ExpiryWheel()
         self._operations: dict[bytes, OperationRecord] = {}
@@ -132,12 +89,30 @@ class PartitionReplica:
     # -- one key -----------------------------------------------------------------------------
 
     def get(self, map_name: str, key: bytes, now: float) -> bytes | None:
-        """Return the live value of a key, or None."""
-        entries = self._maps.get(map_name)
+        """Return the live value of a key, or None; it counts as a use of the entry."""
+        entries = self._readable.get(map_name)
         if entries is None:
-            return None
+            return self._read(map_name, key, now) if self.kept else None
         entry = entries.get(key)
         if entry is None or now >= entry[3]:
+            return None
+        return entry[0]
+
+    def _read(self, map_name: str, key: bytes, now: float) -> bytes | None:
+        entry = self.use(map_name, key, now)
+        return None if entry is None or now >= entry[3] else entry[0]
+
+    def use(self, map_name: str, key: bytes, now: float) -> Entry | None:
+        """Return what is stored for a key, as `entry`, but None for an idle one; it counts as a use."""
+        entry = self.entry(map_name, key)
+        if entry is None or entry[0] is None or map_name not in self.kept:
+            return entry
+        return entry if self.kept[map_name].use(key, now) else None
+
+    def peek(self, map_name: str, key: bytes, now: float) -> bytes | None:
+        """Return what `get` would, without using the entry."""
+        entry, kept = self.entry(map_name, key), self.kept.get(map_name)
+        if entry is None or now >= entry[3] or (kept is not None and kept.is_idle(key, now)):
             return None
         return entry[0]
 
@@ -166,7 +141,7 @@ class PartitionReplica:
         """
         entries = self._maps.get(map_name)
         if entries is None:
-            entries = self._maps[map_name] = {}
+            entries = self._open(map_name)
         held = entries.get(key)
         if held is None:
             self.entry_count += 1
@@ -174,7 +149,7 @@ class PartitionReplica:
         elif held[1:3] < entry[1:3]:
             self._digest.toggle(map_name, key, held[1], held[2])
             self._count(len(entry[0] or b"") - len(held[0] or b""))
-            if self._usage.limit is not None:
+            if self._usage.limit is not None or self.kept:
                 del entries[key]  # To the end: the order is that of the last writes.
         else:
             if held[1:3] == entry[1:3]:
@@ -182,12 +157,40 @@ class PartitionReplica:
             return False
         entries[key] = entry
         self._digest.toggle(map_name, key, entry[1], entry[2])
+        if self.kept:
+            self._keep_books(map_name, key, held, entry)
         self._remember_expiry(map_name, key, entry[3])
         if self.listener is not None:
             self.listener(map_name, key, held, entry, CHANGED)
         if self._views:
             self._show(map_name, key, held, entry)
         return True
+
+    def _open(self, map_name: str) -> dict[bytes, Entry]:
+        entries = self._maps[map_name] = {}
+        rules = self._usage.policies.of(map_name)
+        if not rules.is_plain:
+            self.kept[map_name] = Kept(rules)
+        if not rules.watches_reads:
+            self._readable[map_name] = entries
+        return entries
+
+    def _keep_books(
+        self, map_name: str, key: bytes, before: Entry | None, now: Entry | None
+    ) -> None:
+        """Note a change from one entry to another, None for none."""
+        kept = self.kept.get(map_name)
+        if kept is None:
+            return
+        was_live = before is not None and before[0] is not None
+        size = _weight(key, now) - _weight(key, before)
+        is_live = now is not None and now[0] is not None
+        if is_live:
+            kept.written(key, size, was_live=was_live)
+        else:
+            kept.ended(key, size, was_live=was_live)
+        if kept.pending is not None:
+            self._usage.of(map_name).pending += is_live - was_live
 
     def _count(self, size: int, overhead: int = 0) -> None:
         self.size_bytes += size
@@ -218,6 +221,8 @@ class PartitionReplica:
         if held[0] is not None and (entry[0] is None or entry[3] < held[3]):
             self._count(len(entry[0] or b"") - len(held[0]))
             entries[key] = entry
+            if self.kept:
+                self._keep_books(map_name, key, held, entry)
             self._remember_expiry(map_name, key, entry[3])
             if self.listener is not None:
                 self.listener(map_name, key, held, entry, CHANGED)
@@ -264,16 +269,29 @@ class PartitionReplica:
 
     # -- room --------------------------------------------------------------------------------
 
-    def oldest(self, kept: Container[tuple[str, bytes]]) -> KeyVersion | None:
-        """Return the entry that was written longest ago in the largest map, except one of `kept`."""
-        maps = ((name, held) for name, held in self._maps.items() if name[:1] != HIDDEN)
-        entries_of = max(maps, key=lambda item: len(item[1]), default=None)
-        if entries_of is None:
-            return None
-        name, entries = entries_of
-        for key, entry in entries.items():
-            if (name, key) not in kept:
-                return KeyVersion(name, key, entry[1], entry[2])
+    def largest_map(self) -> str | None:
+        """Return the name of the map with the most entries here, of those that may be given up."""
+        sizes = {name: len(held) for name, held in self._maps.items() if name[:1] != HIDDEN}
+        return max(sizes, key=sizes.__getitem__, default=None)
+
+    def victim(self, name: str, kept: Collection[tuple[str, bytes]]) -> KeyVersion | None:
+        """Return which entry of a map is to make room, but none of `kept`.
+
+        It is the one written longest ago. If the map spares what is read, one that was read since it was last
+        looked at goes to the end instead (at most `SPARED_MAX` of them at once).
+        """
+        entries = self._maps[name]
+        books = self.kept.get(name)
+        spared = SPARED_MAX if books is not None and books.rules.lru else 0
+        for key, entry in list(islice(entries.items(), len(kept) + spared + 1)):
+            if (name, key) in kept:
+                continue
+            if spared and books is not None and books.spare(key):
+                spared -= 1
+                del entries[key]
+                entries[key] = entry
+                continue
+            return KeyVersion(name, key, entry[1], entry[2])
         return None
 
     def drop(self, victim: KeyVersion) -> bool:
@@ -289,6 +307,8 @@ class PartitionReplica:
     def close(self) -> None:
         """This copy is given up: its memory does not count any more."""
         self._usage.bytes -= self.memory_bytes
+        for map_name, kept in self.kept.items():
+            self._usage.of(map_name).pending -= len(kept.pending or ())
 
     # -- operations --------------------------------------------------------------------------
 
@@ -400,10 +420,14 @@ class PartitionReplica:
             if entry is None or now < entry[3]:
                 continue
             value, hlc, origin, expires_at = entry
+            if value is not None:
+                self._usage.of(map_name).expired += 1
             if value is not None and now < expires_at + self._tombstone_lifetime:
                 tombstone: Entry = (None, hlc, origin, expires_at + self._tombstone_lifetime)
                 entries[key] = tombstone
                 self._count(-len(value))
+                if self.kept:
+                    self._keep_books(map_name, key, entry, tombstone)
                 self._wheel.add(map_name, key, tombstone[3])
                 if self._views:
                     self._show(map_name, key, entry, tombstone)
@@ -417,10 +441,55 @@ class PartitionReplica:
                     self.listener(map_name, key, entry, None, EXPIRED)
         return expired, forgotten
 
+    # -- uses --------------------------------------------------------------------------------
+
+    def readable_for(self, map_name: str) -> float:
+        """Return for how many seconds others may believe that an entry of a map is there, if it is read."""
+        kept = self.kept.get(map_name)
+        return math.inf if kept is None else kept.rules.max_idle * NEAR_SHARE
+
+    def take_over(self, now: float) -> None:
+        """This copy is the owner's from now on."""
+        for map_name, kept in self.kept.items():
+            kept.take_over(self._live(map_name), now)
+
+    def _live(self, map_name: str) -> list[bytes]:
+        return [key for key, entry in self._maps[map_name].items() if entry[0] is not None]
+
+    def idle(self, now: float, limit: int) -> tuple[list[tuple[str, bytes, Entry]], int]:
+        """Find entries that nobody used for too long, `limit` of each map at most.
+
+        Returns:
+            (what is to become of them, keys looked at). The tombstones are of the same version, as those
+            of `sweep`: they have to reach all copies.
+        """
+        ended: list[tuple[str, bytes, Entry]] = []
+        looked = 0
+        for map_name, kept in self.kept.items():
+            entries = self._maps[map_name]
+            looked += kept.settle(now, entries)
+            for key in kept.idle(now, limit):
+                entry = entries[key]
+                tombstone = (None, entry[1], entry[2], now + self._tombstone_lifetime)
+                ended.append((map_name, key, tombstone))
+                self._usage.of(map_name).expired += 1
+        return ended, looked + len(ended)
+
+    def rest(self) -> None:
+        """Another member owns the partition: who reads what is its affair."""
+        for kept in self.kept.values():
+            kept.rest()
+
     def _forget(self, map_name: str, key: bytes, entry: Entry) -> None:
         del self._maps[map_name][key]
+        if self.kept:
+            self._keep_books(map_name, key, entry, None)
         self._digest.toggle(map_name, key, entry[1], entry[2])
         self.entry_count -= 1
         self._count(-len(key) - len(entry[0] or b""), -ENTRY_BYTES)
         if self._views:
             self._show(map_name, key, entry, None)
+
+
+def _weight(key: bytes, entry: Entry | None) -> int:
+    return 0 if entry is None else ENTRY_BYTES + len(key) + len(entry[0] or b"")

@@ -1,18 +1,22 @@
 """Room for new entries: how much memory a partition may take, and which entries go. Pure.
 
 Every partition has the same share of the member's limit, so that each makes room for its own writes and no
-member gives up its own entries because it keeps many for others.
+member gives up its own entries because it keeps many for others. The bounds of a map are shared likewise.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
+from cache.cluster.config.maps import Policies
 from cache.cluster.partitions.table import Table
-from cache.cluster.replication.replica import PartitionReplica, Usage
+from cache.cluster.replication.kept import Kept
+from cache.cluster.replication.replica import PartitionReplica
+from cache.cluster.replication.usage import Usage
 from cache.cluster.wire.messages import KeyVersion
 
 EVICTED_MAX: Final = 16
@@ -27,18 +31,22 @@ class Room:
 
     Args:
         limit: `limits.memory_bytes_max`; None gives up nothing.
+        policies: the bounds of each map.
     """
 
-    def __init__(self, limit: int | None) -> None:
-        self.usage = Usage(limit)
+    def __init__(self, limit: int | None, policies: Policies | None = None) -> None:
+        self.usage = Usage(limit, policies)
+        self.copies = 1
+        """The most copies that any member keeps."""
         self.share = math.inf
         """Bytes that one partition may take: the limit over the most copies that any member keeps."""
 
     def follow(self, table: Table) -> None:
         """Take note of who keeps how many copies."""
+        held = Counter(member for row in table.rows for member in row.holders)
+        self.copies = max(held.values(), default=1)
         if self.usage.limit is not None:
-            held = Counter(member for row in table.rows for member in row.holders)
-            self.share = self.usage.limit / max(held.values(), default=1)
+            self.share = self.usage.limit / self.copies
 
     @property
     def full(self) -> bool:
@@ -46,14 +54,40 @@ class Room:
         return self.usage.limit is not None and self.usage.bytes > FULL_FACTOR * self.usage.limit
 
     def make(
-        self, replica: PartitionReplica, kept: Container[tuple[str, bytes]], written: int
+        self, replica: PartitionReplica, written: Iterable[tuple[str, bytes]]
     ) -> list[KeyVersion]:
-        """Drop the entries written longest ago, but none of `kept`; return what was dropped."""
+        """Drop entries until a copy is back within its bounds, but none of `written`; return them."""
+        kept = dict.fromkeys(written)
         dropped: list[KeyVersion] = []
-        while replica.memory_bytes > self.share and len(dropped) < EVICTED_MAX + written:
-            victim = replica.oldest(kept)
+        for name in dict.fromkeys(name for name, _ in kept):
+            books = replica.kept.get(name)
+            if books is not None and books.rules.bounded:
+                self._drop(replica, kept, dropped, partial(self._crowded, name, books))
+        self._drop(
+            replica,
+            kept,
+            dropped,
+            lambda: replica.largest_map() if replica.memory_bytes > self.share else None,
+        )
+        return dropped
+
+    def _crowded(self, name: str, books: Kept) -> str | None:
+        """Return the name of a map that is over its share."""
+        over = books.live > max(1.0, books.rules.max_entries / self.copies)
+        return name if over or books.size_bytes > books.rules.max_bytes / self.copies else None
+
+    def _drop(
+        self,
+        replica: PartitionReplica,
+        kept: dict[tuple[str, bytes], None],
+        dropped: list[KeyVersion],
+        crowded: Callable[[], str | None],
+    ) -> None:
+        most = len(dropped) + EVICTED_MAX + len(kept)
+        while len(dropped) < most and (name := crowded()) is not None:
+            victim = replica.victim(name, kept)
             if victim is None:
                 break
             replica.drop(victim)
+            self.usage.of(name).evicted += 1
             dropped.append(victim)
-        return dropped

@@ -16,17 +16,20 @@ from typing import Final
 
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
+from cache.cluster.config.maps import Policies
 from cache.cluster.hlc import HybridClock, origin_hash
 from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
+from cache.cluster.replication.entries import Entry, from_record, to_record
 from cache.cluster.replication.holder import Holder
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite, ServingHook
-from cache.cluster.replication.replica import Entry, PartitionReplica, from_record, to_record
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.room import Room
 from cache.cluster.replication.transit import Late
 from cache.cluster.replication.upkeep import STALL_LIMIT, stay_valid, sweep
+from cache.cluster.replication.usage import MapUsage
 from cache.cluster.replication.yielding import Yielding
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
@@ -83,7 +86,8 @@ class ReplicationService:
         self.hlc = HybridClock()
         self.late = Late()
         self.origin = origin_hash(member)
-        self.room = Room(config.limits.memory_bytes_max)
+        self.policies = Policies(config.maps)
+        self.room = Room(config.limits.memory_bytes_max, self.policies)
         self.copies: dict[int, PartitionReplica] = {}
         self.wanted = [0] * config.partition_count
         """Per partition: how often an owner asked what this copy holds."""
@@ -146,6 +150,10 @@ class ReplicationService:
     def address_of(self, member: MemberId) -> Address | None:
         """Return where a holder listens, if the table knows it."""
         return self.partitions.table.addresses.get(member)
+
+    def usage_of(self, map_name: str) -> MapUsage:
+        """Return what happened to the entries of a map on this member."""
+        return self.room.usage.of(map_name)
 
     def stamp(self) -> int:
         """Return a version stamp later than any seen."""
@@ -241,9 +249,9 @@ class ReplicationService:
         for operation in operations:
             replica.remember_operation(operation)
         evicted = [victim for victim in dropping if replica.drop(victim)]
-        if replica.memory_bytes > self.room.share:  # Holders hear of it with the write itself.
-            kept = {(map_name, key): None for map_name, key, _ in changes}
-            made = self.room.make(replica, kept, len(changes))
+        if replica.memory_bytes > self.room.share or replica.kept:
+            # Holders hear of it with the write itself.
+            made = self.room.make(replica, [(map_name, key) for map_name, key, _ in changes])
             self.evicted.add(len(made))
             evicted += made
         if not ownership.holders:
@@ -421,6 +429,7 @@ class ReplicationService:
                     ownership.update(row)
             elif ownership is not None:
                 del self.owned[partition]
+                ownership.replica.rest()
                 ownership.abandon(IndeterminateError("the partition moved during the write"))
             self.refresh_serving(partition)
         self.room.follow(new)
@@ -430,6 +439,7 @@ class ReplicationService:
     def _take_over(self, partition: int, table: Table) -> None:
         row = table.rows[partition]
         ownership = Ownership(partition, row, self.copy_of(partition))
+        ownership.replica.take_over(self.clock.monotonic())
         quorum = self.config.write_quorum
         if quorum is not None and quorum < self.config.replica_count and len(row.replicas) > 1:
             ownership.settled = False  # A quorum write may be on another copy only.

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from cache.cluster.replication.replica import PartitionReplica
     from cache.cluster.replication.service import ReplicationService
 
 STALL_LIMIT: Final = 1.0
@@ -17,6 +18,8 @@ VALID_INTERVAL: Final = 0.25
 SWEEP_INTERVAL: Final = 0.5
 SWEEP_LIMIT: Final = 512
 """Entries expired in one turn of the event loop, about: a millisecond of work."""
+IDLE_WORK: Final = 4
+"""Expired entries that are as much work as an idle one, which every copy has to be told of."""
 
 
 async def stay_valid(replication: ReplicationService) -> None:
@@ -35,8 +38,10 @@ async def sweep(replication: ReplicationService) -> None:
         await asyncio.sleep(SWEEP_INTERVAL)
         now = replication.clock.monotonic()
         worked = 0
-        for replica in list(replication.copies.values()):
+        for partition, replica in list(replication.copies.items()):
             replica.drop_views(now)
+            if replica.kept:
+                worked += _end_idle(replication, partition, replica, now)
             while True:
                 expired, forgotten = replica.sweep(now, SWEEP_LIMIT)
                 replication.expired.add(expired)
@@ -46,3 +51,20 @@ async def sweep(replication: ReplicationService) -> None:
                     await asyncio.sleep(0)  # Others have waited long enough.
                 if expired + forgotten < SWEEP_LIMIT:
                     break
+
+
+def _end_idle(
+    replication: ReplicationService, partition: int, replica: PartitionReplica, now: float
+) -> int:
+    """End idle entries of a partition that this member serves, on all copies; return the work done."""
+    ownership = replication.owned.get(partition)
+    if ownership is None or ownership.replica is not replica:
+        replica.rest()
+        return 0
+    if replication.serving[partition] is not replica or replication.stalled:
+        return 0
+    ended, looked = replica.idle(now, SWEEP_LIMIT // IDLE_WORK)
+    if ended:  # Nobody waits for it; copies are told until they confirm.
+        replication.expired.add(len(ended))
+        replication.commit(ownership, ended, merging=True)
+    return IDLE_WORK * looked

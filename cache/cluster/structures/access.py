@@ -10,12 +10,13 @@ from typing import cast
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import map_seed, partition_of
 from cache.cluster.structures.near_reader import NearMap
+from cache.cluster.structures.operations import wire_ttl
 from cache.cluster.structures.outcomes import each
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.state import OperationIds
 from cache.cluster.wire.messages import NEVER, Get, Modify, Value
 from cache.codec import check_key, check_value, decode_value, encode_key, encode_value, with_tags
-from cache.durations import DEFAULT, Default, parse_ttl
+from cache.durations import DEFAULT
 from cache.errors import CacheError
 from cache.keys import K, Key, Ttl
 from cache.serializers import Serializer
@@ -49,7 +50,10 @@ class MapAccess:
         self._ttl = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
         self._site = router.site
         self._serving = router.site.serving
-        self._reads_here = router.config.read_quorum == 1
+        store = router.config.stores.get(name)
+        self._is_loaded = store is not None and store.read
+        """Whether an absent key has to be asked of the owner's store; kept out of the path of other maps."""
+        self._reads_here = router.config.read_quorum == 1 and not self._is_loaded
         self._key_limit = router.config.limits.key_bytes_max
         self._value_limit = router.config.limits.value_bytes_max
 
@@ -99,6 +103,8 @@ class MapAccess:
             now = self.router.clock.monotonic()
             if now <= self._site.valid_until:
                 return replica.get(self.name, encoded, now)
+        if self._is_loaded and (raw := self._read_loaded(encoded, partition)) is not None:
+            return raw
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness={max_staleness!r}: must be 0 seconds or more")
         if self.near is not None:
@@ -110,6 +116,13 @@ class MapAccess:
         reply, _, _ = await self.router.read_on_owner(partition, request)
         assert isinstance(reply, Value)
         return reply.value
+
+    def _read_loaded(self, encoded: bytes, partition: int) -> bytes | None:
+        """Return what is here of a map that is loaded, None to ask its owner."""
+        replica, now = self._serving[partition], self.router.clock.monotonic()
+        is_current = now <= self._site.valid_until
+        is_enough = self.router.config.read_quorum == 1 and is_current
+        return None if replica is None or not is_enough else replica.get(self.name, encoded, now)
 
     async def read_each(self, keys: Collection[K], deadline: float) -> dict[K, bytes | None]:
         """Return the encoded values of keys that no batch answered: patiently.
@@ -128,7 +141,7 @@ class MapAccess:
         other = copy(self)
         other.router = cast(Router, recorder)
         other.near = None
-        other._reads_here = False  # It may follow a write of the same pipeline.
+        other._reads_here = other._is_loaded = False  # It may follow a write of the same pipeline.
         return other
 
     def read_here(self, key: Key) -> bytes | None:
@@ -164,15 +177,3 @@ class MapAccess:
         reply = await self.router.write(partition, request)
         assert isinstance(reply, Value)
         return reply.value
-
-
-def wire_ttl(ttl: Ttl, default: float) -> float:
-    """Return a time to live as the wire has it, `default` for the map's own.
-
-    Raises:
-        ValueError: not above zero, not finite, or not understood.
-    """
-    if isinstance(ttl, Default):
-        return default
-    seconds = parse_ttl(ttl)
-    return NEVER if seconds is None else seconds

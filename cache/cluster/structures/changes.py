@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Protocol
 
-from cache.cluster.replication.replica import Entry, PartitionReplica
+from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from itertools import islice
 from typing import Final, NamedTuple
 
-from cache.cluster.replication.replica import EVICTED, EXPIRED, Entry
+from cache.cluster.replication.entries import EVICTED, EXPIRED, Entry
 
 EVENT_BEGINS: Final = 0
 """No change: a partition begins to be served here."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from cache.cluster.replication.replica import Entry, PartitionReplica
+from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer
 from cache.cluster.structures.changes import Changes

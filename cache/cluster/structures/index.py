@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from sortedcontainers import SortedList
 
-from cache.cluster.replication.replica import Entry
+from cache.cluster.replication.entries import Entry
 from cache.cluster.wire.messages import ConditionRecord
 from cache.codec import decode_value
 from cache.errors import CodecError, RemoteProtocolError

@@ -11,7 +11,7 @@ from typing import Final
 
 from sortedcontainers import SortedList
 
-from cache.cluster.replication.replica import Entry
+from cache.cluster.replication.entries import Entry
 
 IDLE_SECONDS: Final = 30.0
 """After so long without a scan the order is given up."""

@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from cache.cluster.structures.access import MapAccess, wire_ttl
+from cache.cluster.structures.access import MapAccess
+from cache.cluster.structures.operations import wire_ttl
 from cache.cluster.structures.raised import pack_error, unpack_error
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.state import MapState

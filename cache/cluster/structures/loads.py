@@ -124,7 +124,7 @@ class LoadService:
             self._outdated.add()
             self.leases.finish(key)
             return Done()
-        stamper = self._writes.stamper()
+        stamper = self._writes.stamper(message.map)
         entry = stamper.live(message.value, stamper.expires_at(message.ttl))
         confirmed = self._replication.commit(ownership, [(message.map, message.key, entry)])
         self.leases.finish(key, LOAD_PRESENT, message.value)

@@ -21,10 +21,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from cache.cluster.config.maps import HIDDEN
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import Table
+from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.ownership import Change, Ownership
-from cache.cluster.replication.replica import HIDDEN, Entry
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.replication.transit import TRANSIT_MAX
 from cache.cluster.structures.answers import Answer
@@ -137,7 +138,7 @@ class LockService:
         held = self._held(ownership, lock)
         if held is None or held[0] != message.attempt:
             return LOST
-        entry = self._writes.stamper().live(message.attempt, now + _kept(message.lease))
+        entry = self._writes.stamper(lock[1]).live(message.attempt, now + _kept(message.lease))
 
         def verdict() -> Answer:
             after = self._held(ownership, lock)
@@ -156,7 +157,7 @@ class LockService:
             is_repeated = ownership.replica.operation(message.attempt) is not None
             return FREE if is_repeated else LOST
         done = OperationRecord(message.attempt, lock[1], lock[2], b"")
-        tombstone = self._writes.stamper().tombstone()
+        tombstone = self._writes.stamper(lock[1]).tombstone()
         answer = self._commit(ownership, (lock[1], lock[2], tombstone), [done], lambda: FREE)
         self._advance(lock)
         return answer
@@ -173,7 +174,7 @@ class LockService:
     ) -> Answer:
         """Let an attempt hold a lock that is free, or its own."""
         now = self._clock.monotonic()
-        given = self._writes.stamper().live(attempt, now + _kept(lease))
+        given = self._writes.stamper(lock[1]).live(attempt, now + _kept(lease))
 
         def verdict() -> Answer:
             held = ownership.replica.entry(lock[1], lock[2])

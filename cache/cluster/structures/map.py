@@ -46,6 +46,10 @@ class DistributedMap(KeyOperations[V], WideOperations[V], Cache[V]):
         Clocks: none for safety; version order between two sides of a split follows wall clocks.
         With a near cache: reads may be behind the owner by its `staleness_bound` at most, never behind
             this member's own acknowledged writes, and are not given by backups (docs/near_cache.md).
+        With a policy: times to live, idle ends and bounds are decided by the key's owner, the same
+            whoever writes or reads (docs/policies.md).
+        With a store: the owner loads from it and writes to it, through or behind; each mode has a card
+            of its own (docs/stores.md).
         Loss is reported by: the counter `partitions.lost`, when every copy of a partition died.
         Tested by: tests/integration.
 
@@ -188,18 +192,19 @@ class DistributedMap(KeyOperations[V], WideOperations[V], Cache[V]):
     def stats(self) -> MapStats:
         """Return what this member did with the map, and what its copies hold now; looks at every key.
 
-        Evictions and expiries are those of the whole member: they are not counted per map.
+        `evictions` are those it decided as owner; `expired` are entries of all its copies.
         """
         site = self._access.router.site
         now = self._access.router.clock.monotonic()
+        usage = site.usage_of(self._name)
         held = [copy.footprint(self._name, now) for copy in site.copies.values()]
         return MapStats(
             hits=self._counts.hits,
             misses=self._counts.misses,
             sets=self._counts.sets,
             deletes=self._counts.deletes,
-            evictions=site.evicted.value,
-            expired=site.expired.value,
+            evictions=usage.evicted,
+            expired=usage.expired,
             entries=sum(count for count, _ in held),
             bytes=sum(size for _, size in held),
             **({} if self._access.near is None else self._access.near.readings()),

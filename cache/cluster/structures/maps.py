@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cache.cluster.replication.replica import HIDDEN
+from cache.cluster.config.maps import HIDDEN
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import NearCache

@@ -6,13 +6,15 @@ Nothing is noted until another member reads near, and nothing any more when nobo
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any, Final
 
-from cache.cluster.replication.replica import EXPIRED, Entry, PartitionReplica
+from cache.cluster.replication.entries import EXPIRED, Entry
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer
 from cache.cluster.structures.changes import Changes
@@ -77,9 +79,13 @@ class NearOwner:
             raise NotOwnerError(f"partition {message.partition} is about to be served")
         now = self._clock.monotonic()
         remaining = replica.remaining(message.map, message.key, now)
+        # A copy that is read elsewhere has to be fetched again now and then, which is a use.
+        ends_in = min(
+            math.inf if remaining is None else remaining, replica.readable_for(message.map)
+        )
         return NearValue(
             value=replica.get(message.map, message.key, now),
-            ttl=NEVER if remaining is None else remaining,
+            ttl=NEVER if ends_in == math.inf else ends_in,
             journal=journal.number,
             sequence=journal.sequence,
         )

@@ -10,8 +10,10 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from cache.cluster.replication.replica import Entry, PartitionReplica
+from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.wire.messages import (
+    ENDLESS,
     MODIFY_ADD,
     MODIFY_DELETE,
     MODIFY_INCREMENT,
@@ -23,8 +25,9 @@ from cache.cluster.wire.messages import (
     Modify,
 )
 from cache.codec import decode_value, encode_value, with_tags_of
+from cache.durations import Default, parse_ttl
 from cache.errors import RemoteProtocolError
-from cache.keys import add_whole
+from cache.keys import Ttl, add_whole
 
 APPLIED: Final = b"\x01"
 """Result of an operation that answers yes; None answers no."""
@@ -36,12 +39,20 @@ Outcome = tuple[Entry | None, bytes | None]
 class Stamper:
     """Makes entries: knows the time, the member and how long deletes are remembered."""
 
-    __slots__ = ("_origin", "_stamp", "_tombstone_lifetime", "now")
+    __slots__ = ("_origin", "_stamp", "_tombstone_lifetime", "default_ttl", "now")
 
     def __init__(
-        self, *, now: float, stamp: Callable[[], int], origin: int, tombstone_lifetime: float
+        self,
+        *,
+        now: float,
+        stamp: Callable[[], int],
+        origin: int,
+        tombstone_lifetime: float,
+        default_ttl: float = math.inf,
     ) -> None:
         self.now = now
+        self.default_ttl = default_ttl
+        """Seconds to live of a write that names none."""
         self._stamp = stamp
         self._origin = origin
         self._tombstone_lifetime = tombstone_lifetime
@@ -56,7 +67,7 @@ class Stamper:
 
     def expires_at(self, ttl: float) -> float:
         """Return the instant at which a time to live of `ttl` seconds ends."""
-        return math.inf if ttl == NEVER else self.now + ttl
+        return self.now + (self.default_ttl if ttl == NEVER else ttl)
 
 
 def modify(message: Modify, replica: PartitionReplica, stamper: Stamper) -> Outcome:
@@ -77,7 +88,7 @@ def modify(message: Modify, replica: PartitionReplica, stamper: Stamper) -> Outc
         case n if n == MODIFY_POP:
             return (None, None) if held is None else (stamper.tombstone(), held)
         case n if n in (MODIFY_TOUCH, MODIFY_PERSIST):
-            ttl = NEVER if message.name == MODIFY_PERSIST else message.ttl
+            ttl = ENDLESS if message.name == MODIFY_PERSIST else message.ttl
             if held is None:
                 return None, None
             return stamper.live(held, stamper.expires_at(ttl)), APPLIED
@@ -104,3 +115,15 @@ def _increment(
     value = encode_value(add_whole(start, message.number))
     stored = value if held is None else with_tags_of(held, value)
     return stamper.live(stored, expires_at), value
+
+
+def wire_ttl(ttl: Ttl, default: float) -> float:
+    """Return a time to live as the wire has it, `default` for that of the handle.
+
+    Raises:
+        ValueError: not above zero, not finite, or not understood.
+    """
+    if isinstance(ttl, Default):
+        return default
+    seconds = parse_ttl(ttl)
+    return ENDLESS if seconds is None else seconds

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from cache.cluster.replication.replica import Entry
+from cache.cluster.replication.entries import Entry
 from cache.cluster.structures.operations import Outcome, Stamper
 from cache.cluster.structures.raised import pack_error
 from cache.codec import (

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from cache.cluster.replication.replica import Entry, PartitionReplica
+from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer
 from cache.cluster.structures.index import IDLE_SECONDS as INDEX_IDLE

@@ -17,16 +17,20 @@ from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer, after
+from cache.cluster.structures.behind import Behind
 from cache.cluster.structures.changes import Changes
 from cache.cluster.structures.event_owner import EventOwner
+from cache.cluster.structures.loading import Loading
 from cache.cluster.structures.loads import LoadService
 from cache.cluster.structures.locks import LockService
 from cache.cluster.structures.near_owner import NearOwner
 from cache.cluster.structures.operations import Outcome, Stamper, modify
 from cache.cluster.structures.processors import ExecutionError, MutableEntry, Processors
 from cache.cluster.structures.queries import QueryService
+from cache.cluster.structures.stores import Stores
+from cache.cluster.structures.through import Decision, Through
 from cache.cluster.structures.writes import Writes
-from cache.cluster.transport.failures import exception_to_failure
+from cache.cluster.transport.failures import exception_to_failure, failure_to_exception
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.encoding import decode_request, encode_message
 from cache.cluster.wire.messages import (
@@ -104,6 +108,9 @@ class StructureService:
         self.changes = Changes(replication)
         self.near = NearOwner(replication, self.changes, metrics, rng)
         self.events = EventOwner(replication, self.changes, metrics, rng)
+        self._stores = Stores(replication, self._writes, self._leases, metrics)
+        self._through = Through(replication, self._stores, self._writes, self._leases)
+        self.behind = Behind(replication, self._stores, rng, metrics)
         self._config = replication.config
         self._clock = replication.clock
         self._handlers: dict[type, Callable[[Any, Peer | None], Answer]] = {  # Any: by its key
@@ -126,6 +133,7 @@ class StructureService:
             **self.near.handlers,
             **self.events.handlers,
         }
+        Loading(replication, self._stores).wrap(self._handlers)
         for message_type, handler in self._handlers.items():
             replication.rpc.register(message_type, handler)
 
@@ -226,13 +234,28 @@ class StructureService:
 
     def _on_set(self, message: Set, peer: Peer | None) -> Answer:
         self._writes.check_size(message.key, message.value)
-        ownership = self._writes.admit(message.partition)
-        stamper = self._writes.stamper()
+        if message.map in self._stores.through:
+            return self._through.write(message, partial(self._decide_set, message))
+        ownership = self._stores.admit(message.map, message.partition)
+        return self._apply(message, ownership, self._decide_set(message, ownership))
+
+    def _decide_set(self, message: Set, _: Ownership) -> Decision:
+        stamper = self._writes.stamper(message.map)
         entry = stamper.live(message.value, stamper.expires_at(message.ttl))
-        confirmed = self._replication.commit(ownership, [(message.map, message.key, entry)])
+        return entry, Done(), ()
+
+    def _apply(
+        self, message: Set | Modify | Execute, ownership: Ownership, decision: Decision
+    ) -> Answer:
+        """Commit what was decided; answer when the copies have it."""
+        entry, reply, records = decision
+        if entry is None:
+            return reply
+        changes = self._stores.changes(message.map, message.key, entry)
+        confirmed = self._replication.commit(ownership, changes, records)
         if self._leases:
             self._leases.outdate((message.partition, message.map, message.key))
-        return Done() if confirmed is None else after(confirmed, Done())
+        return reply if confirmed is None else after(confirmed, reply)
 
     def _on_modify(self, message: Modify, peer: Peer | None) -> Answer:
         self._writes.check_size(message.key, message.value)
@@ -246,7 +269,7 @@ class StructureService:
             return Raised(error.packed)
 
     def _execution(self, message: Execute, replica: PartitionReplica, stamper: Stamper) -> Outcome:
-        held = replica.entry(message.map, message.key)
+        held = replica.use(message.map, message.key, stamper.now)
         entry = MutableEntry(message.key, held, stamper, default_ttl=message.ttl)
         return self._processors.run(message.function, entry, message.arguments)
 
@@ -258,19 +281,38 @@ class StructureService:
         outdates: bool = False,
     ) -> Answer:
         """Do what is decided to a key, or answer as before if this operation was done already."""
-        ownership = self._writes.admit(message.partition)
+        if message.map in self._stores.through:
+            return self._through.write(
+                message, partial(self._decide, message, decide, outdates), self._remembered
+            )
+        ownership = self._stores.admit(message.map, message.partition)
+        if (repeated := self._remembered(message, ownership)) is not None:
+            return repeated
+        return self._apply(message, ownership, self._decide(message, decide, outdates, ownership))
+
+    def _remembered(self, message: Modify | Execute, ownership: Ownership) -> Answer | None:
         remembered = ownership.replica.operation(message.operation)
         if remembered is not None:
             return self._repeat(message, ownership, remembered)
-        entry, result = decide(ownership.replica, self._writes.stamper())
-        if self._leases and (entry is not None or outdates):
+        return None
+
+    def _decide(
+        self,
+        message: Modify | Execute,
+        decide: Callable[[PartitionReplica, Stamper], Outcome],
+        outdates: bool,
+        ownership: Ownership,
+    ) -> Decision:
+        stamper = self._writes.stamper(message.map)
+        entry, result = decide(ownership.replica, stamper)
+        if self._leases and outdates:
             self._leases.outdate((message.partition, message.map, message.key))
+        if entry is None and outdates and message.map in self._stores.writing:
+            entry = stamper.tombstone()  # It is absent here; the store may have it.
         if entry is None:
-            return Value(value=result)
+            return None, Value(value=result), ()
         record = OperationRecord(message.operation, message.map, message.key, _pack(result))
-        changes = [(message.map, message.key, entry)]
-        confirmed = self._replication.commit(ownership, changes, [record])
-        return Value(value=result) if confirmed is None else after(confirmed, Value(value=result))
+        return entry, Value(value=result), (record,)
 
     def _repeat(
         self, message: Modify | Execute, ownership: Ownership, remembered: OperationRecord
@@ -284,6 +326,8 @@ class StructureService:
 
     async def _on_set_many(self, message: SetMany, peer: Peer | None) -> Reply:
         answers: list[Answer | CacheError] = []
+        if message.map in self._stores.through:
+            return Outcomes(codes=await self._set_many_through(message))
         columns = zip(message.partitions, message.keys, message.values, strict=True)
         for partition, key, value in columns:
             request = Set(message.map, partition, key, value, message.ttl, message.operation)
@@ -296,7 +340,7 @@ class StructureService:
         for index, (partition, key) in columns:
             operation = part_of(message.operation, index)
             request = Modify(message.map, partition, key, operation, MODIFY_DELETE, b"", NEVER, 0)
-            answers.append(self._try(self._on_modify, request))
+            answers.append(self._try(self._handlers[Modify], request))
         return Outcomes(codes=await _settle(answers))
 
     def _try(self, handler: Callable[[Any, None], Answer], request: Any) -> Answer | CacheError:
@@ -305,6 +349,16 @@ class StructureService:
             return handler(request, None)
         except CacheError as error:
             return error
+
+    async def _set_many_through(self, message: SetMany) -> list[int]:
+        columns = zip(message.partitions, message.keys, message.values, strict=True)
+        requests = [
+            Set(message.map, partition, key, value, message.ttl, message.operation)
+            for partition, key, value in columns
+        ]
+        for request in requests:
+            self._writes.check_size(request.key, request.value)
+        return await _settle(await self._through.write_many(requests, self._decide_set))
 
     async def _on_pipelined(self, message: Pipelined, peer: Peer | None) -> Reply:
         broken: dict[tuple[str, bytes], None] = {}
@@ -333,6 +387,9 @@ class StructureService:
             keys = ownership.replica.keys(message.map, self._clock.monotonic())
             count += len(keys)
             self._leases.outdate_map(ownership.partition, message.map)
+            if message.map in self._stores.writing:
+                await self._clear_stored(ownership, message, keys)
+                continue
             confirmations.extend(self._clear(ownership, message.map, keys))
         await asyncio.gather(*confirmations)
         return Counted(count=count, refused=refused)
@@ -365,10 +422,24 @@ class StructureService:
             else:
                 yield ownership
 
+    async def _clear_stored(
+        self, ownership: Ownership, message: ClearEntries, keys: Sequence[bytes]
+    ) -> None:
+        """Delete keys here and in the store."""
+        answers: list[Answer | CacheError] = []
+        for index, key in enumerate(keys):
+            id_ = part_of(part_of(message.operation, ownership.partition), index)
+            place = (message.map, ownership.partition, key)
+            request = Modify(*place, id_, MODIFY_DELETE, b"", NEVER, 0)
+            answers.append(self._try(self._on_modify, request))
+        for reply in await _outcomes(answers):
+            if isinstance(reply, Failure):
+                raise failure_to_exception(reply)
+
     def _clear(
         self, ownership: Ownership, map_name: str, keys: Sequence[bytes]
     ) -> list[asyncio.Future[None]]:
-        stamper = self._writes.stamper()
+        stamper = self._writes.stamper(map_name)
         confirmations = []
         for start in range(0, len(keys), CLEAR_BATCH):
             batch = keys[start : start + CLEAR_BATCH]

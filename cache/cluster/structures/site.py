@@ -12,9 +12,9 @@ from typing import Protocol
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.replica import PartitionReplica
+from cache.cluster.replication.usage import MapUsage
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
-from cache.metrics import Counter
 
 
 class TableSource(Protocol):
@@ -55,14 +55,8 @@ class Site(Protocol):
         """The copies held here, by partition."""
         ...
 
-    @property
-    def evicted(self) -> Counter:
-        """Entries that made room for others here."""
-        ...
-
-    @property
-    def expired(self) -> Counter:
-        """Entries whose time ended here."""
+    def usage_of(self, map_name: str) -> MapUsage:
+        """Return what happened to the entries of a map here."""
         ...
 
     @property

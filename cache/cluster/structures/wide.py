@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
-from cache.cluster.replication.replica import HIDDEN
+from cache.cluster.config.maps import HIDDEN
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.builtin import ADD_INDEX, REMOVE_INDEX
 from cache.cluster.structures.conditions import conditions_of

@@ -36,12 +36,13 @@ class Writes:
         self._replication.check_room()
         return ownership
 
-    def stamper(self) -> Stamper:
-        """Return what makes the entries of one operation."""
+    def stamper(self, map_name: str) -> Stamper:
+        """Return what makes the entries of one operation on a map."""
         replication = self._replication
         return Stamper(
             now=replication.clock.monotonic(),
             stamp=replication.stamp,
             origin=replication.origin,
             tombstone_lifetime=self._config.tombstone_lifetime,
+            default_ttl=replication.policies.of(map_name).ttl,
         )

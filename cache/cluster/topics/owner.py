@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.ownership import Ownership
-from cache.cluster.replication.replica import Entry, PartitionReplica
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer, after
 from cache.cluster.structures.changes import Changes
@@ -181,7 +182,7 @@ class TopicOwner:
         remembered = ownership.replica.operation(message.operation)
         if remembered is not None:
             return self._repeat(ownership, remembered)
-        stamper = self._writes.stamper()
+        stamper = self._writes.stamper(map_of(message.topic))
         stamped = stamper.live(message.value, stamper.expires_at(-1))
         place = opened.ring.append(stamped[1], stamped[2], len(message.value))
         map_name, key = map_of(message.topic), message_key(place)

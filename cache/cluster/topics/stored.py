@@ -13,8 +13,8 @@ from typing import Final
 
 import msgpack
 
+from cache.cluster.config.maps import HIDDEN
 from cache.cluster.partitions.table import map_seed, partition_of
-from cache.cluster.replication.replica import HIDDEN
 from cache.cluster.wire.messages import Place
 
 TOPIC_PREFIX: Final = HIDDEN + "topic:"

@@ -24,6 +24,7 @@ from cache.errors import (
     OverloadedError,
     RejectedError,
     RemoteProtocolError,
+    StoreError,
     UnavailableError,
     WrongTypeError,
 )
@@ -42,6 +43,7 @@ _EXCEPTIONS: Final[Mapping[int, type[CacheError]]] = MappingProxyType(
         messages.CODE_INDETERMINATE: IndeterminateError,
         messages.CODE_TYPE: WrongTypeError,
         messages.CODE_UNAVAILABLE: UnavailableError,
+        messages.CODE_STORE: StoreError,
     }
 )
 
@@ -50,6 +52,7 @@ _CODES: Final[tuple[tuple[type[CacheError], int], ...]] = (
     (NotOwnerError, messages.CODE_NOT_OWNER),
     (NoQuorumError, messages.CODE_NO_QUORUM),
     (OverloadedError, messages.CODE_OVERLOADED),
+    (StoreError, messages.CODE_STORE),
     (RejectedError, messages.CODE_UNAVAILABLE),
     (IndeterminateError, messages.CODE_INDETERMINATE),
     (WrongTypeError, messages.CODE_TYPE),

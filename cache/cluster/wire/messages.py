@@ -10,13 +10,18 @@ Tags are fixed for ever; a changed meaning gets a new tag and a new `PROTOCOL_VE
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Final
 
 import msgspec
 
 PROTOCOL_VERSION: Final = 1
 NEVER: Final = -1.0
-"""Seconds remaining of an entry that does not expire."""
+"""Seconds remaining of an entry that does not expire. In a request to write: none are given, and the owner
+takes those of the map's policy."""
+
+ENDLESS: Final = math.inf
+"""In a request to write: the entry does not expire, whatever the map's policy says."""
 
 SecondsRemaining = Annotated[float, msgspec.Meta(ge=NEVER)]
 """A time to live. The bound also keeps out NaN, which compares as false with every instant: an entry that
@@ -82,6 +87,8 @@ CODE_INDETERMINATE: Final = 7
 """Applied here, but not confirmed by enough copies; retry with the same operation id."""
 CODE_TYPE: Final = 8
 """The stored value has the wrong type for the operation (for example incr on text)."""
+CODE_STORE: Final = 140
+"""The store behind the map failed; nothing was applied."""
 CODE_UNAVAILABLE: Final = 9
 """Not applied: the deadline passed before it could start."""
 

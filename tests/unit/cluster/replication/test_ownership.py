@@ -9,8 +9,9 @@ import pytest
 
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import Row
+from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.ownership import REPEATS_MAX, Change, Ownership, PendingWrite
-from cache.cluster.replication.replica import Entry, PartitionReplica
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.wire.messages import OperationRecord
 from cache.errors import IndeterminateError
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.cluster.replication.digest import BUCKET_COUNT, bucket_of, entry_digest
-from cache.cluster.replication.replica import Entry, PartitionReplica, from_record, to_record
+from cache.cluster.replication.entries import Entry, from_record, to_record
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.wire.messages import NEVER, EntryRecord, KeyVersion, OperationRecord
 
 LIFETIME = 60.0

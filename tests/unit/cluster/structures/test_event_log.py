@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from cache.cluster.replication.replica import CHANGED, EVICTED, EXPIRED, Entry
+from cache.cluster.replication.entries import CHANGED, EVICTED, EXPIRED, Entry
 from cache.cluster.structures.event_log import (
     BYTES_MAX,
     COUNT_MAX,

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.cluster.replication.replica import Entry, PartitionReplica, Usage
+from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.replica import PartitionReplica
+from cache.cluster.replication.usage import Usage
 from cache.cluster.structures import index
 from cache.cluster.structures.conditions import (
     AtLeast,

@@ -8,7 +8,9 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.cluster.replication.replica import Entry, PartitionReplica, Usage
+from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.replica import PartitionReplica
+from cache.cluster.replication.usage import Usage
 from cache.cluster.structures import key_order
 from cache.cluster.structures.key_order import IDLE_SECONDS, SLICE, KeyOrder
 

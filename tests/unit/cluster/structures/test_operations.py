@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.cluster.replication.replica import Entry, PartitionReplica
+from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.structures.operations import APPLIED, Outcome, Stamper, modify
 from cache.cluster.wire.messages import (
     MODIFY_ADD,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cache.cluster.replication.replica import Entry
+from cache.cluster.replication.entries import Entry
 from cache.cluster.structures.builtin import BUILTIN, SET, is_same
 from cache.cluster.structures.operations import Stamper
 from cache.cluster.structures.processors import ExecutionError, MutableEntry, Processors

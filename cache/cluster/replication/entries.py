@@ -1,0 +1,67 @@
+"""Entries of a copy, their form on the wire, and who is told of their changes. Pure.
+
+An entry is a plain tuple of atoms `(value, hlc, origin, expires_at)`, so that the garbage collector need not
+look at it; `value` None is a tombstone. `(hlc, origin)` is the version.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
+
+from cache.cluster.wire.messages import NEVER, EntryRecord
+
+Entry = tuple[bytes | None, int, int, float]
+"""(value or None for a tombstone, hlc, origin, instant of expiry or of forgetting)."""
+
+
+class View(Protocol):
+    """Something made from the entries that one map has here, and kept up to date: an order, an index."""
+
+    idle_at: float
+    """Instant at which it is given up; whoever uses it puts that off."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory it takes, about."""
+        ...
+
+    def changed(self, key: bytes, old: Entry | None, new: Entry | None) -> None:
+        """What is stored for a key is another entry now; None for nothing at all."""
+
+
+ViewT = TypeVar("ViewT", bound=View)
+
+
+CHANGED: Final = 0
+EXPIRED: Final = 1
+EVICTED: Final = 2
+"""Why an entry changed: it was written, merged or undone; its time was up; it made room."""
+
+Listener = Callable[[str, bytes, Entry | None, Entry | None, int], None]
+"""Called with map, key, the entries before and after (None for none), and one of the causes above."""
+
+ENTRY_BYTES: Final = 300
+"""Memory of an entry besides its key and value: tuple, numbers, object headers, its share of the dictionary.
+Measured by `benchmarks/bench_memory.py`."""
+
+
+def to_record(map_name: str, key: bytes, entry: Entry, now: float) -> EntryRecord:
+    """Return the wire form of an entry: seconds remaining instead of an instant."""
+    value, hlc, origin, expires_at = entry
+    ttl = NEVER if expires_at == math.inf else max(0.0, expires_at - now)
+    return EntryRecord(map_name, key, value, hlc, origin, ttl)
+
+
+def from_record(record: EntryRecord, now: float, *, tombstone_lifetime: float) -> Entry:
+    """Return the entry of its wire form; a live one without time left is a tombstone."""
+    if record.value is None:
+        # Not max(): a hostile NaN compares as false with everything.
+        remaining = min(record.ttl, tombstone_lifetime) if record.ttl > 0 else 0.0
+        return (None, record.hlc, record.origin, now + remaining)
+    if record.ttl == NEVER:
+        return (record.value, record.hlc, record.origin, math.inf)
+    if not record.ttl > 0:
+        return (None, record.hlc, record.origin, now + tombstone_lifetime)
+    return (record.value, record.hlc, record.origin, now + record.ttl)
