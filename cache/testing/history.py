@@ -1,8 +1,9 @@
 """What clients did to a system and what they were told: the only thing that checkers look at.
 
-One format for all. An operation is *invoked* and ends `ok` (it took effect, this is the answer), `fail` (it did not
-take effect and never will) or `unknown` (it may take effect at any time after its invocation, or never). One that
-has no end is unknown. Instants are seconds of one monotonic clock, shared by all clients of a history.
+One format for all. An operation is *invoked* and ends `ok` (it took effect, this is the answer),
+`fail` (it did not take effect and never will) or `unknown` (it may take effect at any time after its
+invocation, or never). One that has no end is unknown. Instants are seconds of one monotonic clock,
+shared by all clients of a history.
 
 A file of a history has one event per line, as JSON, in any order (`read_history` sorts them by time):
 
@@ -137,8 +138,8 @@ class History:
 class Recorder:
     """Notes one client's operations as they happen, in memory or, event by event, in a file.
 
-    `begin` before the call, `end` after it; a process that dies in between leaves an operation of unknown end:
-    what was written before a SIGKILL is in the file.
+    `begin` before the call, `end` after it; a process that dies in between leaves an operation of
+    unknown end: what was written before a SIGKILL is in the file.
     """
 
     def __init__(
@@ -198,7 +199,8 @@ def read_history(*paths: Path) -> list[Operation]:
     """Return the operations of one or more files, in the order of their invocations.
 
     Raises:
-        CodecError: a line is no event of a history; the message names file and line. The last line of a file may
+        CodecError: a line is no event of a history; the message names file and line. The last line of
+        a file may
             be incomplete, for its writer may have been killed: it is left out.
     """
     events = [event for path in paths for event in _events(path)]

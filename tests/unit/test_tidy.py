@@ -170,6 +170,10 @@ PURE: Final = (
     "cache.cluster.wire",
     "cache.local.eviction",
     "cache.local.store",
+    "cache.storage.records",
+    "cache.testing.models",
+    "cache.testing.search",
+    "cache.testing.timeline",
 )
 """Modules (or whole packages) that take time and randomness as arguments and do no I/O."""
 
