@@ -171,8 +171,6 @@ PURE: Final = (
     "cache.local.eviction",
     "cache.local.store",
     "cache.storage.records",
-    "cache.testing.models",
-    "cache.testing.search",
     "cache.testing.timeline",
 )
 """Modules (or whole packages) that take time and randomness as arguments and do no I/O."""

@@ -65,7 +65,7 @@ def test_a_loss_of_power_keeps_what_was_acknowledged_and_whole_commits_only() ->
         for name in counts:
             counts[name] += disk.happened[name]
 
-    assert counts["torn"] > 3 and counts["lost"] > 3
+    assert min(counts.values()) > 3
     assert {4, 6} <= set(extra)
 
 

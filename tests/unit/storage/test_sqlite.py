@@ -271,7 +271,7 @@ async def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 2")
     connection.close()
 
-    with pytest.raises(StorageMismatchError, match="has format 2; .* reads up to 1: update it"):
+    with pytest.raises(StorageMismatchError, match=r"has format 2; .* reads up to 1: update it"):
         await storage.open()
 
 
