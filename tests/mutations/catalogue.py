@@ -827,6 +827,8 @@ MUTATIONS: Final = (
         "        return index if is_complete else None\n",
         "        return index\n",
         QUERY_TESTS,
+    ),
+    Mutation(
         "checker: accept any answer",
         "testing/models.py",
         "answer is not ANY and answer != operation.result",
