@@ -892,13 +892,6 @@ MUTATIONS: Final = (
         CHECKER,
     ),
     Mutation(
-        "store: acknowledge before the commit is durable",
-        SQLITE,
-        'connection.execute("PRAGMA synchronous = FULL")',
-        'connection.execute("PRAGMA synchronous = OFF")',
-        STORE,
-    ),
-    Mutation(
         "store: tear a commit",
         SQLITE,
         '        connection.execute("BEGIN IMMEDIATE")\n        try:\n',
