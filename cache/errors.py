@@ -121,3 +121,31 @@ class OperationTimeoutError(IndeterminateError, TimeoutError):
 
 class ConnectionLostError(IndeterminateError, ConnectionError):
     """The connection broke after the operation had been sent."""
+
+
+class StorageError(CacheError):
+    """A store failed, or refuses; what was not acknowledged before may be stored or not."""
+
+
+class StorageFullError(StorageError):
+    """The disk (or the store's limit) is full. The store has stopped; free some room and open it again."""
+
+
+class StorageFailedError(StorageError):
+    """The device or file system reported an error. The store has stopped; nothing it did since is certain."""
+
+
+class CorruptStorageError(StorageError):
+    """What was read is not what was written. `record` names it; it was not returned."""
+
+    def __init__(self, text: str, record: str = "") -> None:
+        super().__init__(text)
+        self.record = record
+
+
+class StorageInUseError(StorageError):
+    """Another process (or another store in this one) has the directory open."""
+
+
+class StorageMismatchError(StorageError):
+    """The store belongs to another cluster or node, or was written by a newer version of this library."""

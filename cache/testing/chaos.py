@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 from cache.testing.campaign import EQUAL_BOUND, compare_copies
 from cache.testing.cluster import TestCluster
-from cache.testing.history import History, Outcome, Read, Write
+from cache.testing.history import GET, History, Operation, Outcome
 from cache.testing.load import Load
 from cache.testing.nemesis import Nemesis
 from cache.testing.running import run_cluster
@@ -156,20 +156,20 @@ async def _run(cluster: TestCluster, schedule: Schedule, findings: Findings) -> 
 
 def _tell(history: History, nemesis: Nemesis, keys: set[str]) -> list[str]:
     events = list(nemesis.events)
-    operations: list[Read | Write] = [*history.writes, *history.reads]
+    operations: list[Operation] = [*history.writes, *history.reads]
     events += [(one.started_at, str(one)) for one in operations if one.key in keys]
     return [f"{at:.3f} {event}" for at, event in sorted(events)]
 
 
 def _measure(history: History, nemesis: Nemesis, findings: Findings) -> None:
     """Take the times of calls through members that were not stopped meanwhile themselves."""
-    calls: list[Read | Write] = [*history.reads, *history.unanswered, *history.writes]
+    calls: list[Operation] = [*history.reads, *history.unanswered, *history.writes]
     for call in calls:
         if nemesis.was_paused(call.member, call.started_at, call.ended_at):
             continue
         seconds = call.ended_at - call.started_at
         findings.slowest = max(findings.slowest, seconds)
-        if isinstance(call, Write):
+        if call.name != GET:
             findings.slowest_write = max(findings.slowest_write, seconds)
         if seconds > DEADLINE + GRACE:
             findings.violations.append(f"over {DEADLINE} s: {seconds:.2f} s for {call}")
@@ -185,7 +185,7 @@ def _longest_outage(history: History, nemesis: Nemesis) -> float:
     for write in history.writes:
         if write.ttl is not None or _is_excused(write, history, nemesis):
             failing_since.pop(write.key, None)
-        elif write.outcome in (Outcome.REJECTED, Outcome.UNKNOWN):
+        elif write.outcome in (Outcome.FAIL, Outcome.UNKNOWN):
             failing_since.setdefault(write.key, write.started_at)
         else:
             since = failing_since.pop(write.key, write.started_at)
@@ -193,7 +193,7 @@ def _longest_outage(history: History, nemesis: Nemesis) -> float:
     return longest
 
 
-def _is_excused(write: Write, history: History, nemesis: Nemesis) -> bool:
+def _is_excused(write: Operation, history: History, nemesis: Nemesis) -> bool:
     """Return whether the attempt was made through a stopped member, or members were divided."""
     return nemesis.was_paused(write.member, write.started_at, write.ended_at) or any(
         span.overlaps(write.started_at, write.ended_at) for span in history.divided

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from cache.testing.history import History, Outcome, Read, Span, Write
+from cache.testing.history import DELETE, History, Operation, Outcome, Span
 
 STAMP_RESOLUTION: Final = 0.002
 """Seconds within which two writes on two sides of a split are not ordered by their stamps."""
@@ -47,7 +47,7 @@ def check_reads(history: History) -> Violations:
     return violations
 
 
-def _effective(history: History, writes: Sequence[Write]) -> list[Write]:
+def _effective(history: History, writes: Sequence[Operation]) -> list[Operation]:
     """Leave out deletes that found nothing.
 
     While members are divided, or just come together, a first attempt may have deleted on one side and the
@@ -55,49 +55,49 @@ def _effective(history: History, writes: Sequence[Write]) -> list[Write]:
     """
     effective = []
     for write in writes:
-        if write.outcome is not Outcome.WITHOUT_EFFECT:
+        if not (write.name == DELETE and write.result is False):
             effective.append(write)
         elif any(span.overlaps(write.started_at, write.ended_at) for span in history.divided):
             effective.append(replace(write, outcome=Outcome.UNKNOWN))
     return effective
 
 
-def _check_read(history: History, read: Read, writes: Sequence[Write]) -> Violations:
-    rejected = [w for w in writes if w.value == read.value and w.outcome is Outcome.REJECTED]
-    if read.value is not None and rejected:
+def _check_read(history: History, read: Operation, writes: Sequence[Operation]) -> Violations:
+    rejected = [w for w in writes if w.argument == read.result and w.outcome is Outcome.FAIL]
+    if read.result is not None and rejected:
         return [f"{_name(read)}: that write was rejected at {rejected[0].ended_at:.3f}"]
-    if read.value is not None and not any(w.value == read.value for w in writes):
+    if read.result is not None and not any(w.argument == read.result for w in writes):
         return [f"{_name(read)}: nobody wrote that"]
     acknowledged = [
         index
         for index, write in enumerate(writes)
-        if write.outcome is Outcome.ACKNOWLEDGED and write.ended_at < read.started_at
+        if write.outcome is Outcome.OK and write.ended_at < read.started_at
     ]
     base = acknowledged[-1] if acknowledged else -1
     allowed = _later(writes, base, read)
-    allowed += [w.value for w in writes[: base + 1] if w.outcome is Outcome.UNKNOWN]
+    allowed += [w.argument for w in writes[: base + 1] if w.outcome is Outcome.UNKNOWN]
     if base < 0 or _wiped(history, read, writes[base]):
         allowed.append(None)
         if base >= 0:
-            allowed += [write.value for write in writes[: base + 1]]
+            allowed += [write.argument for write in writes[: base + 1]]
     else:
-        allowed.append(writes[base].value)
+        allowed.append(writes[base].argument)
     allowed += _other_sides(history, read, writes, base)
-    if read.value in allowed:
+    if read.result in allowed:
         return []
-    latest = f"{writes[base].value} acknowledged at {writes[base].ended_at:.3f}"
+    latest = f"{writes[base].argument} acknowledged at {writes[base].ended_at:.3f}"
     return [f"{_name(read)}: instead of {latest} or later ({sorted(map(str, allowed))})"]
 
 
-def _later(writes: Sequence[Write], base: int, read: Read) -> list[int | None]:
+def _later(writes: Sequence[Operation], base: int, read: Operation) -> list[int | None]:
     return [
-        write.value
+        write.argument
         for write in writes[base + 1 :]
-        if write.outcome is not Outcome.REJECTED and write.started_at <= read.ended_at
+        if write.outcome is not Outcome.FAIL and write.started_at <= read.ended_at
     ]
 
 
-def _wiped(history: History, read: Read, base: Write) -> bool:
+def _wiped(history: History, read: Operation, base: Operation) -> bool:
     return any(
         read.key in wipe.keys and base.started_at <= wipe.at <= read.ended_at
         for wipe in history.wipes
@@ -105,30 +105,32 @@ def _wiped(history: History, read: Read, base: Write) -> bool:
 
 
 def _other_sides(
-    history: History, read: Read, writes: Sequence[Write], base: int
+    history: History, read: Operation, writes: Sequence[Operation], base: int
 ) -> list[int | None]:
     """Values that the other side of a split may show, or leave behind if wall clocks disagree."""
     values: list[int | None] = []
     for span in history.divided:
         if span.overlaps(read.started_at, read.ended_at):
-            values += [w.value for w in writes if w.outcome is not Outcome.REJECTED]
+            values += [w.argument for w in writes if w.outcome is not Outcome.FAIL]
             values.append(None)
         elif base >= 0 and _within(span, writes[base]):
             # Both sides took a write in one tick of the stamps' clock: either may be the later one.
             latest = writes[base].started_at - STAMP_RESOLUTION
-            values += [w.value for w in writes[:base] if _within(span, w) and w.ended_at >= latest]
+            values += [
+                w.argument for w in writes[:base] if _within(span, w) and w.ended_at >= latest
+            ]
         if history.clocks_disagree and base >= 0 and _within(span, writes[base]):
-            values += [w.value for w in writes[:base] if _within(span, w)]
+            values += [w.argument for w in writes[:base] if _within(span, w)]
             values += _before(span, writes)
     return values
 
 
-def _within(span: Span, write: Write) -> bool:
-    return write.outcome is not Outcome.REJECTED and span.overlaps(write.started_at, write.ended_at)
+def _within(span: Span, write: Operation) -> bool:
+    return write.outcome is not Outcome.FAIL and span.overlaps(write.started_at, write.ended_at)
 
 
-def _before(span: Span, writes: Sequence[Write]) -> list[int | None]:
-    earlier = [w.value for w in writes if w.ended_at < span.start]
+def _before(span: Span, writes: Sequence[Operation]) -> list[int | None]:
+    earlier = [w.argument for w in writes if w.ended_at < span.start]
     return earlier[-1:]
 
 
@@ -142,15 +144,15 @@ def check_expiry(history: History) -> Violations:
     return violations
 
 
-def _check_expiry(history: History, read: Read, write: Write) -> Violations:
+def _check_expiry(history: History, read: Operation, write: Operation) -> Violations:
     assert write.ttl is not None, "only writes with a time to live"
-    if read.value is not None:
+    if read.result is not None:
         latest = write.ended_at + write.ttl + TTL_BOUND
-        if write.outcome is Outcome.ACKNOWLEDGED and read.started_at > latest:
+        if write.outcome is Outcome.OK and read.started_at > latest:
             return [f"{_name(read)}: it should have expired by {latest:.3f}"]
         return []
     earliest = write.started_at + write.ttl - TTL_BOUND
-    known = write.outcome is Outcome.ACKNOWLEDGED and write.ended_at < read.started_at
+    known = write.outcome is Outcome.OK and write.ended_at < read.started_at
     excused = _wiped(history, read, write) or any(
         span.overlaps(write.started_at, read.ended_at) for span in history.divided
     )
@@ -169,7 +171,7 @@ def check_counters(history: History) -> Violations:
     violations: Violations = []
     for key, final in sorted(history.final_counters.items()):
         mine = [increment for increment in history.increments if increment.key == key]
-        certain = sum(increment.outcome is Outcome.ACKNOWLEDGED for increment in mine)
+        certain = sum(increment.outcome is Outcome.OK for increment in mine)
         unknown = sum(increment.outcome is Outcome.UNKNOWN for increment in mine)
         if not certain <= final <= certain + unknown:
             violations.append(
@@ -204,13 +206,13 @@ def check_digests(digests: Iterable[dict[int, tuple[int, int]]]) -> Violations:
     ]
 
 
-def _writes_by_key(history: History, *, with_ttl: bool) -> dict[str, list[Write]]:
-    by_key: dict[str, list[Write]] = {}
+def _writes_by_key(history: History, *, with_ttl: bool) -> dict[str, list[Operation]]:
+    by_key: dict[str, list[Operation]] = {}
     for write in history.writes:
         if (write.ttl is not None) == with_ttl:
             by_key.setdefault(write.key, []).append(write)
     return by_key
 
 
-def _name(read: Read) -> str:
-    return f"{read.key} reads {read.value} through member {read.member} at {read.started_at:.3f}"
+def _name(read: Operation) -> str:
+    return f"{read.key} reads {read.result} through member {read.member} at {read.started_at:.3f}"

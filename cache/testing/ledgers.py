@@ -115,14 +115,14 @@ class Ledgers:
     async def _climb(self, rng: Random, item: str, member: MemberHandle) -> None:
         key, entries = rng.choice(LADDERS), member.map(MAP)
         outcome, seen = await outcome_of(entries.get(key))
-        if outcome is Outcome.ACKNOWLEDGED and seen is not None:
+        if outcome is Outcome.OK and seen is not None:
             outcome, took = await outcome_of(entries.compare_and_set(key, seen, seen + 1))
-            self.climbed[key][outcome if took is not False else Outcome.WITHOUT_EFFECT] += 1
+            self.climbed[key][outcome if took is not False else Outcome.FAIL] += 1
 
     async def _scan(self, rng: Random, item: str, member: MemberHandle) -> None:
         started_at = self.cluster.now()
         outcome, keys = await outcome_of(member.map(MAP).scan(CONSTANT_PREFIX))
-        if outcome is Outcome.ACKNOWLEDGED:
+        if outcome is Outcome.OK:
             self.scans.append(Scan(started_at, self.cluster.now(), member.index, keys))
 
     # -- the end -----------------------------------------------------------------------------
@@ -162,18 +162,18 @@ def check_ledger(key: str, appended: dict[str, Outcome], items: list[Any]) -> li
     violations = []
     for item, count in sorted(Counter(items).items()):
         outcome = appended.get(item)
-        if outcome not in (Outcome.ACKNOWLEDGED, Outcome.UNKNOWN):
+        if outcome not in (Outcome.OK, Outcome.UNKNOWN):
             violations.append(f"{key} holds {item!r}, whose append was {outcome}")
         if count > 1:
             violations.append(f"{key} holds {item!r} {count} times")
     present = dict.fromkeys(items)
-    lost = [i for i, o in appended.items() if o is Outcome.ACKNOWLEDGED and i not in present]
+    lost = [i for i, o in appended.items() if o is Outcome.OK and i not in present]
     return [*violations, *(f"{key} lost {item!r}, which was acknowledged" for item in lost)]
 
 
 def check_ladder(key: str, counts: Counter[Outcome], final: Any) -> list[str]:
     """Each acknowledged step counts once, each unknown one at most once."""
-    certain, unknown = counts[Outcome.ACKNOWLEDGED], counts[Outcome.UNKNOWN]
+    certain, unknown = counts[Outcome.OK], counts[Outcome.UNKNOWN]
     if isinstance(final, int) and certain <= final <= certain + unknown:
         return []
     return [f"{key} ends at {final}: {certain} steps were acknowledged, {unknown} unknown"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any, Final
@@ -11,7 +10,7 @@ from typing import Any, Final
 from cache.errors import CacheError, RejectedError
 from cache.testing.checkers import check_history
 from cache.testing.cluster import TestCluster
-from cache.testing.history import History, Increment, Outcome, Read, Write
+from cache.testing.history import DELETE, GET, INCR, SET, History, Operation, Outcome
 from cache.testing.members import MapHandle, MemberHandle
 from cache.testing.sim.world import ProcessKilledError
 
@@ -92,31 +91,28 @@ class Load:
     async def _record(
         self,
         key: str,
-        value: int | None,
+        value: int,
         call: Awaitable[Any],
         member: int,
         *,
         ttl: float | None = None,
     ) -> None:
         # Any: the answer does not matter.
-        write = Write(key, value, self._cluster.now(), math.inf, Outcome.UNKNOWN, ttl, member)
-        self._history.writes.append(write)
-        write.outcome, _ = await outcome_of(call)
-        write.ended_at = self._cluster.now()
+        await self._note(Operation(SET, key, value, member=member, ttl=ttl), call)
 
     async def _delete(self, key: str, entries: MapHandle, member: int) -> None:
-        """Delete a key. The answer "was absent" changes nothing."""
-        started_at = self._cluster.now()
-        write = Write(key, None, started_at, math.inf, Outcome.UNKNOWN, member=member)
-        self._history.writes.append(write)
-        write.outcome, was_present = await outcome_of(entries.delete(key))
-        write.ended_at = self._cluster.now()
-        if was_present is False:
-            write.outcome = Outcome.WITHOUT_EFFECT
+        await self._note(Operation(DELETE, key, member=member), entries.delete(key))
 
     async def _count(self, key: str, member: MemberHandle) -> None:
-        outcome, result = await outcome_of(member.map(MAP).incr(key))
-        self._history.increments.append(Increment(key, outcome, result))
+        operation = Operation(INCR, key, 1, member=member.index)
+        await self._note(operation, member.map(MAP).incr(key))
+
+    async def _note(self, operation: Operation, call: Awaitable[Any]) -> None:
+        """Make the call and note how it ended; until then it counts as under way.  # Any: its answer."""
+        operation.started_at = self._cluster.now()
+        self._history.operations.append(operation)
+        operation.outcome, operation.result = await outcome_of(call)
+        operation.ended_at = self._cluster.now()
 
     async def _read(self, number: int) -> None:
         rng = Random(f"reader/{number}/{self._seed}")
@@ -133,13 +129,9 @@ class Load:
 
     async def read(self, key: str, member: MemberHandle) -> bool:
         """Read one key through one member; return whether there was an answer."""
-        started_at = self._cluster.now()
-        outcome, value = await outcome_of(member.map(MAP).get(key))
-        ended_at = self._cluster.now()
-        answered = outcome is Outcome.ACKNOWLEDGED
-        history = self._history.reads if answered else self._history.unanswered
-        history.append(Read(key, value, started_at, ended_at, member.index))
-        return answered
+        operation = Operation(GET, key, member=member.index)
+        await self._note(operation, member.map(MAP).get(key))
+        return operation.outcome is Outcome.OK
 
     def _choose(self, rng: Random) -> MemberHandle | None:
         members = self.targets()
@@ -170,8 +162,8 @@ class Load:
 async def outcome_of(call: Awaitable[Any]) -> tuple[Outcome, Any]:
     """Await a call; return how it ended, and its answer.  # Any: what the call returns."""
     try:
-        return Outcome.ACKNOWLEDGED, await call
+        return Outcome.OK, await call
     except RejectedError:
-        return Outcome.REJECTED, None
+        return Outcome.FAIL, None
     except (CacheError, ProcessKilledError):
         return Outcome.UNKNOWN, None

@@ -29,7 +29,7 @@ PAGES: Final = tuple(
     for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 )
 FRAGMENT: Final = 'python title="fragment"'
-LANGUAGES: Final = ("", "python", FRAGMENT, "sh", "toml", "text")
+LANGUAGES: Final = ("", "python", FRAGMENT, "sh", "toml", "yaml", "text")
 BLOCK: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$|^## ([^\n]*)$", re.MULTILINE | re.DOTALL)
 
 Names = dict[str, Any]  # Any: whatever an example defines

@@ -15,7 +15,7 @@ def test_real_processes_that_die_and_stand_still_lose_nothing() -> None:
     assert [] == findings.violations
     assert findings.faults["restart"] >= 2
     assert findings.faults["pause"] >= 1
-    assert findings.counts["acknowledged"] > 100
+    assert findings.counts["ok"] > 100
     assert findings.slowest <= DEADLINE + GRACE
 
 
@@ -30,7 +30,7 @@ def test_a_network_that_is_really_cut_loses_nothing() -> None:
     assert [] == findings.violations
     assert sum(findings.faults.get(kind, 0) for kind in ("cut", "isolate", "split")) >= 3
     assert findings.stopped > 0
-    assert findings.counts["acknowledged"] > 100
+    assert findings.counts["ok"] > 100
     assert findings.slowest <= DEADLINE + GRACE
 
 

@@ -57,6 +57,10 @@ RELIABLE: Final = "tests/integration/test_reliable_topics.py"
 ENTRY_EVENTS: Final = "tests/integration/test_entry_events.py"
 STORES: Final = "cluster/structures/stores.py"
 STORES_TEST: Final = "tests/integration/test_stores.py"
+SEARCH: Final = "testing/search.py"
+SQLITE: Final = "storage/sqlite.py"
+CHECKER: Final = "tests/unit/testing/test_linearizability.py"
+STORE: Final = "tests/unit/storage"
 LAG: Final = "tests/unit/cluster/membership/test_lag.py"
 
 DISCOVERY: Final = "tests/integration/test_discovery_kinds.py"
@@ -964,5 +968,117 @@ MUTATIONS: Final = (
         "        replication.commit(ownership, ended, merging=True)\n",
         "        for name, key, entry in ended:\n            replica.apply(name, key, entry)\n",
         "tests/integration/test_policies.py",
+    ),
+    Mutation(
+        "checker: accept any answer",
+        "testing/models.py",
+        "answer is not ANY and answer != operation.result",
+        "answer is ANY and answer != operation.result",
+        CHECKER,
+    ),
+    Mutation(
+        "checker: forget what had to happen before an end",
+        SEARCH,
+        "            if not done & self._bits[ending]:\n                break\n",
+        "            if not done & self._bits[ending] and point % 2:\n                break\n",
+        CHECKER,
+    ),
+    Mutation(
+        "checker: operations of unknown end always happen",
+        "testing/linearizability.py",
+        "    if found.order is not None:\n",
+        "    if found.order is not None and len(found.order) == len(operations):\n",
+        CHECKER,
+    ),
+    Mutation(
+        "checker: operations of unknown end never happen",
+        SEARCH,
+        "self._unknown[:count], self._alike",
+        "self._unknown[:0], self._alike",
+        CHECKER,
+    ),
+    Mutation(
+        "checker: unknown effects before their invocation",
+        SEARCH,
+        "self._unknown[:count], self._alike",
+        "self._unknown, self._alike",
+        CHECKER,
+    ),
+    Mutation(
+        "checker: memoize without the state",
+        SEARCH,
+        "setdefault((point, state, done), [])",
+        "setdefault((point, done), [])",
+        CHECKER,
+    ),
+    Mutation(
+        "checker: pass what is undecided",
+        "testing/linearizability.py",
+        "undecided > undecided_max",
+        "undecided < undecided_max",
+        CHECKER,
+    ),
+    Mutation(
+        "checker: tokens may repeat",
+        "testing/models.py",
+        "risen = operation.result > latest",
+        "risen = operation.result >= latest",
+        CHECKER,
+    ),
+    Mutation(
+        "checker: leave writes out as if they had never been",
+        "testing/linearizability.py",
+        "history = [o if i in certain else _weakened(o) for i, o in enumerate(prefix)]",
+        "history = [o for i, o in enumerate(prefix) if i in certain]",
+        CHECKER,
+    ),
+    Mutation(
+        "store: tear a commit",
+        SQLITE,
+        '        connection.execute("BEGIN IMMEDIATE")\n        try:\n',
+        "        try:\n",
+        STORE,
+    ),
+    Mutation(
+        "store: checksum without the position",
+        "storage/records.py",
+        "xxh3_64_digest(position + content) + content",
+        "xxh3_64_digest(content) + content",
+        STORE,
+    ),
+    Mutation(
+        "store: return what is damaged",
+        "storage/records.py",
+        "    if sealed[:CHECKSUM_BYTES] != xxh3_64_digest(position + content):\n",
+        "    if not sealed:\n",
+        STORE,
+    ),
+    Mutation(
+        "store: no lock",
+        SQLITE,
+        "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "            pass\n",
+        STORE,
+    ),
+    Mutation(
+        "store: go on after a full disk",
+        SQLITE,
+        "                    tell(self._stop, failure)\n",
+        "                    failure = None\n",
+        STORE,
+    ),
+    Mutation(
+        "store: another node's data",
+        "storage/records.py",
+        "        if ours != theirs:\n",
+        "        if ours != theirs and name != 'node':\n",
+        STORE,
+    ),
+    Mutation(
+        "disk: a loss of power that loses nothing",
+        "testing/sim/disk.py",
+        "        if power_loss and unsynced:\n",
+        "        if not power_loss and unsynced:\n",
+        STORE,
     ),
 )

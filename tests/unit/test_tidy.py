@@ -174,6 +174,8 @@ PURE: Final = (
     "cache.cluster.wire",
     "cache.local.eviction",
     "cache.local.store",
+    "cache.storage.records",
+    "cache.testing.timeline",
 )
 """Modules (or whole packages) that take time and randomness as arguments and do no I/O."""
 

@@ -10,9 +10,9 @@ from cache.testing.history import Outcome
 from cache.testing.ledgers import CONSTANTS, Scan, check_ladder, check_ledger, check_scan
 
 APPENDED = {
-    "sure": Outcome.ACKNOWLEDGED,
+    "sure": Outcome.OK,
     "maybe": Outcome.UNKNOWN,
-    "refused": Outcome.REJECTED,
+    "refused": Outcome.FAIL,
 }
 
 
@@ -28,7 +28,7 @@ def test_unknown_items_may_be_there(items: list[str]) -> None:
         ([], "l lost 'sure', which was acknowledged"),
         (["sure", "sure"], "l holds 'sure' 2 times"),
         (["sure", "maybe", "maybe"], "l holds 'maybe' 2 times"),
-        (["sure", "refused"], "l holds 'refused', whose append was Outcome.REJECTED"),
+        (["sure", "refused"], "l holds 'refused', whose append was Outcome.FAIL"),
         (["sure", "invented"], "l holds 'invented', whose append was None"),
     ],
 )
@@ -42,7 +42,7 @@ def test_items_that_are_lost_doubled_or_never_promised_are_found(
 @pytest.mark.parametrize(("final", "is_right"), [(2, True), (3, True), (1, False), (4, False)])
 def test_steps_count_once(final: int, *, is_right: bool) -> None:
     """Unknown ones at most."""
-    counts = Counter({Outcome.ACKNOWLEDGED: 2, Outcome.UNKNOWN: 1, Outcome.WITHOUT_EFFECT: 5})
+    counts = Counter({Outcome.OK: 2, Outcome.UNKNOWN: 1, Outcome.FAIL: 5})
 
     assert (check_ladder("l", counts, final) == []) is is_right
 
