@@ -6,6 +6,7 @@ Durations are float seconds. A bad value raises `ConfigError` naming the field, 
 from cache.cluster.config.cluster import ClusterConfig, Secret
 from cache.cluster.config.gossip import GossipConfig
 from cache.cluster.config.limits import KIB, MIB, LimitsConfig
+from cache.cluster.config.raft import RaftConfig
 from cache.cluster.config.tls import TlsConfig
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ClusterConfig",
     "GossipConfig",
     "LimitsConfig",
+    "RaftConfig",
     "Secret",
     "TlsConfig",
 ]
