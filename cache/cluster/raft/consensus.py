@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
+from typing import Final
 
 from cache.cluster.config.raft import RaftConfig
 from cache.cluster.raft.changes import Changes, Outcome, count, is_voter
@@ -68,6 +69,8 @@ from cache.cluster.raft.reads import PendingRead
 from cache.cluster.raft.replica import Replica
 from cache.cluster.raft.status import Status
 from cache.cluster.raft.waiting import Waiting
+
+NOTHING: Final = Persist()
 
 
 class Consensus:
@@ -155,6 +158,16 @@ class Consensus:
             outputs.append(role)
         return outputs
 
+    @property
+    def role(self) -> Role:
+        """What this replica is at present."""
+        return self._election.role
+
+    @property
+    def term(self) -> int:
+        """The latest term that this replica heard of."""
+        return self._election.term
+
     def status(self) -> Status:
         """Return a replica's state, for its operator."""
         replica, log, election = self._replica, self._log, self._election
@@ -182,7 +195,7 @@ class Consensus:
         if leadership is not None and hard_state is None:
             self._take_sends(outputs)
         persist = self._take_persist(hard_state)
-        if persist != Persist():
+        if persist != NOTHING:
             outputs.append(persist)
         if leadership is not None and leadership.wrote():
             self._confirm(leadership.flush(self._now))
@@ -377,7 +390,7 @@ class Consensus:
             return  # Two leaders in one term cannot be; whoever claims it is not believed.
         if self._election.leader != message.sender:
             self._follow(message.sender, now)
-        self._election.hear(message.sender, now)
+        self._election.hear(now)
         self._following.hear(message)
 
     def _on_forward(self, message: Forward, now: float) -> None:

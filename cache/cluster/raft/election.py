@@ -74,9 +74,8 @@ class Election:
             self.restart_timer(now)
         self.role, self.leader, self.votes = Role.FOLLOWER, leader, {}
 
-    def hear(self, leader: ReplicaId, now: float) -> None:
+    def hear(self, now: float) -> None:
         """Note a sign of life of this term's leader."""
-        self.follow(leader, now)
         self.heard_at = now
         self.restart_timer(now)
 

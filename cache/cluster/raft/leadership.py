@@ -295,11 +295,11 @@ class Leadership:
             message = self._append_from(progress.next)
             progress.sent(message.entries[-1].index, self._now)
             self._send(to, progress, message)
-        if progress.commit_sent < min(self._log.commit, progress.match):
-            prev = progress.match
-            prev_term = self._log.term_at(prev)
-            assert prev_term is not None, "what matches is in the log, or a snapshot is sent"
-            self._send(to, progress, Append(*self._head, prev, prev_term, self._log.commit))
+        prev, commit = progress.match, self._log.commit
+        prev_term = self._log.term_at(prev)
+        if progress.commit_sent < min(commit, prev) and prev_term is not None:
+            # None: compacted while messages are on their way; those that follow will tell.
+            self._send(to, progress, Append(*self._head, prev, prev_term, commit))
 
     def _append_from(self, start: int) -> Append:
         prev_term = self._log.term_at(start - 1)

@@ -27,7 +27,7 @@ from cache.testing.raft.clients import Client
 from cache.testing.raft.nemesis import Nemesis
 from cache.testing.raft.world import Links, World
 
-SAFETY_SECONDS: Final = 6.0
+SAFETY_SECONDS: Final = 5.0
 LIVENESS_BOUND: Final = 6.0
 """Virtual seconds after the last fault: twenty of the longest election timeouts."""
 

@@ -73,6 +73,9 @@ class Checks:
         known = self.committed.setdefault(entry.index, entry)
         if known != entry:
             self.fail(f"{name} applied another entry at {entry.index}: {entry} and {known}")
+        before = self.committed.get(entry.index - 1)
+        if before is not None and before.time > entry.time:
+            self.fail(f"the group's clock went back at {entry.index}")
         self.last_committed = max(self.last_committed, entry.index)
         if entry.data in self.refused:
             self.fail(f"{name} applied what was reported as not applied: {entry.data!r}")

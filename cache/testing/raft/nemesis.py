@@ -34,7 +34,7 @@ class Nemesis:
         self._rng = Random(f"nemesis {seed}")
         self.faults = [fault for fault in FAULTS if self._rng.random() < 0.5]
         self.noises = [noise for noise in NOISES if self._rng.random() < 0.5]
-        self._interval = self._rng.choice((0.15, 0.4, 1.0))
+        self._interval = self._rng.choice((0.05, 0.15, 0.5))
         self._stopped = False
         self._strike: dict[str, Callable[[], None]] = {
             "crash": self._crash,
@@ -54,7 +54,7 @@ class Nemesis:
         links.repeat = rng.uniform(0, 0.2) if "repeat" in self.noises else 0.0
         links.slow = rng.uniform(0, 0.1) if "slow" in self.noises else 0.0
         if "slow disk" in self.noises:
-            self._world.sync_max = 0.03
+            self._world.sync_max = rng.choice((0.03, 0.15))
         self._later()
 
     def rate(self) -> float:
@@ -82,7 +82,7 @@ class Nemesis:
             return
         self._later()
         links = self._world.links
-        if links.cut and self._rng.random() < 0.4:
+        if links.cut and self._rng.random() < 0.6:
             links.cut.clear()
             self._world.counts["fault: heal"] += 1
         elif self.faults:
@@ -106,7 +106,7 @@ class Nemesis:
             if not victim.up:
                 victim.start()
 
-        self._world.later(self._rng.choice((0.01, 0.2, 1.0)), restart)
+        self._world.later(self._rng.choice((0.01, 0.1, 0.5)), restart)
 
     def _crash_all(self) -> None:
         for host in self._up():

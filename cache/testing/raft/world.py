@@ -34,7 +34,6 @@ from cache.cluster.raft.outputs import (
     SnapshotMade,
 )
 from cache.cluster.raft.sessions import Applied, AppliedState
-from cache.cluster.raft.status import Status
 from cache.testing.raft.checks import DIGEST_INTERVAL, Checks
 from cache.testing.raft.parts import Disk, Registers
 
@@ -209,7 +208,7 @@ class Host:
                 self._answer(request, reason)
             case RoleChanged(Role.LEADER, term, _):
                 self._world.counts["leaders"] += 1
-                if self.machine.status().term == term:
+                if self.machine.term == term:
                     self._world.checks.became_leader(self.name, term, self.machine)
             case _:
                 pass
@@ -291,10 +290,6 @@ class World:
     def leader(self) -> Host | None:
         """Return the live leader of the latest term."""
         leaders = [
-            host for host in self.hosts.values() if host.up and _status(host).role is Role.LEADER
+            host for host in self.hosts.values() if host.up and host.machine.role is Role.LEADER
         ]
-        return max(leaders, key=lambda host: _status(host).term, default=None)
-
-
-def _status(host: Host) -> Status:
-    return host.machine.status()
+        return max(leaders, key=lambda host: host.machine.term, default=None)
