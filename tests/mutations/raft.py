@@ -8,6 +8,7 @@ from typing import Final
 from tests.mutations.catalogue import RAFT_CAMPAIGN, Mutation
 
 ELECTION: Final = "cluster/raft/election.py"
+VOTES: Final = "cluster/raft/campaign.py"
 LEADERSHIP: Final = "cluster/raft/leadership.py"
 CONSENSUS: Final = "cluster/raft/consensus.py"
 LOG: Final = "cluster/raft/log.py"
@@ -136,7 +137,7 @@ TRANSCRIPT_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "cut-off-replica-keeps-its-term",
         "campaign without a pre-vote",
         CONSENSUS,
-        "            self._campaign(now)\n",
+        "            self._ask_first(now)\n",
         "            self._stand(now)\n",
     ),
     _of(
@@ -296,7 +297,7 @@ TRANSCRIPT_MUTATIONS: Final[tuple[Mutation, ...]] = (
     _of(
         "learner-does-not-campaign",
         "let learners campaign",
-        CONSENSUS,
+        VOTES,
         "return is_voter(self._replica.members, self._replica.me)",
         "return bool(self._replica.members.voters)",
     ),

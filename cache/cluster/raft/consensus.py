@@ -1,9 +1,9 @@
 """One replica of one Raft group, as a machine: messages, requests and time in, outputs out. Pure.
 
 This module is the frame: it compares terms, changes roles, and puts the outputs in order. The protocols are
-in `election` (who leads), `leadership` (what a leader does), `following` (what the others do), `changes`
-(who takes part), `reads` and `log`. A machine knows only what it was given at its start, which is what
-storage had; everything else it learns from its leader.
+in `election` and `campaign` (who leads), `leadership` (what a leader does), `following` (what the others
+do), `changes` (who takes part), `reads` and `log`. A machine knows only what it was given at its start, which
+is what storage had; everything else it learns from its leader.
 
 The order of outputs is the promise. `Persist` comes before everything that rests on what it makes durable.
 Only what a leader sends to its followers goes out before it, while it is being written (dissertation
@@ -17,7 +17,8 @@ from random import Random
 from typing import Final
 
 from cache.cluster.config.raft import RaftConfig
-from cache.cluster.raft.changes import Changes, Outcome, count, is_voter
+from cache.cluster.raft.campaign import Campaign
+from cache.cluster.raft.changes import Changes, Outcome
 from cache.cluster.raft.election import Election
 from cache.cluster.raft.following import Following
 from cache.cluster.raft.leadership import Leadership, is_from_leader
@@ -96,6 +97,7 @@ class Consensus:
         self._replica.restore_due = snapshot.index > 0
         self._log = self._replica.log
         self._election = Election(config, rng, persisted.hard_state, now)
+        self._campaign = Campaign(self._replica, self._election)
         self._following = Following(self._replica)
         self._leadership: Leadership | None = None
         self._proposals = Waiting(rng, config.waiting_max)
@@ -137,14 +139,14 @@ class Consensus:
         if self._leadership is not None:
             if now >= self._leadership.heartbeat_at:
                 self._lead_on(self._leadership, now)
-        elif self._may_campaign and now >= self._election.due_at:
-            self._campaign(now)
+        elif self._campaign.is_allowed and now >= self._election.due_at:
+            self._ask_first(now)
 
     def next_deadline(self) -> float | None:
         """Return the instant of the next heartbeat or campaign; None for a learner."""
         if self._leadership is not None:
             return self._leadership.heartbeat_at
-        return self._election.due_at if self._may_campaign else None
+        return self._election.due_at if self._campaign.is_allowed else None
 
     def take_outputs(self) -> list[Output]:
         """Return what is to be done, in order."""
@@ -336,9 +338,9 @@ class Consensus:
             return None
         match message:
             case PreVote():
-                return self._answer_pre_vote(message, now)
+                return self._campaign.answer_pre_vote(message, now)
             case PreVoteReply(granted=True):
-                return self._count_pre_vote(message, now)
+                return self._count(message, now)
             case Vote() if self._election.ignores(message, now):
                 return None
         if message.term < self._election.term:
@@ -363,14 +365,11 @@ class Consensus:
                 if self._leadership is not None:
                     self._confirm(self._leadership.on_reply(message, now))
             case Vote():
-                granted = self._election.grant(message, self._log, now)
-                self._replica.send(message.sender, VoteReply(*self._head, granted))
-            case VoteReply():
-                self._count_vote(message, now)
-            case PreVoteReply():
-                self._count_pre_vote(message, now)
+                self._campaign.answer_vote(message, now)
+            case VoteReply() | PreVoteReply():
+                self._count(message, now)
             case TimeoutNow():
-                if message.sender == self._election.leader and self._may_campaign:
+                if message.sender == self._election.leader and self._campaign.is_allowed:
                     self._stand(now, transfer=True)
             case Forward():
                 self._on_forward(message, now)
@@ -417,10 +416,6 @@ class Consensus:
 
     # -- roles -----------------------------------------------------------------------------------
 
-    @property
-    def _may_campaign(self) -> bool:
-        return is_voter(self._replica.members, self._replica.me)
-
     def _leave_term(self, term: int, now: float) -> None:
         self._end_leadership(now)
         self._election.adopt_term(term, now)
@@ -449,56 +444,30 @@ class Consensus:
         else:
             leadership.heartbeat(now)
 
-    def _campaign(self, now: float) -> None:
+    def _ask_first(self, now: float) -> None:
         self._end_leadership(now)
-        self._election.begin_pre_vote(self._replica.me, now)
-        term, log = self._election.term + 1, self._log
-        for voter in self._other_voters():
-            request = PreVote(
-                self._replica.group, self._replica.me, term, log.last_index, log.last_term
-            )
-            self._replica.send(voter, request)
+        self._campaign.ask_pre_votes(now)
         self._decide(now)
 
     def _stand(self, now: float, *, transfer: bool = False) -> None:
         self._end_leadership(now)
-        self._election.begin_vote(self._replica.me, now)
-        log = self._log
-        for voter in self._other_voters():
-            request = Vote(*self._head, log.last_index, log.last_term, transfer)
-            self._replica.send(voter, request)
+        self._campaign.ask_votes(now, transfer=transfer)
         self._decide(now)
 
-    def _other_voters(self) -> list[ReplicaId]:
-        members = self._replica.members
-        voters = dict.fromkeys((*members.voters, *members.outgoing))
-        return [ReplicaId(voter) for voter in voters if voter != self._replica.me]
-
-    def _answer_pre_vote(self, message: PreVote, now: float) -> None:
-        """Say whether the sender would win a vote; if not, in which term it lags behind."""
-        granted = self._election.would_grant(message, self._log, now)
-        term = message.term if granted else self._election.term
-        reply = PreVoteReply(self._replica.group, self._replica.me, term, granted)
-        self._replica.send(message.sender, reply)
-
-    def _count_pre_vote(self, message: PreVoteReply, now: float) -> None:
-        asked = self._election.term + 1 if message.granted else self._election.term
-        if self._election.role is Role.PRE_CANDIDATE and message.term == asked:
-            self._election.votes[message.sender] = message.granted
-            self._decide(now)
-
-    def _count_vote(self, message: VoteReply, now: float) -> None:
-        if self._election.role is Role.CANDIDATE:
-            self._election.votes[message.sender] = message.granted
-            self._decide(now)
+    def _count(self, message: PreVoteReply | VoteReply, now: float) -> None:
+        self._campaign.take(message)
+        self._decide(now)
 
     def _decide(self, now: float) -> None:
-        outcome = count(self._replica.members, self._election.votes)
+        """Go on when the answers decide the campaign, if there is one."""
+        role, outcome = self._election.role, self._campaign.outcome()
+        if role not in (Role.PRE_CANDIDATE, Role.CANDIDATE) or outcome is Outcome.OPEN:
+            return
         if outcome is Outcome.LOST:
             self._election.follow(None, now)
-        elif outcome is Outcome.WON and self._election.role is Role.PRE_CANDIDATE:
+        elif role is Role.PRE_CANDIDATE:
             self._stand(now)
-        elif outcome is Outcome.WON:
+        else:
             self._election.win(self._replica.me)
             self._leadership = Leadership(self._replica, self._election.term, now)
             self._leadership.heartbeat(now)

@@ -52,7 +52,7 @@ class StateMachine(Protocol):
         ...
 
 
-class Status(Enum):
+class Effect(Enum):
     """What became of an entry when it was applied."""
 
     APPLIED = "applied"
@@ -70,7 +70,7 @@ class Status(Enum):
 class Applied:
     """What to answer a request with."""
 
-    status: Status
+    effect: Effect
     answer: bytes = b""
     """For an opened session: its number, as text."""
 
@@ -115,7 +115,7 @@ class AppliedState:
             case Kind.KEEP_SESSION:
                 return self._keep(entry)
             case Kind.NOOP | Kind.MEMBERS:
-                return Applied(Status.APPLIED)
+                return Applied(Effect.APPLIED)
 
     def snapshot(self) -> bytes:
         """Return sessions and state; equal on all replicas that applied the same entries."""
@@ -154,42 +154,42 @@ class AppliedState:
 
     def _open(self, entry: Entry) -> Applied:
         if len(self._sessions) >= SESSIONS_MAX:
-            return Applied(Status.TOO_MANY_SESSIONS)
+            return Applied(Effect.TOO_MANY_SESSIONS)
         lifetime = _read_lifetime(entry.data)
         self._sessions[entry.index] = _Session(lifetime, entry.time + lifetime)
         self._none_ends_before = min(self._none_ends_before, entry.time + lifetime)
-        return Applied(Status.APPLIED, str(entry.index).encode())
+        return Applied(Effect.APPLIED, str(entry.index).encode())
 
     def _close(self, entry: Entry) -> Applied:
         if entry.session not in self._sessions:
-            return Applied(Status.SESSION_UNKNOWN)
+            return Applied(Effect.SESSION_UNKNOWN)
         self._end(entry.session, entry)
-        return Applied(Status.APPLIED)
+        return Applied(Effect.APPLIED)
 
     def _keep(self, entry: Entry) -> Applied:
         session = self._sessions.get(entry.session)
         if session is None:
-            return Applied(Status.SESSION_UNKNOWN)
+            return Applied(Effect.SESSION_UNKNOWN)
         session.ends_at = entry.time + session.lifetime
-        return Applied(Status.APPLIED)
+        return Applied(Effect.APPLIED)
 
     # -- commands --------------------------------------------------------------------------------
 
     def _command(self, entry: Entry) -> Applied:
         if entry.session == 0:
-            return Applied(Status.APPLIED, self._run(entry))
+            return Applied(Effect.APPLIED, self._run(entry))
         session = self._sessions.get(entry.session)
         if session is None:
-            return Applied(Status.SESSION_UNKNOWN)
+            return Applied(Effect.SESSION_UNKNOWN)
         session.ends_at = entry.time + session.lifetime
         if entry.sequence in session.answers:
-            return Applied(Status.REPEATED, session.answers[entry.sequence])
+            return Applied(Effect.REPEATED, session.answers[entry.sequence])
         if entry.sequence <= session.answered:
-            return Applied(Status.FORGOTTEN)
+            return Applied(Effect.FORGOTTEN)
         answer = self._run(entry)
         session.answers[entry.sequence] = answer
         self._forget(session, entry.answered)
-        return Applied(Status.APPLIED, answer)
+        return Applied(Effect.APPLIED, answer)
 
     def _run(self, entry: Entry) -> bytes:
         return self._machine.apply(entry.data, index=entry.index, time=entry.time)

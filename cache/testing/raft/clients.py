@@ -6,8 +6,8 @@ from random import Random
 from typing import Final
 
 from cache.cluster.raft.messages import Kind
-from cache.cluster.raft.outputs import Cancel, Propose, Read, Reason
-from cache.cluster.raft.sessions import Applied, Status
+from cache.cluster.raft.outputs import Cancel, Propose, Read, Reason, Role
+from cache.cluster.raft.sessions import Applied, Effect
 from cache.testing.raft.world import Host, World
 
 PATIENCE: Final = 0.6
@@ -42,9 +42,9 @@ class Client:
             return
         up = [host for host in self._world.hosts.values() if host.up]
         host = self._rng.choice(up) if up else None
-        leader = self._world.leader()
-        if leader is not None and self._rng.random() < 0.5:
-            host = leader
+        leaders = [one for one in up if one.machine.role is Role.LEADER]
+        if leaders and self._rng.random() < 0.6:
+            host = self._rng.choice(leaders)  # Perhaps one that was replaced, and does not know.
         if host is None:
             self._wait()
         elif self._retry is None and self._rng.random() < 0.4:
@@ -99,11 +99,11 @@ class Client:
         counts, checks = self._world.counts, self._world.checks
         first, self._retry = self._retry is None, None
         match result:
-            case Applied(status=Status.SESSION_UNKNOWN):
+            case Applied(effect=Effect.SESSION_UNKNOWN):
                 self._session = 0
                 counts["sessions lost"] += 1
-            case Applied(status=status):
-                counts[f"writes {status.value}"] += 1
+            case Applied(effect=effect):
+                counts[f"writes {effect.value}"] += 1
                 checks.answered = max(checks.answered, place)
             case Reason.LOST:
                 counts["writes unknown"] += 1
@@ -117,7 +117,7 @@ class Client:
 
     def _open(self, host: Host) -> None:
         def answer(result: Applied | Reason | int, place: int) -> None:
-            if isinstance(result, Applied) and result.status is Status.APPLIED:
+            if isinstance(result, Applied) and result.effect is Effect.APPLIED:
                 self._session, self._sequence = int(result.answer), 0
             self._wait()
 

@@ -138,7 +138,7 @@ class Nemesis:
         if up := self._up():
             leader = self._world.leader()
             host = leader if leader and self._rng.random() < 0.5 else self._rng.choice(up)
-            host.paused_until = self._world.time + self._rng.choice((0.1, 0.4, 1.5))
+            host.paused_until = self._world.time + self._rng.choice((0.1, 0.4, 0.8))
 
     def _transfer(self) -> None:
         leader = self._world.leader()

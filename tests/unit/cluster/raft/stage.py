@@ -42,6 +42,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from cache.cluster.config.raft import RaftConfig
 from cache.cluster.raft.consensus import Consensus
@@ -137,9 +138,10 @@ class Stage:
 
     def _do_settings(self, *words: str) -> None:
         values = dict(word.split("=") for word in words)
-        self._config = RaftConfig(
-            **{key: float(value) if "." in value else int(value) for key, value in values.items()}
-        )
+        numbers: dict[str, Any] = {  # Any: fields are whole or decimal; RaftConfig checks them
+            key: float(value) if "." in value else int(value) for key, value in values.items()
+        }
+        self._config = RaftConfig(**numbers)
 
     def _do_group(self, *names: str) -> None:
         for name in names:
@@ -403,8 +405,8 @@ class Stage:
             if entry.index in output.requests:
                 request = output.requests[entry.index]
                 self._checks.answered = max(self._checks.answered, entry.index)
-                status = result.status.value.replace(" ", "_")
-                self._resolve(actor.name, request, status, entry.index)
+                effect = result.effect.value.replace(" ", "_")
+                self._resolve(actor.name, request, effect, entry.index)
 
     def _resolve(self, name: str, request: int, result: str, place: int) -> None:
         label, _ = self._names[name, request]

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cache.cluster.raft import sessions
 from cache.cluster.raft.messages import Entry, Kind
-from cache.cluster.raft.sessions import LIFETIME_MAX, AppliedState, Status
+from cache.cluster.raft.sessions import LIFETIME_MAX, AppliedState, Effect
 from cache.testing.raft.parts import Registers
 
 
@@ -30,11 +30,11 @@ class Scene:
         applied = self.state.apply(self.entry(Kind.OPEN_SESSION, data=str(lifetime).encode()))
         return int(applied.answer)
 
-    def command(self, session: int, sequence: int, value: int, answered: int = 0) -> Status:
+    def command(self, session: int, sequence: int, value: int, answered: int = 0) -> Effect:
         """Set x in a session."""
         data = f"x={value}".encode()
         entry = self.entry(session=session, sequence=sequence, answered=answered, data=data)
-        return self.state.apply(entry).status
+        return self.state.apply(entry).effect
 
 
 def test_a_repeated_command_gets_the_first_answer_again() -> None:
@@ -46,7 +46,7 @@ def test_a_repeated_command_gets_the_first_answer_again() -> None:
 
     again = scene.state.apply(scene.entry(session=session, sequence=1, data=b"x=1"))
 
-    assert Status.REPEATED is again.status
+    assert Effect.REPEATED is again.effect
     assert first.answer == again.answer
     assert "2" == scene.registers.values["x"]
 
@@ -58,7 +58,7 @@ def test_an_answered_command_is_not_applied_again() -> None:
     scene.command(session, 1, 1)
     scene.command(session, 2, 2, answered=1)
 
-    assert Status.FORGOTTEN is scene.command(session, 1, 1)
+    assert Effect.FORGOTTEN is scene.command(session, 1, 1)
     assert "2" == scene.registers.values["x"]
 
 
@@ -68,7 +68,7 @@ def test_a_command_of_a_closed_session_is_not_applied() -> None:
     session = scene.open()
     scene.state.apply(scene.entry(Kind.CLOSE_SESSION, session=session))
 
-    assert Status.SESSION_UNKNOWN is scene.command(session, 1, 1)
+    assert Effect.SESSION_UNKNOWN is scene.command(session, 1, 1)
     assert {} == scene.registers.values
 
 
@@ -77,12 +77,12 @@ def test_a_session_ends_by_the_clock_of_the_log() -> None:
     scene = Scene()
     session = scene.open(10.0)
     scene.time = 9.0
-    assert Status.APPLIED is scene.command(session, 1, 1)
+    assert Effect.APPLIED is scene.command(session, 1, 1)
     scene.time = 18.9
-    assert Status.APPLIED is scene.command(session, 2, 2)
+    assert Effect.APPLIED is scene.command(session, 2, 2)
     scene.time = 28.9
 
-    assert Status.SESSION_UNKNOWN is scene.command(session, 3, 3)
+    assert Effect.SESSION_UNKNOWN is scene.command(session, 3, 3)
 
 
 def test_a_session_is_kept_alive() -> None:
@@ -93,7 +93,7 @@ def test_a_session_is_kept_alive() -> None:
     scene.state.apply(scene.entry(Kind.KEEP_SESSION, session=session))
     scene.time = 18.0
 
-    assert Status.APPLIED is scene.command(session, 1, 1)
+    assert Effect.APPLIED is scene.command(session, 1, 1)
 
 
 def test_a_senseless_lifetime_becomes_the_longest() -> None:
@@ -117,8 +117,8 @@ def test_answers_of_one_session_are_bounded() -> None:
     for sequence in range(1, sessions.ANSWERS_MAX + 2):
         scene.command(session, sequence, sequence)
 
-    assert Status.FORGOTTEN is scene.command(session, 1, 0)
-    assert Status.REPEATED is scene.command(session, 2, 0)
+    assert Effect.FORGOTTEN is scene.command(session, 1, 0)
+    assert Effect.REPEATED is scene.command(session, 2, 0)
 
 
 class SessionsMachine(RuleBasedStateMachine):
@@ -134,11 +134,11 @@ class SessionsMachine(RuleBasedStateMachine):
         self.x = ""
         self.value = 0
 
-    def apply(self, entry: Entry) -> Status:
+    def apply(self, entry: Entry) -> Effect:
         self.ends = {one: ends for one, ends in self.ends.items() if ends > entry.time}
         applied = self.scene.state.apply(entry)
         assert applied == self.other.apply(entry)
-        return applied.status
+        return applied.effect
 
     @rule()
     def open(self) -> None:
@@ -169,21 +169,21 @@ class SessionsMachine(RuleBasedStateMachine):
             answered=min(answered, sequence - 1),
             data=f"x={self.value}".encode(),
         )
-        status = self.apply(entry)
-        assert self.expected(session, sequence) is status
-        if status is not Status.SESSION_UNKNOWN:
+        effect = self.apply(entry)
+        assert self.expected(session, sequence) is effect
+        if effect is not Effect.SESSION_UNKNOWN:
             self.ends[session] = self.scene.time + 5
-        if status is Status.APPLIED:
+        if effect is Effect.APPLIED:
             self.x = str(self.value)
             self.done[session, sequence] = self.value
             self.answered[session] = max(self.answered[session], entry.answered)
 
-    def expected(self, session: int, sequence: int) -> Status:
+    def expected(self, session: int, sequence: int) -> Effect:
         if session not in self.ends:
-            return Status.SESSION_UNKNOWN
+            return Effect.SESSION_UNKNOWN
         if sequence <= self.answered[session]:
-            return Status.FORGOTTEN
-        return Status.REPEATED if (session, sequence) in self.done else Status.APPLIED
+            return Effect.FORGOTTEN
+        return Effect.REPEATED if (session, sequence) in self.done else Effect.APPLIED
 
     @rule()
     def restore(self) -> None:
