@@ -21,7 +21,7 @@ from cache.cluster.raft.campaign import Campaign
 from cache.cluster.raft.changes import Changes, Outcome
 from cache.cluster.raft.election import Election
 from cache.cluster.raft.following import Following
-from cache.cluster.raft.leadership import Leadership, is_from_leader
+from cache.cluster.raft.leadership import Leadership
 from cache.cluster.raft.log import Log
 from cache.cluster.raft.messages import (
     AnyMessage,
@@ -292,6 +292,8 @@ class Consensus:
         leader = self._election.leader
         if leader is None:
             return self._fail(request, Reason.NOT_LEADER)
+        if len(self._readable) >= self._replica.config.waiting_max:
+            return self._fail(request, Reason.OVERLOADED)
         name = self._reads.add(request)
         if name is None:
             return self._fail(request, Reason.OVERLOADED)
@@ -352,10 +354,13 @@ class Consensus:
 
     def _answer_stale(self, message: AnyMessage) -> None:
         """Tell whoever leads or campaigns in a term that is over; the rest is without meaning."""
-        if isinstance(message, Vote):
-            self._replica.send(message.sender, VoteReply(*self._head, False))
-        elif is_from_leader(message):
-            self._replica.send(message.sender, AppendReply(*self._head, False, 0))
+        match message:
+            case Vote():
+                self._replica.send(message.sender, VoteReply(*self._head, False))
+            case Append() | Heartbeat() | Chunk():
+                self._replica.send(message.sender, AppendReply(*self._head, False, 0))
+            case _:
+                pass
 
     def _on_current(self, message: AnyMessage, now: float) -> None:
         match message:

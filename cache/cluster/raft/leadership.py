@@ -26,7 +26,6 @@ from cache.cluster.raft.messages import (
     HeartbeatReply,
     Kind,
     Members,
-    Message,
     ReplicaId,
     TimeoutNow,
     encode,
@@ -321,8 +320,3 @@ class Leadership:
         part, size = snapshot.data[progress.offset : end], len(snapshot.data)
         bare = msgspec.structs.replace(snapshot, data=b"")
         self._replica.send(to, Chunk(*self._head, bare, size, progress.offset, part))
-
-
-def is_from_leader(message: Message) -> bool:
-    """Return whether only the leader of its term sends such a message."""
-    return isinstance(message, Append | Heartbeat | Chunk)

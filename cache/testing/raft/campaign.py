@@ -22,7 +22,6 @@ from cache.cluster.raft.changes import everyone
 from cache.cluster.raft.outputs import Persisted, Propose, Reason
 from cache.cluster.raft.sessions import Applied
 from cache.cluster.raft.status import bootstrap
-from cache.testing.raft.checks import Violation
 from cache.testing.raft.clients import Client
 from cache.testing.raft.nemesis import Nemesis
 from cache.testing.raft.world import Links, World
@@ -174,8 +173,6 @@ def _summarize(results: Sequence[Result], seconds: float) -> None:
     for title, figures in (("faults", faults), ("seen", others)):
         print(f"{title}: " + ", ".join(f"{key} {n:,}" for key, n in sorted(figures.items())))
 
-
-__all__ = ["Result", "Violation", "main", "run_seed"]
 
 if __name__ == "__main__":
     sys.exit(main())

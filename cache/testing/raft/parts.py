@@ -7,7 +7,7 @@ import hashlib
 import msgspec
 
 from cache.cluster.raft.messages import Entry
-from cache.cluster.raft.outputs import HardState, Persist, Persisted
+from cache.cluster.raft.outputs import Persist, Persisted
 
 
 class Disk:
@@ -36,10 +36,6 @@ class Disk:
         """Return what a restarted replica begins with."""
         entries = tuple(self.entries[index] for index in sorted(self.entries))
         return Persisted(self.hard_state, self.snapshot, entries)
-
-    def lose_vote(self) -> None:
-        """Keep the term and forget the vote; only for tests of what then goes wrong."""
-        self.hard_state = HardState(self.hard_state.term)
 
 
 class Registers:

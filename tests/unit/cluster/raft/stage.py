@@ -24,7 +24,6 @@ One instruction a line, `#` begins a comment. Names of replicas are words, reque
     transfer a b
     slow a / sync a                   a's disk holds back; what was written becomes durable
     crash a / start a                 what was not durable is lost
-    forget-vote a                     the disk loses the vote but keeps the term
     clock a 0.95                      the rate of a's clock
     late snapshot a                   a's shell keeps the next snapshot to itself until `snapshot a`
     expect a role=leader term=2 log=1,2,2 commit=3 …
@@ -337,9 +336,6 @@ class Stage:
         actor.machine = self._machine(name, actor.disk, actor.rate)
         actor.queue.extend(actor.machine.take_outputs())
         self._perform_all(actor)
-
-    def _do_forget_vote(self, name: str) -> None:
-        self.actors[name].disk.lose_vote()
 
     def _do_late(self, _: str, name: str) -> None:
         self.actors[name].withholds = True
