@@ -509,7 +509,24 @@ TRANSCRIPT_MUTATIONS: Final[tuple[Mutation, ...]] = (
     ),
 )
 
-CAMPAIGN_SEEDS: Final[tuple[tuple[str, int], ...]] = ()
+CAMPAIGN_SEEDS: Final[tuple[tuple[str, int], ...]] = (
+    ("vote for whoever asks", 3),
+    ("answer before term and vote are on disk", 74),
+    ("acknowledge entries that are not on disk", 79),
+    ("truncate what a late message does not have", 55),
+    ("take half of the voters for a majority", 65),
+    ("stay leader in a later term", 1),
+    ("report what a lost leadership leaves as not applied", 1),
+    ("vote for a log that is behind", 3),
+    ("compare logs by length first", 320),
+    ("append after a position that differs", 3),
+    ("tell all followers the whole commit index", 1),
+    ("answer reads without a majority", 34),
+    ("read at the commit index of before the election", 5),
+    ("answer a follower's read before it applied enough", 1),
+    ("a lease without an end", 216),
+    ("count learners", 48),
+)
 """Those that random faults find, too, with a seed that does."""
 
 RAFT_MUTATIONS: Final = (
