@@ -507,6 +507,13 @@ TRANSCRIPT_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "min(commit, prev) and prev_term is not None:",
         "min(commit, prev) and prev_term != 0:",
     ),
+    _of(
+        "forward-to-a-former-leader",
+        "report a repeated command to a former leader as not applied",
+        CONSENSUS,
+        "reason: Reason | None = Reason.LOST",
+        "reason: Reason | None = Reason.NOT_LEADER",
+    ),
 )
 
 CAMPAIGN_SEEDS: Final[tuple[tuple[str, int], ...]] = (
@@ -526,6 +533,9 @@ CAMPAIGN_SEEDS: Final[tuple[tuple[str, int], ...]] = (
     ("answer a follower's read before it applied enough", 1),
     ("a lease without an end", 216),
     ("count learners", 48),
+    ("restart with an empty state", 2),
+    ("apply a repeated command", 1),
+    ("append a repeated message again", 5),
 )
 """Those that random faults find, too, with a seed that does."""
 

@@ -189,7 +189,7 @@ class Forward(Message, frozen=True, tag=171):
 
 
 class ForwardRefused(Message, frozen=True, tag=172):
-    """The proposal is not, and will not be, in the log."""
+    """The proposal was not appended now; `reason` says whether it may be in the log nevertheless."""
 
     request: int
     reason: int
