@@ -398,8 +398,8 @@ class Consensus:
         self._following.hear(message)
 
     def _on_forward(self, message: Forward, now: float) -> None:
-        # It was sent to the leader of this term, which this replica was, even if it restarted since. So a copy
-        # of it may have been appended before: nobody may be told that it was not.
+        # It was sent to the leader of this term, which this replica was, even if it restarted since. So a
+        # copy of it may have been appended before: nobody may be told that it was not.
         reason: Reason | None = Reason.LOST
         if self._leadership is not None:
             reason = self._leadership.propose_forwarded(message, now)
