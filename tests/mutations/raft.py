@@ -531,7 +531,6 @@ CAMPAIGN_SEEDS: Final[tuple[tuple[str, int], ...]] = (
     ("answer reads without a majority", 34),
     ("read at the commit index of before the election", 5),
     ("answer a follower's read before it applied enough", 1),
-    ("a lease without an end", 216),
     ("count learners", 48),
     ("restart with an empty state", 2),
     ("apply a repeated command", 1),
