@@ -383,15 +383,15 @@ TRANSCRIPT_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "lost-chunk",
         "send no chunk again",
         PROGRESS,
-        "if self.state is State.PROBE or (self.state is State.SNAPSHOT and late):",
-        "if self.state is State.PROBE:",
+        "elif self.state is State.SNAPSHOT and late:",
+        "elif self.state is State.SNAPSHOT and now < 0:",
     ),
     _of(
         "lost-probe",
         "send no probe again",
         PROGRESS,
-        "if self.state is State.PROBE or (self.state is State.SNAPSHOT and late):",
-        "if self.state is State.SNAPSHOT and late:",
+        "        if self.state is State.PROBE:\n            self.waiting = False\n        elif",
+        "        if",
     ),
     _of(
         "lost-append",
@@ -506,6 +506,13 @@ TRANSCRIPT_MUTATIONS: Final[tuple[Mutation, ...]] = (
         LEADERSHIP,
         "min(commit, prev) and prev_term is not None:",
         "min(commit, prev) and prev_term != 0:",
+    ),
+    _of(
+        "repeated-chunk-answers",
+        "answer every answer to a chunk",
+        PROGRESS,
+        "if self.offset < offset <= len(self.snapshot.data):",
+        "if offset <= len(self.snapshot.data):",
     ),
     _of(
         "forward-to-a-former-leader",

@@ -60,7 +60,6 @@ class Following:
     def _take_chunk(self, message: Chunk) -> AppendReply | ChunkReply:
         log, head = self._replica.log, self._head(message.term)
         if message.snapshot.index <= log.commit:
-            self._incoming.drop()
             return AppendReply(*head, True, log.commit)  # Entries were faster.
         held, snapshot = self._incoming.take(message)
         if snapshot is None:

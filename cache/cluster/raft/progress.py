@@ -104,9 +104,15 @@ class Progress:
             self.waiting = False
 
     def chunk_arrived(self, index: int, offset: int, now: float) -> None:
-        """Go on with the snapshot after `offset` bytes: the follower counts, not the leader."""
-        if self.snapshot is not None and self.snapshot.index == index:
-            self.offset = min(offset, len(self.snapshot.data))
+        """Go on with the snapshot after `offset` bytes.
+
+        Only once for each: were every answer answered by a chunk, those that the network repeats would
+        multiply for ever.
+        """
+        if self.snapshot is None or self.snapshot.index != index:
+            return
+        if self.offset < offset <= len(self.snapshot.data):
+            self.offset = offset
             self.acked_at = now
             self.waiting = False
 
@@ -114,8 +120,12 @@ class Progress:
         """Note an answer, and send again what seems to be lost."""
         self.round = max(self.round, round_)
         late = now - self.acked_at >= patience
-        if self.state is State.PROBE or (self.state is State.SNAPSHOT and late):
+        if self.state is State.PROBE:
             self.waiting = False
+        elif self.state is State.SNAPSHOT and late:
+            self.waiting = False
+            self.offset = 0  # The follower says how much of it it has.
+            self.acked_at = now
         elif self.state is State.REPLICATE and self.inflight and late:
             self.probe()
 

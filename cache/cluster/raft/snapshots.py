@@ -24,9 +24,11 @@ class Incoming:
         Chunks of two leaders are never mixed: equal states may be encoded in unequal bytes by
         different releases.
         """
-        identity = (chunk.snapshot.index, chunk.snapshot.term, chunk.term, chunk.sender)
-        if identity != self._of:
+        identity = (chunk.term, chunk.snapshot.index, chunk.snapshot.term, chunk.sender)
+        if self._of is None or identity > self._of:
             self._of, self._parts = identity, bytearray()
+        elif identity != self._of:
+            return 0, None  # Late: a newer one is on its way.
         if chunk.offset == len(self._parts):
             self._parts += chunk.data
         held = len(self._parts)
