@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 CAMPAIGN: Final = "campaign"
+RAFT_CAMPAIGN: Final = "raft campaign"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Mutation:
     old: str
     new: str
     killer: str = CAMPAIGN
-    """`campaign` for random seeds, else what pytest is to run."""
+    """`campaign` or `raft campaign` for random seeds, else what pytest is to run."""
     first: int = 0
     """For the campaign: the seed to begin with, one that is known to notice."""
 

@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.mutations.catalogue import CAMPAIGN, MUTATIONS, Mutation
+from tests.mutations.catalogue import CAMPAIGN, MUTATIONS, RAFT_CAMPAIGN, Mutation
+from tests.mutations.raft import RAFT_MUTATIONS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SEEDS: Final = 400
 """Seeds that the campaign may take to notice."""
+
+CAMPAIGNS: Final = {CAMPAIGN: "cache.testing.campaign", RAFT_CAMPAIGN: "cache.testing.raft"}
 
 TIMEOUT: Final = 300.0
 
@@ -60,8 +63,8 @@ def plant(mutation: Mutation, root: Path) -> None:
 
 
 def _kill(mutation: Mutation, root: Path) -> str:
-    if mutation.killer == CAMPAIGN:
-        command = ["-m", "cache.testing.campaign", "--stop", "--seeds", str(SEEDS)]
+    if mutation.killer in CAMPAIGNS:
+        command = ["-m", CAMPAIGNS[mutation.killer], "--stop", "--seeds", str(SEEDS)]
         command += ["--first", str(mutation.first)]
     else:
         command = ["-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider", mutation.killer]
@@ -94,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="mutations whose name contains this")
     parser.add_argument("--table", type=Path, help="write the table there")
     options = parser.parse_args(arguments)
-    chosen = [mutation for mutation in MUTATIONS if options.only in mutation.name]
+    every = (*MUTATIONS, *RAFT_MUTATIONS)
+    chosen = [mutation for mutation in every if options.only in mutation.name]
     verdicts = []
     with ThreadPoolExecutor(options.jobs) as pool:
         for verdict in pool.map(judge, chosen):

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.mutations.catalogue import MUTATIONS, Mutation
+from tests.mutations.raft import RAFT_MUTATIONS
 
+ALL = (*MUTATIONS, *RAFT_MUTATIONS)
 PACKAGE = Path(__file__).parents[2] / "cache"
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize("mutation", ALL, ids=lambda mutation: mutation.name)
 def test_a_mutation_has_one_place_and_changes_it(mutation: Mutation) -> None:
     """A safeguard that was rewritten takes its mutation along."""
     source = (PACKAGE / mutation.file).read_text()
@@ -22,4 +24,4 @@ def test_a_mutation_has_one_place_and_changes_it(mutation: Mutation) -> None:
 
 def test_there_are_at_least_twenty_mutations_with_names_of_their_own() -> None:
     """Each safeguard counts once."""
-    assert 20 <= len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS)
+    assert 20 <= len({mutation.name for mutation in ALL}) == len(ALL)

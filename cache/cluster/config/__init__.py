@@ -7,6 +7,7 @@ from cache.cluster.config.cluster import ClusterConfig, Secret
 from cache.cluster.config.gossip import GossipConfig
 from cache.cluster.config.limits import KIB, MIB, LimitsConfig
 from cache.cluster.config.maps import MapPolicy
+from cache.cluster.config.raft import RaftConfig
 from cache.cluster.config.stores import MapStore, StoreConfig
 from cache.cluster.config.tls import TlsConfig
 
@@ -18,6 +19,7 @@ __all__ = [
     "LimitsConfig",
     "MapPolicy",
     "MapStore",
+    "RaftConfig",
     "Secret",
     "StoreConfig",
     "TlsConfig",
