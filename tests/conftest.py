@@ -23,6 +23,10 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+SERVERS = ("test_redis", "test_etcd", "test_resp")
+"""What the names of files begin with whose tests need servers or clients of other projects."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what lies in tests/integration; skip what needs a redis-server where there is none."""
     no_redis = pytest.mark.skip(reason="no redis-server on PATH")
@@ -30,5 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if INTEGRATION in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            if item.path.name.startswith(SERVERS):
+                item.add_marker(pytest.mark.servers)
         if redis_is_missing and item.get_closest_marker("redis") is not None:
             item.add_marker(no_redis)
