@@ -11,6 +11,9 @@ from typing import Final
 TICKS: Final = 4
 """Buckets of one second."""
 
+NO_END: Final = 2.0**62
+"""Seconds: an instant that no clock reaches. Peers may send any finite time to live."""
+
 Reference = tuple[str, bytes]
 
 
@@ -27,7 +30,7 @@ class ExpiryWheel:
 
     def add(self, map_name: str, key: bytes, expires_at: float) -> None:
         """Remember that a key ends at `expires_at`."""
-        if expires_at == math.inf:
+        if expires_at >= NO_END:
             return
         tick = int(expires_at * TICKS) + 1
         self._buckets.setdefault(tick, []).append((map_name, key))
