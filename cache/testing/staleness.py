@@ -106,13 +106,19 @@ def _check_expiry(read: Read, writes: Iterable[Write], slack: float) -> list[str
 
 
 def _check_order(record: Record) -> list[str]:
-    """Reads of one key through one node, one after the other, never go back."""
+    """Reads of one key through one node, one after the other, never go back.
+
+    A value may be read before its write is acknowledged, and die with its owner: such a value counts from its
+    acknowledgement on.
+    """
     violations: list[str] = []
     seen: dict[tuple[int, str], list[Read]] = {}
     for read in sorted(record.reads, key=lambda read: read.ended_at):
         earlier = seen.setdefault((read.node, read.key), [])
-        latest = _latest_possible(read, record.writes.get(read.key, []))
-        before = [r.value for r in earlier if r.value is not None and r.ended_at < read.started_at]
+        writes = record.writes.get(read.key, [])
+        latest = _latest_possible(read, writes)
+        sure = {write.version: None for write in writes if write.acknowledged_at <= read.started_at}
+        before = [r.value for r in earlier if r.value in sure and r.ended_at < read.started_at]
         if latest is not None and before and max(before) > latest:
             violations.append(f"{_name(read)}: {max(before)} was read through this node before")
         earlier.append(read)

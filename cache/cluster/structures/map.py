@@ -38,6 +38,7 @@ class DistributedMap(KeyOperations[V], WideOperations[V], Cache[V]):
         Consistency: per key, operations run one after the other on its owner; every member reads its
             own acknowledged writes and everybody else's. After a split, eventual: last writer wins by
             hybrid logical clock.
+            A write may be read before it is acknowledged, and is gone if its owner dies before then.
         An ack means: the write is in memory on every copy the table lists (or on `write_quorum`).
         Under partition: each side with `member_quorum` members serves what it holds; on heal the later
             version of each key wins, deletes included. The other side stops serving only once the

@@ -54,6 +54,14 @@ def test_reads_that_go_back_are_found() -> None:
     ]
 
 
+def test_what_was_never_acknowledged_may_go_with_its_owner() -> None:
+    """It was read while its write was on the way to the copies."""
+    history = record(2, 1.02)
+    history.reads.append(Read("k", 1, 2, 1.05, 1.05, 0.5))
+
+    assert check(history, expiry_slack=0.0) == []
+
+
 def test_a_value_that_should_have_expired_is_found() -> None:
     """Its time to live, what the owner may add, and the bound."""
     history = Record({"k": [Write("k", 1, False, 1, 0.0, 0.1, ttl=1.0)]}, [])
