@@ -262,6 +262,8 @@ class Router:
                     if not answer.done():
                         answer.cancel()  # The caller was cancelled: nobody waits for the rest.
                     _forget(answer)
+                elif asyncio.iscoroutine(answer):
+                    answer.close()  # Over, or, for the same reason, never begun.
 
     def tell_owner(self, partition: int, request: Any) -> None:  # Any: a map request
         """Send a request to a partition's owner, once, and wait for nothing."""
