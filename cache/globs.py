@@ -1,7 +1,8 @@
-"""Patterns of keys, as Redis has them. Pure.
+"""Patterns of keys, channels and topics, as Redis has them. Pure.
 
 `*` is any run, `?` any one character, `[abc]` and `[a-z]` one of these, `[^a]` one that is none of these; a
-character after a backslash stands for itself, and so does a bracket that does not end.
+character after a backslash stands for itself. A bracket that does not end stands for itself in patterns of
+keys; for Redis's own clients, and topics, it goes on to the end of the pattern.
 
 Matching takes time in proportion to the length of the key times that of the pattern at most: what stands
 between two stars is looked for once (an atomic group), never again from another place.
@@ -35,8 +36,9 @@ def check_pattern(pattern: str) -> str:
 
 def key_matcher(pattern: str) -> Callable[[bytes], bool]:
     """Return what tells whether an encoded key matches: its text, its bytes, or its number's digits."""
-    text = re.compile(_regex(pattern), re.DOTALL)
-    raw = re.compile(_regex(pattern).encode("utf-8", "surrogatepass"), re.DOTALL)
+    regex = expression(pattern, closed_classes=True)
+    text = re.compile(regex, re.DOTALL)
+    raw = re.compile(regex.encode("utf-8", "surrogatepass"), re.DOTALL)
 
     def matches(encoded: bytes) -> bool:
         try:
@@ -50,10 +52,13 @@ def key_matcher(pattern: str) -> Callable[[bytes], bool]:
     return matches
 
 
-def _regex(pattern: str) -> str:
-    """Return the regular expression of a pattern."""
+def expression(pattern: str, *, closed_classes: bool = False) -> str:
+    """Return the regular expression of a pattern, for `fullmatch` with `DOTALL`.
+
+    With `closed_classes` a bracket that does not end stands for itself.
+    """
     runs: list[str] = [""]
-    for part in _parts(pattern):
+    for part in _parts(pattern, closed_classes):
         if part == ANY_RUN:
             runs.append("")
         else:
@@ -66,7 +71,7 @@ def _regex(pattern: str) -> str:
     return f"{first}{looked_for}.*{last}"
 
 
-def _parts(pattern: str) -> Iterator[str]:
+def _parts(pattern: str, closed_classes: bool) -> Iterator[str]:
     """Yield `ANY_RUN`, or the expression of one character."""
     index = 0
     while index < len(pattern):
@@ -79,8 +84,11 @@ def _parts(pattern: str) -> Iterator[str]:
         elif character == "\\" and index < len(pattern):
             yield re.escape(pattern[index])
             index += 1
+        elif character == "[" and not closed_classes:
+            part, index = _class(pattern, index)
+            yield part
         elif character == "[" and (end := _class_end(pattern, index)) > 0:
-            yield _class(pattern[index:end])
+            yield _class(pattern[index:end], 0)[0]
             index = end + 1
         else:
             yield re.escape(character)
@@ -98,20 +106,24 @@ def _class_end(pattern: str, start: int) -> int:
     return 0
 
 
-def _class(body: str) -> str:
-    """Return the expression of one character that is, or with `^` is not, among those listed."""
-    negated = body.startswith("^")
-    items, index = [], int(negated)
-    while index < len(body):
-        if body[index] == "\\" and index + 1 < len(body):
+def _class(pattern: str, index: int) -> tuple[str, int]:
+    """Return the expression of the class whose first character is at `index`, and the index after it.
+
+    It ends at a bracket, or with the pattern; one without characters fits nothing.
+    """
+    negated = pattern.startswith("^", index)
+    index += negated
+    ranges: list[str] = []
+    while index < len(pattern) and pattern[index] != "]":
+        if pattern[index] == "\\" and index + 1 < len(pattern):
             index += 1
-        low = high = body[index]
-        if body[index + 1 : index + 2] == "-" and index + 2 < len(body):
-            high = body[index + 2]
+        low = high = pattern[index]
+        index += 1
+        if pattern.startswith("-", index) and index + 1 < len(pattern):
+            high = pattern[index + 1]
             index += 2
         low, high = min(low, high), max(low, high)
-        items.append(f"{re.escape(low)}-{re.escape(high)}")
-        index += 1
-    if not items:
-        return "." if negated else "(?!)"
-    return f"[{'^' * negated}{''.join(items)}]"
+        ranges.append(f"{re.escape(low)}-{re.escape(high)}")
+    if not ranges:
+        return ("." if negated else "(?!)"), index + 1
+    return f"[{'^' * negated}{''.join(ranges)}]", index + 1

@@ -512,9 +512,11 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "let a stalled owner confirm near copies",
-        NEAR_OWNER,
-        "        if self._replication.stalled:\n",
-        "        if False:\n",
+        "cluster/replication/service.py",
+        """        if self.stalled:
+            raise NotOwnerError(f"{self.member} was stalled and checks what it owns")
+""",
+        "",
         NEAR,
     ),
     Mutation(

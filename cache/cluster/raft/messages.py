@@ -12,7 +12,7 @@ from typing import Final, NewType
 
 import msgspec
 
-from cache.errors import RemoteProtocolError
+from cache.cluster.wire.encoding import decode_exactly
 
 GroupId = NewType("GroupId", str)
 """Names one Raft group; a node holds replicas of many."""
@@ -232,7 +232,6 @@ AnyMessage = (
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _MESSAGES: Final[msgspec.msgpack.Decoder[AnyMessage]] = msgspec.msgpack.Decoder(AnyMessage)
 _MEMBERS: Final = msgspec.msgpack.Decoder(Members)
-_BAD_BYTES: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 def encode(value: AnyMessage | Members | Entry | Snapshot) -> bytes:
@@ -246,10 +245,7 @@ def decode_message(body: bytes) -> AnyMessage:
     Raises:
         RemoteProtocolError: these bytes are not exactly one message.
     """
-    try:
-        return _MESSAGES.decode(body)
-    except _BAD_BYTES as error:
-        raise RemoteProtocolError(f"not a Raft message: {error}") from error
+    return decode_exactly(_MESSAGES, body, "a Raft message")
 
 
 def decode_members(data: bytes) -> Members:
@@ -258,7 +254,4 @@ def decode_members(data: bytes) -> Members:
     Raises:
         RemoteProtocolError: these bytes are not members.
     """
-    try:
-        return _MEMBERS.decode(data)
-    except _BAD_BYTES as error:
-        raise RemoteProtocolError(f"not members of a Raft group: {error}") from error
+    return decode_exactly(_MEMBERS, data, "members of a Raft group")

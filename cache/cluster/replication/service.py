@@ -185,6 +185,12 @@ class ReplicationService:
 
     # -- owner side --------------------------------------------------------------------------
 
+    def check_current(self) -> None:
+        """Raise unless this member may say that nothing has changed, as `serve` does."""
+        self.check_member_quorum()
+        if self.stalled:
+            raise NotOwnerError(f"{self.member} was stalled and checks what it owns")
+
     def serve(self, partition: int) -> Ownership:
         """Return the ownership of a partition that this member serves now.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cache.cluster.ids import MemberId
 from cache.cluster.structures.outcomes import BATCH_SHARE, each, raise_failed, uncertain
 from cache.cluster.structures.router import Router
 from cache.cluster.wire.messages import (
@@ -39,7 +38,7 @@ class Batches:
 
     async def get(self, located: Located[K]) -> dict[K, bytes | None]:
         """Return the encoded values, None for absent keys; what was not answered is left out."""
-        batches = self._by_owner(located)
+        batches = self._router.by_owner(located, lambda key: located[key][1])
         replies = await self._router.to_members(
             share=BATCH_SHARE,
             requests=[
@@ -116,7 +115,10 @@ class Batches:
         self, located: Located[K], request: Callable[[list[K]], SetMany | DeleteMany]
     ) -> dict[K, tuple[int, bytes]]:
         """Send the batches; return the code and the operation id of each key."""
-        batches = [(member, batch, request(batch)) for member, batch in self._by_owner(located)]
+        batches = [
+            (member, batch, request(batch))
+            for member, batch in self._router.by_owner(located, lambda key: located[key][1])
+        ]
         requests = [(member, sent) for member, _, sent in batches]
         replies = await self._router.to_members(requests, share=BATCH_SHARE)
         outcomes: dict[K, tuple[int, bytes]] = {}
@@ -157,17 +159,3 @@ class Batches:
         failed = {key: what for key, what in settled.items() if isinstance(what, CacheError)}
         raise_failed(failed, len(failed), len(located), "keys")
         return effects + sum(what for what in settled.values() if isinstance(what, int))
-
-    def _by_owner(self, located: Located[K]) -> list[tuple[MemberId | None, list[K]]]:
-        """Return the keys of each owner, in batches of at most `limits.batch_keys_max`."""
-        limit = self._router.config.limits.batch_keys_max
-        batches: list[tuple[MemberId | None, list[K]]] = []
-        filling: dict[MemberId | None, list[K]] = {}
-        for key, (_, partition) in located.items():
-            member = self._router.owner(partition)
-            batch = filling.get(member)
-            if batch is None or len(batch) >= limit:
-                batch = filling[member] = []
-                batches.append((member, batch))
-            batch.append(key)
-        return batches

@@ -17,7 +17,7 @@ from cache.cluster.structures.changes import Changes
 from cache.cluster.structures.event_log import EVENT_BEGINS, EventLog, LoggedChange, changes_of
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import EntryChanges, Reply, WatchEntries
-from cache.errors import CacheError, NotOwnerError, OverloadedError
+from cache.errors import CacheError, OverloadedError
 from cache.metrics import Metrics
 
 WAIT_MAX: Final = 20.0
@@ -140,13 +140,8 @@ class EventOwner:
 
     # -- telling -----------------------------------------------------------------------------------
 
-    def _check(self) -> None:
-        self._replication.check_member_quorum()
-        if self._replication.stalled:
-            raise NotOwnerError(f"{self._replication.member} was stalled and checks what it owns")
-
     def _on_watch(self, message: WatchEntries, peer: Peer | None) -> Answer:
-        self._check()
+        self._replication.check_current()
         watched = self._open(message.map)
         found = self._found(watched, message)
         says_something = found.kinds or found.missed or found.sequence < found.latest
@@ -186,7 +181,7 @@ class EventOwner:
         if waiting.answer.done():
             return
         try:
-            self._check()
+            self._replication.check_current()
         except CacheError as error:
             waiting.answer.set_exception(error)
             return

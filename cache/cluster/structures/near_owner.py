@@ -91,7 +91,7 @@ class NearOwner:
         )
 
     def _on_poll(self, message: NearPoll, peer: Peer | None) -> Answer:
-        self._check()
+        self._replication.check_current()
         journal = self._open()
         reader = "" if peer is None else peer.key
         previous = self._waiting.get(reader)
@@ -112,12 +112,6 @@ class NearOwner:
         if message.sequence != journal.sequence:
             self._wake_soon()
         return waiting.answer
-
-    def _check(self) -> None:
-        """Raise unless this member may say that nothing else has changed, as `serve` does."""
-        self._replication.check_member_quorum()
-        if self._replication.stalled:
-            raise NotOwnerError(f"{self._replication.member} was stalled and checks what it owns")
 
     # -- answers -----------------------------------------------------------------------------
 
@@ -143,7 +137,7 @@ class NearOwner:
         if waiting.answer.done():
             return
         try:
-            self._check()
+            self._replication.check_current()
         except CacheError as error:
             waiting.answer.set_exception(error)
             return

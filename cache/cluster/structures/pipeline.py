@@ -10,7 +10,6 @@ from collections.abc import Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
-from cache.cluster.ids import MemberId
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.keyed import KeyOperations
 from cache.cluster.structures.outcomes import BATCH_SHARE, each, raise_failed, uncertain
@@ -135,7 +134,6 @@ class Pipeline(Generic[V]):
         self._map: KeyOperations[V] = KeyOperations(
             access.recording(Recorder(access.router)), state
         )
-        self._batch_max = access.router.config.limits.batch_keys_max
         self._operations: list[_Operation] = []
 
     async def __aenter__(self) -> Self:
@@ -232,7 +230,7 @@ class Pipeline(Generic[V]):
         for operation in operations:
             near.outdate(operation.request.message)
         try:
-            batches = self._by_owner(operations)
+            batches = self._router.by_owner(operations, lambda one: one.request.partition)
             replies = await self._router.to_members(
                 [
                     (member, Pipelined([encode_message(one.request.message) for one in batch]))
@@ -274,20 +272,6 @@ class Pipeline(Generic[V]):
                     operation.reply(reply)
 
         await each(of_key, one_by_one)
-
-    def _by_owner(
-        self, operations: Sequence[_Operation]
-    ) -> list[tuple[MemberId | None, list[_Operation]]]:
-        batches: list[tuple[MemberId | None, list[_Operation]]] = []
-        filling: dict[MemberId | None, list[_Operation]] = {}
-        for operation in operations:
-            member = self._router.owner(operation.request.partition)
-            batch = filling.get(member)
-            if batch is None or len(batch) >= self._batch_max:
-                batch = filling[member] = []
-                batches.append((member, batch))
-            batch.append(operation)
-        return batches
 
 
 def _settle(batch: Sequence[_Operation], reply: Reply | CacheError) -> None:

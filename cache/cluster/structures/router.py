@@ -7,9 +7,9 @@ was sent and its fate is not known). Every attempt of one operation carries the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -33,6 +33,8 @@ from cache.errors import (
     UnavailableError,
 )
 from cache.metrics import Metrics
+
+H = TypeVar("H")
 
 BACKOFF_FIRST: Final = 0.002
 BACKOFF_MAX: Final = 0.1
@@ -178,17 +180,12 @@ class Router:
         Returns:
             (reply, who gave it, instant at which that one was asked).
         """
-        asked: MemberId | None = None
-        sent_at = 0.0
-
-        async def ask(remaining: float) -> Reply:
-            nonlocal asked, sent_at
-            asked, sent_at = self.owner(partition), self.clock.monotonic()
-            return await self._ask(asked, request, min(remaining, READ_PATIENCE))
-
-        reply = await self._until_answered(ask, self.deadline(), idempotent=True)
-        assert asked is not None, "somebody answered"
-        return reply, asked, sent_at
+        return await self._on_owner(
+            partition,
+            lambda: request,
+            lambda remaining: min(remaining, READ_PATIENCE),
+            self.deadline(),
+        )
 
     async def ask_owner(
         self, partition: int, request: Callable[[], Any], patience: float, deadline: float
@@ -201,24 +198,41 @@ class Router:
             (reply, instant at which it was asked for).
         """
         # Any: a map request.
-        sent_at = 0.0
-
-        async def ask(remaining: float) -> Reply:
-            nonlocal sent_at
-            sent_at = self.clock.monotonic()
-            return await self._ask(self.owner(partition), request(), patience)
-
-        reply = await self._until_answered(ask, deadline, idempotent=True)
+        reply, _, sent_at = await self._on_owner(partition, request, lambda _: patience, deadline)
         return reply, sent_at
 
     async def poll(self, partition: int, request: Any, wait: float) -> Reply:  # Any: a request
         """Carry out a read on its owner, which may keep the question for `wait` seconds."""
-        timeout = wait + READ_PATIENCE
-        return await self._until_answered(
-            lambda _: self._ask(self.owner(partition), request, timeout),
-            self.deadline() + timeout,
-            idempotent=True,
+        patience = wait + READ_PATIENCE
+        reply, _ = await self.ask_owner(
+            partition, lambda: request, patience, self.deadline() + patience
         )
+        return reply
+
+    async def _on_owner(
+        self,
+        partition: int,
+        request: Callable[[], Any],
+        patience: Callable[[float], float],
+        deadline: float,
+    ) -> tuple[Reply, MemberId, float]:
+        """Ask the owner of the moment, at each attempt; `patience` is of the seconds that remain.
+
+        Returns:
+            (reply, who gave it, instant at which that one was asked).
+        """
+        # Any: a map request.
+        asked: MemberId | None = None
+        sent_at = 0.0
+
+        async def ask(remaining: float) -> Reply:
+            nonlocal asked, sent_at
+            asked, sent_at = self.owner(partition), self.clock.monotonic()
+            return await self._ask(asked, request(), patience(remaining))
+
+        reply = await self._until_answered(ask, deadline, idempotent=True)
+        assert asked is not None, "somebody answered"
+        return reply, asked, sent_at
 
     def ask(self, member: MemberId, request: Any, timeout: float) -> asyncio.Future[Reply]:
         """Send a request to one member, once."""
@@ -237,6 +251,22 @@ class Router:
             )
             future.set_result(answer)
         return future
+
+    def by_owner(
+        self, items: Iterable[H], partition_of: Callable[[H], int]
+    ) -> list[tuple[MemberId | None, list[H]]]:
+        """Return the items of each owner, in their order, at most `limits.batch_keys_max` together."""
+        limit = self.config.limits.batch_keys_max
+        batches: list[tuple[MemberId | None, list[H]]] = []
+        filling: dict[MemberId | None, list[H]] = {}
+        for item in items:
+            member = self.owner(partition_of(item))
+            batch = filling.get(member)
+            if batch is None or len(batch) >= limit:
+                batch = filling[member] = []
+                batches.append((member, batch))
+            batch.append(item)
+        return batches
 
     async def to_members(
         self, requests: Sequence[tuple[MemberId | None, Any]], *, share: float = 1.0

@@ -82,13 +82,9 @@ class Updates:
         Raises:
             ConfigError: more than one of them is given, or `expire_at` is no instant.
         """
-        given = [
-            not isinstance(ttl, Default) and "ttl",
-            expire_at is not None and "expire_at",
-            keep_ttl and "keep_ttl",
-        ]
-        if sum(map(bool, given)) > 1:
-            raise ConfigError(f"{' and '.join(n for n in given if n)}: give one of them")
+        _at_most_one(
+            ttl=not isinstance(ttl, Default), expire_at=expire_at is not None, keep_ttl=keep_ttl
+        )
         if expire_at is None:
             return self._access.seconds(ttl)
         if isinstance(expire_at, datetime):
@@ -104,18 +100,19 @@ def condition_of(*, if_absent: bool, if_present: bool, if_version: str | None) -
     Raises:
         ConfigError: more than one of them is given, or `if_version` is no version.
     """
-    given = [
-        if_absent and "if_absent",
-        if_present and "if_present",
-        if_version is not None and "if_version",
-    ]
-    if sum(map(bool, given)) > 1:
-        raise ConfigError(f"{' and '.join(n for n in given if n)}: give one of them")
+    _at_most_one(if_absent=if_absent, if_present=if_present, if_version=if_version is not None)
     if if_version is not None:
         return (IF_VERSION, list(parse_version(if_version)))
     if if_absent:
         return (IF_ABSENT, None)
     return (IF_PRESENT, None) if if_present else UNCONDITIONAL
+
+
+def _at_most_one(**options: bool) -> None:
+    """Raise `ConfigError` if more than one of these options is given."""
+    given = [name for name, is_given in options.items() if is_given]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: give one of them")
 
 
 def if_equal(expected: bytes) -> Condition:

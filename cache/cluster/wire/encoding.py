@@ -6,12 +6,14 @@ decoders hold no state between calls, so one of each serves the whole process.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from cache.cluster.wire.messages import Greeting, Reply, Request
 from cache.errors import CodecError, RemoteProtocolError
+
+T = TypeVar("T")
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _REQUESTS: Final[msgspec.msgpack.Decoder[Request]] = msgspec.msgpack.Decoder(Request)
@@ -47,10 +49,7 @@ def decode_request(body: bytes) -> Request:
     Raises:
         RemoteProtocolError: these bytes are not exactly one request.
     """
-    try:
-        return _REQUESTS.decode(body)
-    except _BAD_BYTES as error:
-        raise RemoteProtocolError(f"not a request: {error}") from error
+    return decode_exactly(_REQUESTS, body, "a request")
 
 
 def decode_reply(body: bytes) -> Reply:
@@ -59,10 +58,7 @@ def decode_reply(body: bytes) -> Reply:
     Raises:
         RemoteProtocolError: these bytes are not exactly one reply.
     """
-    try:
-        return _REPLIES.decode(body)
-    except _BAD_BYTES as error:
-        raise RemoteProtocolError(f"not a reply: {error}") from error
+    return decode_exactly(_REPLIES, body, "a reply")
 
 
 def decode_greeting(body: bytes) -> Greeting:
@@ -71,7 +67,16 @@ def decode_greeting(body: bytes) -> Greeting:
     Raises:
         RemoteProtocolError: these bytes are not exactly one greeting.
     """
+    return decode_exactly(_GREETINGS, body, "a greeting")
+
+
+def decode_exactly(decoder: msgspec.msgpack.Decoder[T], body: bytes, what: str) -> T:
+    """Return what a decoder makes of `body`.
+
+    Raises:
+        RemoteProtocolError: these bytes are not exactly one of `what`.
+    """
     try:
-        return _GREETINGS.decode(body)
+        return decoder.decode(body)
     except _BAD_BYTES as error:
-        raise RemoteProtocolError(f"not a greeting: {error}") from error
+        raise RemoteProtocolError(f"not {what}: {error}") from error

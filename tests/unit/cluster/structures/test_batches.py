@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -39,8 +40,8 @@ class Owner:
         self._reply = reply
         self._alone = list(alone)
 
-    def owner(self, partition: int) -> str:
-        return "ann#1"
+    def by_owner(self, items: Iterable[str], _: object) -> list[tuple[str, list[str]]]:
+        return [("ann#1", list(items))]
 
     def deadline(self) -> float:
         return 5.0
