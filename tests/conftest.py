@@ -23,8 +23,17 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
-SERVERS = ("test_redis", "test_etcd", "test_resp")
+SERVERS = ("test_etcd", "test_redis", "test_resp", "test_workers")
 """What the names of files begin with whose tests need servers or clients of other projects."""
+
+FAULTS = (
+    "test_campaign",
+    "test_chaos",
+    "test_crash_at_every_step",
+    "test_membership_scale",
+    "test_safeguards",
+)
+"""And those that are short runs of the fault campaigns, or check these."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,5 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
             if item.path.name.startswith(SERVERS):
                 item.add_marker(pytest.mark.servers)
+            if item.path.name.startswith(FAULTS):
+                item.add_marker(pytest.mark.faults)
         if redis_is_missing and item.get_closest_marker("redis") is not None:
             item.add_marker(no_redis)

@@ -29,17 +29,17 @@ def test_a_schedule_that_once_failed_holds(path: Path) -> None:
 @pytest.mark.sim
 def test_the_same_seed_gives_the_same_trace_in_any_process() -> None:
     """Invariant 9: nothing depends on `PYTHONHASHSEED`, which differs between these processes."""
-    traces = [_traces_with_hash_seed(seed) for seed in ("1", "2", "3")]
+    traces = [_traces_with_hash_seed(seed) for seed in ("1", "2")]
 
-    assert traces[0] == traces[1] == traces[2]
-    assert 6 == len(traces[0].splitlines())
+    assert traces[0] == traces[1]
+    assert 4 == len(traces[0].splitlines())
 
 
 def _traces_with_hash_seed(seed: str) -> str:
     command = "import logging; logging.disable(50)\n"
     command += "from cache.testing.campaign import run_schedule\n"
     command += "from cache.testing.schedule import draw\n"
-    command += "for seed in range(40, 46): print(seed, run_schedule(draw(seed)).trace)"
+    command += "for seed in range(40, 44): print(seed, run_schedule(draw(seed)).trace)"
     return subprocess.run(
         [sys.executable, "-c", command],
         env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])},

@@ -1,6 +1,7 @@
-"""Run every planted mutation against its killer: `python -m tests.mutations.run [--jobs 2] [--only TEXT]`.
+"""Run every planted mutation against its killer: `python -m tests.mutations.run [--jobs 2]`.
 
-Exit code 1 when a mutation survives. `--table FILE` writes the Markdown table.
+`--only TEXT` takes those whose name contains the text, `--share 10` every tenth. Exit code 1 when a mutation
+survives. `--table FILE` writes the Markdown table.
 """
 
 from __future__ import annotations
@@ -95,10 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="mutations whose name contains this")
+    parser.add_argument("--share", type=int, default=1, help="every n-th of them")
     parser.add_argument("--table", type=Path, help="write the table there")
     options = parser.parse_args(arguments)
     every = (*MUTATIONS, *RAFT_MUTATIONS)
     chosen = [mutation for mutation in every if options.only in mutation.name]
+    chosen = chosen[:: options.share]
     verdicts = []
     with ThreadPoolExecutor(options.jobs) as pool:
         for verdict in pool.map(judge, chosen):

@@ -36,7 +36,7 @@ from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-FOLLOW_INTERVAL: Final = 10.0
+FOLLOW_INTERVAL: Final = 2.0
 """Seconds between two questions for a newer table, more or less: clients are not to ask all at once."""
 
 ASK_TIMEOUT: Final = 1.0

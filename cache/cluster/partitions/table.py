@@ -156,7 +156,7 @@ class Table:
         table = Table(
             id=_version_from_record(record.id),
             ancestors=tuple(_version_from_record(ancestor) for ancestor in record.ancestors),
-            rows=tuple(_row_from_record(row, members) for row in record.rows),
+            rows=_rows_from_records(record.rows, members),
             addresses=dict(zip(members, map(_checked_address, record.addresses), strict=True)),
         )
         if table.id.version == 0:
@@ -203,19 +203,34 @@ def _version_from_record(record: TableId) -> TableVersion:
     return TableVersion(record.version, MemberId(record.coordinator))
 
 
+def _rows_from_records(records: list[RowRecord], members: list[MemberId]) -> tuple[Row, ...]:
+    """Return the rows. Tables come often while data moves, and many of their rows are equal."""
+    made: dict[tuple[int, int, tuple[int, ...], tuple[int, ...]], Row] = {}
+    rows = []
+    for record in records:
+        key = (record.epoch, record.lost, tuple(record.replicas), tuple(record.joining))
+        row = made.get(key)
+        if row is None:
+            row = made[key] = _row_from_record(record, members)
+        rows.append(row)
+    return tuple(rows)
+
+
 def _row_from_record(record: RowRecord, members: list[MemberId]) -> Row:
-    _require(0 <= record.epoch <= EPOCH_MAX, f"has a row of epoch {record.epoch}")
-    _require(0 <= record.lost <= VERSION_MAX, f"has a row lost in version {record.lost}")
+    if not 0 <= record.epoch <= EPOCH_MAX:
+        raise _refusal(f"has a row of epoch {record.epoch}")
+    if not 0 <= record.lost <= VERSION_MAX:
+        raise _refusal(f"has a row lost in version {record.lost}")
     holders = record.replicas + record.joining
-    _require(len(dict.fromkeys(holders)) == len(holders), "lists a holder twice in a row")
-    _require(
-        all(0 <= holder < len(members) for holder in holders), "has a holder that is no member"
-    )
+    if len(set(holders)) != len(holders):
+        raise _refusal("lists a holder twice in a row")
+    if holders and not 0 <= min(holders) <= max(holders) < len(members):
+        raise _refusal("has a holder that is no member")
     return Row(
-        epoch=record.epoch,
-        replicas=tuple(members[holder] for holder in record.replicas),
-        joining=tuple(members[holder] for holder in record.joining),
-        lost=record.lost,
+        record.epoch,
+        tuple([members[holder] for holder in record.replicas]),
+        tuple([members[holder] for holder in record.joining]),
+        record.lost,
     )
 
 
@@ -229,4 +244,8 @@ def _checked_address(text: str) -> Address:
 
 def _require(condition: bool, complaint: str) -> None:
     if not condition:
-        raise RemoteProtocolError(f"partition table refused: it {complaint}")
+        raise _refusal(complaint)
+
+
+def _refusal(complaint: str) -> RemoteProtocolError:
+    return RemoteProtocolError(f"partition table refused: it {complaint}")

@@ -410,14 +410,20 @@ class Repair:
 
     def orphans(self) -> list[int]:
         """Partitions held here with data, although the table does not list this member for them."""
-        rows, member = self._replication.partitions.table.rows, self._replication.member
         return [
-            partition
-            for partition, copy in sorted(self._replication.copies.items())
-            if copy.entry_count
-            and member not in rows[partition].replicas
-            and member not in rows[partition].joining
+            partition for partition in sorted(self._replication.copies) if self._strays(partition)
         ]
+
+    def _strays(self, partition: int) -> bool:
+        """Return whether this member holds data of a partition without being listed for it."""
+        row = self._replication.partitions.table.rows[partition]
+        copy, member = self._replication.copies.get(partition), self._replication.member
+        return (
+            copy is not None
+            and copy.entry_count > 0
+            and member not in row.replicas
+            and member not in row.joining
+        )
 
     async def _offer_orphans(self) -> None:
         while True:
@@ -438,7 +444,7 @@ class Repair:
         table = self._replication.partitions.table
         owner = table.rows[partition].owner
         address = None if owner is None else table.addresses.get(owner)
-        if address is None or partition not in self.orphans():
+        if address is None or not self._strays(partition):
             return
         replica = self._replication.copies[partition]
         wanted = self._replication.wanted[partition]
@@ -463,7 +469,7 @@ class Repair:
         if not await self._replication.partitions.confirm(CALL_TIMEOUT):
             return
         current = self._replication.partitions.table.rows[partition]
-        is_stray = current.owner == owner and not current.joining and partition in self.orphans()
+        is_stray = current.owner == owner and not current.joining and self._strays(partition)
         if is_stray and self._replication.wanted[partition] == wanted:
             self._replication.drop_copy(partition)
 

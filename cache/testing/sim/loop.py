@@ -20,7 +20,17 @@ T = TypeVar("T")
 class SimTask(asyncio.Task[T]):
     """A task whose hash is a number in order of making, so that sets of tasks have one order."""
 
-    _number = 0
+    def __init__(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],  # Any: as asyncio has it
+        *,
+        number: int,
+        loop: SimLoop,
+        name: str | None,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._number = number  # First: asyncio puts the task into a set while it is made.
+        super().__init__(coro, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:
         return self._number
@@ -127,9 +137,9 @@ class SimLoop(asyncio.AbstractEventLoop):
     ) -> SimTask[T]:
         """Return a task of this loop."""
         text = None if name is None else str(name)
-        task: SimTask[T] = SimTask(coro, loop=self, name=text, context=context)
         self._task_count += 1
-        task._number = self._task_count
+        number = self._task_count
+        task: SimTask[T] = SimTask(coro, number=number, loop=self, name=text, context=context)
         self.tasks[task] = None
         task.add_done_callback(self._task_done)
         return task
