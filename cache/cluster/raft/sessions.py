@@ -35,8 +35,12 @@ LIFETIME_MAX: Final = 86_400.0
 class StateMachine(Protocol):
     """What a group replicates. It must be deterministic: everything comes from its arguments."""
 
-    def apply(self, command: bytes, *, index: int, time: float) -> bytes:
-        """Apply one command and return its answer; `index` rises, `time` is the group's clock."""
+    def apply(self, command: bytes, *, index: int, time: float, session: int) -> bytes:
+        """Apply one command and return its answer.
+
+        `index` rises, `time` is the group's clock, and `session` is open; it is 0 for a command that was
+        proposed without one.
+        """
         ...
 
     def session_ended(self, session: int, *, index: int, time: float) -> None:
@@ -192,7 +196,9 @@ class AppliedState:
         return Applied(Effect.APPLIED, answer)
 
     def _run(self, entry: Entry) -> bytes:
-        return self._machine.apply(entry.data, index=entry.index, time=entry.time)
+        return self._machine.apply(
+            entry.data, index=entry.index, time=entry.time, session=entry.session
+        )
 
     def _forget(self, session: _Session, answered: int) -> None:
         """Drop answers that nobody asks for again; a sequence at or below the bound is never run anew."""
