@@ -162,6 +162,8 @@ PURE: Final = (
     "cache.cluster.raft.snapshots",
     "cache.cluster.raft.status",
     "cache.cluster.raft.waiting",
+    "cache.cluster.raft.voters",
+    "cache.cluster.raft.founding",
     "cache.cluster.structures.builtin",
     "cache.cluster.structures.conditions",
     "cache.cluster.structures.copies",
