@@ -12,15 +12,15 @@ expected. A member in memory that restarts begins another life; one with a disk 
 
 A founding goes like this, for the live member with the lowest id:
 
-1. Every live member that holds data, `expected_size` of them at least, is asked what it knows: no group, and the
-   same `expected_size`. One that does not answer puts the founding off.
-2. The first `expected_size` of them are *reserved*: each for one founder at a time, and for a while only, so that a
-   founder that dies blocks nobody. It tells the name that its log would have.
+1. Every live member that holds data, `expected_size` of them at least, is asked what it knows: no group, and
+   the same `expected_size`. One that does not answer puts the founding off.
+2. The first `expected_size` of them are *reserved*: each for one founder at a time, and for a while only, so
+   that a founder that dies blocks nobody. It tells the name that its log would have.
 3. The voters among them get the group; each writes the first entry of its log before it says yes.
 
 The founder may die at any of these points. A group whose first leader is not yet elected is *unborn*: each
-voter that has it offers it to the others, until they accept, or until so many have answered that they never will
-that it cannot live; then it is given up (`Birth`).
+voter that has it offers it to the others, until they accept, or until so many have answered that they
+never will that it cannot live; then it is given up (`Birth`).
 """
 
 from __future__ import annotations
@@ -132,8 +132,10 @@ def decide(
     """Return what follows from what the members said.
 
     Args:
+        me: this member.
         present: the live members that hold data and do not leave, this one included.
         answers: what they know, this one included; one that did not answer is not in it.
+        expected_size: `ConsistentConfig.expected_size` here.
     """
     if wait := may_ask(me, present, expected_size):
         return wait
