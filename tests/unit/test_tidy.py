@@ -128,6 +128,8 @@ PURE: Final = (
     "cache.decorator.keys",
     "cache.decorator.policy",
     "cache.cluster.client.following",
+    "cache.cluster.consistent.machine",
+    "cache.cluster.consistent.state",
     "cache.cluster.hlc",
     "cache.cluster.ids",
     "cache.cluster.machine",
