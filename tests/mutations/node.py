@@ -11,6 +11,9 @@ RPC: Final = "cluster/transport/rpc.py"
 INBOUND: Final = "cluster/transport/inbound.py"
 NOTICES: Final = "tests/unit/cluster/transport/test_notices.py"
 
+STORED: Final = "cluster/raft/stored.py"
+STORED_TESTS: Final = "tests/unit/cluster/raft/test_stored.py"
+
 NODE_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "notices: a drop is not counted",
@@ -60,5 +63,54 @@ NODE_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "        if request_id:\n",
         "        if False:\n",
         NOTICES,
+    ),
+    Mutation(
+        "stored log: hard state apart from entries",
+        STORED,
+        "            writes.append(store.SetHardState(group, store.HardState(hard.term, hard.vote)))\n",
+        "            await self._commit(store.SetHardState(group, store.HardState(hard.term, hard.vote)))\n",
+        STORED_TESTS,
+    ),
+    Mutation(
+        "stored log: a snapshot apart from what it replaces",
+        STORED,
+        "            writes.append(await self._write_chunks(group, snapshot))\n",
+        "            await self._commit(await self._write_chunks(group, snapshot))\n",
+        STORED_TESTS,
+    ),
+    Mutation(
+        "stored log: checksum ignored",
+        "storage/records.py",
+        "    if sealed[:CHECKSUM_BYTES] != xxh3_64_digest(position + content):\n",
+        "    if len(sealed) < CHECKSUM_BYTES:\n",
+        STORED_TESTS,
+    ),
+    Mutation(
+        "stored log: without its state it is a new one",
+        STORED,
+        "        if kept is None or group not in self._storage.groups():\n",
+        "        if kept is None:\n",
+        STORED_TESTS,
+    ),
+    Mutation(
+        "stored log: any entry in any place",
+        STORED,
+        "    if found != expected:\n",
+        "    if False:\n",
+        STORED_TESTS,
+    ),
+    Mutation(
+        "stored log: acknowledged before it is durable",
+        STORED,
+        "        await future\n",
+        "        await asyncio.sleep(0)\n",
+        STORED_TESTS,
+    ),
+    Mutation(
+        "stored log: stop where others have to drain",
+        STORED,
+        "                if not self._under_way:\n",
+        "                if True:\n",
+        STORED_TESTS,
     ),
 )

@@ -72,6 +72,7 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.replication.service": SERVICES,
     "cache.cluster.replication.yielding": SERVICES,
     "cache.cluster.raft.service": SERVICES,
+    "cache.cluster.raft.stored": PLUMBING,
     "cache.cluster.feed": BLOCKS,
     "cache.cluster.structures": FEATURES,
     "cache.cluster.topics": FEATURES,
