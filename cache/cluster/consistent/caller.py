@@ -175,6 +175,10 @@ class GroupCaller:
         except CacheError as error:
             logger.info("session.not_closed group=%s error=%s", self.name, error)
 
+    def stop(self) -> None:
+        """Let no further try be made."""
+        self._closed = True
+
     def _begin(self, deadline: float | None) -> _Try:
         if self._closed:
             raise ClosedError(f"group {self.name}: this node is closed")

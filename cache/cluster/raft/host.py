@@ -353,12 +353,14 @@ class RaftHost:
 
     # -- leaving ---------------------------------------------------------------------------------
 
-    def voting(self) -> list[str]:
-        """Return the groups in which this node still has a vote."""
+    def voting(self, *, with_state: bool = False) -> list[str]:
+        """Return the groups in which this node still has a vote; only those with state, if asked so."""
         return [
             hosted.name
             for hosted in self._all()
-            if (status := hosted.status()) is not None and is_voter(status.members, hosted.me)
+            if (status := hosted.status()) is not None
+            and is_voter(status.members, hosted.me)
+            and (hosted.has_state or not with_state)
         ]
 
     # -- for operators ---------------------------------------------------------------------------

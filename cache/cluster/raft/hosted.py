@@ -141,6 +141,11 @@ class Hosted:
         return status is not None and status.role is Role.LEADER
 
     @property
+    def has_state(self) -> bool:
+        """Whether anything was ever put into the group, as far as this node knows."""
+        return self.replica is not None and self.replica.has_state
+
+    @property
     def is_unborn(self) -> bool:
         """Whether the group may never have had a leader."""
         status = self.status()

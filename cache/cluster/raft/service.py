@@ -127,6 +127,11 @@ class RaftGroup:
         """Take part no longer; requests under way end as unknown."""
         self._stop("it was closed")
 
+    @property
+    def has_state(self) -> bool:
+        """Whether a session or a command was applied here, or a snapshot restored."""
+        return self._state.is_used
+
     def status(self) -> Status:
         """Return the state of this replica."""
         return self._machine.status()

@@ -94,6 +94,8 @@ class AppliedState:
     def __init__(self, machine: StateMachine) -> None:
         self.index = 0
         """Of the last entry that was applied."""
+        self.is_used = False
+        """Whether anything but elections and members was applied."""
         self._machine = machine
         self._sessions: dict[int, _Session] = {}
         self._none_ends_before = math.inf
@@ -109,6 +111,7 @@ class AppliedState:
         assert entry.index > self.index, "an entry is applied once"
         self.index = entry.index
         self._end_sessions(entry)
+        self.is_used = self.is_used or entry.kind not in (Kind.NOOP, Kind.MEMBERS)
         match entry.kind:
             case Kind.COMMAND:
                 return self._command(entry)
@@ -131,6 +134,7 @@ class AppliedState:
 
     def restore(self, data: bytes) -> None:
         """Replace everything by what `snapshot` returned."""
+        self.is_used = True
         self.index, sessions, state = _SNAPSHOTS.decode(data)
         self._sessions = {
             number: _Session(lifetime, ends_at, answered, dict(answers))
