@@ -49,12 +49,16 @@ class Consensus:
             for name in self.host.groups
         }
 
-    async def start(self) -> None:
-        """Open what is kept, and take part.
+    async def open(self) -> None:
+        """Open what is kept, and answer others.
 
         Raises:
             StorageError: the store cannot be opened.
         """
+        self.host.listen()
+
+    def start(self) -> None:
+        """Take part, once this member has joined."""
         self.host.start()
 
     def stop(self) -> None:

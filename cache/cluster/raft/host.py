@@ -118,8 +118,8 @@ class RaftHost:
         metrics.gauge("raft.replicas", lambda: sum(h.status() is not None for h in self._all()))
         metrics.gauge("raft.leads", lambda: sum(hosted.leads for hosted in self._all()))
 
-    def start(self) -> None:
-        """Take part: answer others, and look after the groups."""
+    def listen(self) -> None:
+        """Answer others."""
         register = self._rpc.register
         register(FindGroup, self._on_find)
         register(ReserveMember, self._on_reserve)
@@ -129,6 +129,9 @@ class RaftHost:
         register(QueryGroup, self._on_query)
         self._rpc.register_notice(RaftNotice, self._on_notice)
         self._rpc.register_notice(ReplicaGone, self._on_gone)
+
+    def start(self) -> None:
+        """Look after the groups, once the members are known: one that joins must not found."""
         self._membership.subscribe(self._wake_all)
         for name in self.groups:
             self._scope.spawn(self._look_after(name), name=f"raft.{name}")

@@ -159,10 +159,10 @@ class Hosted:
             self.leaderless_since = self._around.clock.monotonic()
         if change.role is not Role.LEADER:
             self._release_all()
-        event = "raft.leads" if change.role is Role.LEADER else "raft.role"
-        logger.info(
-            "%s group=%s replica=%s role=%s term=%d leader=%s",
-            event,
+        leads = change.role is Role.LEADER
+        logger.log(
+            logging.INFO if leads else logging.DEBUG,
+            "raft.role group=%s replica=%s role=%s term=%d leader=%s",
             self.name,
             self.me,
             change.role.value,

@@ -1,0 +1,191 @@
+"""Raft groups on nodes: they begin once, go on without the dead, and say so when they cannot."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cache.cluster.config.consistent import ConsistentConfig
+from cache.errors import NoQuorumError
+from cache.testing import TestCluster, cluster_test
+from tests.integration.counting import (
+    Counter,
+    add_many,
+    infos,
+    leader_of,
+    uuids,
+    voters_of,
+)
+
+ALONE = ConsistentConfig.local(expected_size=1)
+
+
+@cluster_test(size=3)
+async def test_three_members_found_one_group(cluster: TestCluster) -> None:
+    """All of them vote."""
+    await leader_of(cluster)
+
+    assert 1 == len(await uuids(cluster))
+    assert ["m0", "m1", "m2"] == await voters_of(cluster, 3)
+
+
+@cluster_test("simulated", "sockets", size=2)
+async def test_two_of_three_expected_members_found_nothing(cluster: TestCluster) -> None:
+    """And say what they wait for, within the deadline."""
+    begun = cluster.now()
+    with pytest.raises(NoQuorumError, match="waits for 3 members, sees 2"):
+        await Counter(cluster, 0).add(timeout=1.0)
+
+    assert 0.9 <= cluster.now() - begun < 2.0
+    assert [] == await uuids(cluster)
+
+
+@cluster_test("simulated", "sockets", size=3)
+async def test_every_member_reaches_the_group(cluster: TestCluster) -> None:
+    """Followers, the leader, and a lite member, which has no replica; what one wrote the next one reads."""
+    await cluster.add_member(data=False)
+    counters = [Counter(cluster, index) for index in range(4)]
+
+    assert list(range(1, 41)) == await add_many(counters, 40)
+    assert [40] * 4 == [await counter.get() for counter in counters]
+    assert (await infos(cluster))[3]["replica"] is None
+
+
+@cluster_test(size=1, consistent=ALONE)
+async def test_a_lone_founder_gets_two_more_voters(cluster: TestCluster) -> None:
+    """Two members have one voter still; joiners never found."""
+    await leader_of(cluster)
+    first = await uuids(cluster)
+    await cluster.add_member()
+    assert ["m0"] == await voters_of(cluster, 1)
+    await cluster.add_member()
+
+    assert ["m0", "m1", "m2"] == await voters_of(cluster, 3)
+    assert first == await uuids(cluster)
+
+
+@cluster_test(size=5, consistent=ConsistentConfig.local(expected_size=5))
+async def test_five_members_have_five_voters(cluster: TestCluster) -> None:
+    """Two may die."""
+    assert 5 == len(await voters_of(cluster, 5))
+
+
+@cluster_test("simulated", "sockets", size=5)
+async def test_three_founders_get_two_more_voters(cluster: TestCluster) -> None:
+    """As soon as five members are there."""
+    assert 5 == len(await voters_of(cluster, 5))
+
+
+@cluster_test("simulated", size=3)
+async def test_commands_go_on_when_the_leader_dies_and_count_once(cluster: TestCluster) -> None:
+    """A command that the dead leader had not answered is repeated, and takes effect once."""
+    leader = await leader_of(cluster)
+    counters = [Counter(cluster, index) for index in range(3) if index != leader]
+    await add_many(counters, 2)
+    begun = cluster.now()
+    running = [asyncio.ensure_future(counters[n % 2].add()) for n in range(100)]
+    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    await cluster.kill(leader)
+    numbers = sorted(await asyncio.gather(*running))
+
+    assert list(range(3, 103)) == numbers
+    assert 102 == await counters[0].get()
+    assert cluster.now() - begun > ALONE.raft.election_timeout_min, "some waited for another leader"
+    assert leader != await leader_of(cluster)
+
+
+@cluster_test("sockets", size=3)
+async def test_commands_go_on_when_the_leader_stops(cluster: TestCluster) -> None:
+    """On real sockets."""
+    leader = await leader_of(cluster)
+    counters = [Counter(cluster, index) for index in range(3) if index != leader]
+    await add_many(counters, 2)
+    await cluster.kill(leader)
+
+    assert list(range(3, 23)) == await add_many(counters, 20)
+    assert leader != await leader_of(cluster)
+
+
+@cluster_test("processes", size=3)
+async def test_another_process_leads_when_the_leader_is_killed(cluster: TestCluster) -> None:
+    """And the member that comes back without its log votes again."""
+    leader = await leader_of(cluster)
+    before = (await infos(cluster))[leader]["replica"]
+    await cluster.kill(leader)
+    assert leader != await leader_of(cluster)
+    await cluster.restart(leader)
+    await voters_of(cluster, 3)
+
+    assert before not in (await infos(cluster))[leader]["voters"]
+
+
+@cluster_test("simulated", "sockets", size=3)
+async def test_without_a_majority_calls_say_so_in_time(cluster: TestCluster) -> None:
+    """In memory the two that come back have lost their logs, and the group says that it is lost."""
+    leader = await leader_of(cluster)
+    await Counter(cluster, leader).add()
+    others = [index for index in range(3) if index != leader]
+    for index in others:
+        await cluster.kill(index)
+    begun = cluster.now()
+    with pytest.raises(NoQuorumError, match="did not answer in time"):
+        await Counter(cluster, leader).get(timeout=1.5)
+    assert 1.4 <= cluster.now() - begun < 3.0
+
+    for index in others:
+        await cluster.restart(index)
+
+    async def knows() -> bool:
+        return len((await infos(cluster))[leader]["gone"]) == 2
+
+    await cluster.eventually(knows, what="the loss of two logs")
+    with pytest.raises(NoQuorumError, match="a majority of its logs is lost"):
+        await Counter(cluster, leader).get(timeout=1.0)
+    assert 1 == len(await uuids(cluster)), "nobody founds another group over it"
+
+
+@cluster_test("simulated", "sockets", size=3)
+async def test_a_rolling_restart_in_memory_loses_nothing(cluster: TestCluster) -> None:
+    """Each member hands its vote on before it goes, and gets one when it is back."""
+    await voters_of(cluster, 3)
+    total = 0
+    for index in range(3):
+        total = await Counter(cluster, index).add()
+        receipt = await cluster.remove_member(index)
+        assert receipt["complete"], receipt
+        await cluster.restart(index)
+        await voters_of(cluster, 3)
+
+    assert 3 == total
+    assert [3, 3, 3] == [await Counter(cluster, index).get() for index in range(3)]
+    assert 1 == len(await uuids(cluster))
+
+
+@cluster_test("simulated", "sockets", size=4)
+async def test_a_leader_that_drains_is_replaced_first(cluster: TestCluster) -> None:
+    """Calls go on meanwhile; the receipt says that the vote was handed on."""
+    leader = await leader_of(cluster)
+    counters = [Counter(cluster, index) for index in range(4) if index != leader]
+    await add_many(counters, 3)
+    running = asyncio.ensure_future(add_many(counters, 60))
+    receipt = await cluster.remove_member(leader)
+
+    assert list(range(4, 64)) == await running
+    assert (True, 0) == (receipt["complete"], receipt["voting"])
+    assert 3 == len(await voters_of(cluster, 3))
+    assert leader != await leader_of(cluster)
+
+
+@cluster_test("simulated", size=4)
+async def test_a_dead_voter_is_replaced_after_a_while(cluster: TestCluster) -> None:
+    """Not at once: a restart is no reason to move a copy."""
+    leader = await leader_of(cluster)
+    voters = await voters_of(cluster, 3)
+    victim = next(m.index for m in cluster.members if m.index != leader and m.name in voters)
+    killed_at = cluster.now()
+    await cluster.kill(victim)
+    assert 3 == len(await voters_of(cluster, 3))
+
+    assert cluster.now() - killed_at >= ALONE.replace_after
+    assert 1 == await Counter(cluster, leader).add()
