@@ -12,9 +12,11 @@ from cache.cluster.environment import Environment
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.raft.calls import Machine
 from cache.cluster.raft.host import RaftHost, group_of
+from cache.cluster.raft.stored import StoredLogs
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.metrics import Metrics
+from cache.storage.base import Identity, Storage
 
 
 class Consensus:
@@ -32,6 +34,10 @@ class Consensus:
         make_machine: Callable[[], Machine],
     ) -> None:
         clock, rng = environment.clock, environment.seed("raft")
+        self._storage: Storage | None = None
+        if config.data_dir is not None:
+            whose = Identity(config.cluster_name, membership.local().name)
+            self._storage = environment.storage(config.data_dir, whose)
         self.host = RaftHost(
             config=config.consistent,
             membership=membership,
@@ -41,6 +47,7 @@ class Consensus:
             metrics=metrics,
             scope=scope,
             make_machine=make_machine,
+            logs=None if self._storage is None else StoredLogs(self._storage),
         )
         self._callers = {
             name: GroupCaller(
@@ -55,6 +62,9 @@ class Consensus:
         Raises:
             StorageError: the store cannot be opened.
         """
+        if self._storage is not None:
+            await self._storage.open()
+        await self.host.load()
         self.host.listen()
 
     def start(self) -> None:
@@ -69,6 +79,8 @@ class Consensus:
 
     async def close(self) -> None:
         """Let go of the store, once no task uses it any more."""
+        if self._storage is not None:
+            await self._storage.close()
 
     def group(self, name: str) -> Group:
         """Return the group that has the object of that name."""
@@ -82,7 +94,7 @@ class Consensus:
             await caller.close(timeout)
 
     def voting(self, *, with_state: bool = False) -> list[str]:
-        """Return the groups in which this node still has a vote; only those with state, if asked so."""
+        """Return the groups in which this node still has a vote; `with_state`: and state in memory."""
         return self.host.voting(with_state=with_state)
 
     # -- for operators ---------------------------------------------------------------------------

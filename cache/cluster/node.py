@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import asdict
-from functools import partial
-from random import Random, SystemRandom
 from types import TracebackType
 from typing import Any, Final, Self
 
-from cache.clock import SystemClock
-from cache.cluster.config import ClusterConfig, TlsConfig
+from cache.cluster.config import ClusterConfig
 from cache.cluster.discovery.finder import Finder
-from cache.cluster.environment import Environment
+from cache.cluster.environment import Environment, member_name
 from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId, new_member_id, parse_address
 from cache.cluster.inspection import NodeStats
@@ -37,9 +34,8 @@ from cache.cluster.structures.builtin import BUILTIN
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near import NearCache
 from cache.cluster.structures.processors import Processor, Processors
-from cache.cluster.transport.base import StreamPaths
+from cache.cluster.system import system_environment
 from cache.cluster.transport.rpc import RpcEndpoint
-from cache.cluster.transport.sockets import SocketTransport
 from cache.durations import DEFAULT
 from cache.errors import ClosedError, ConfigError
 from cache.forks import watch
@@ -53,27 +49,12 @@ FAREWELL_INTERVAL: Final = 0.25
 """Seconds for the receipt of a remote drain to reach its caller before the node closes."""
 
 
-def system_environment(
-    *,
-    tls: TlsConfig | None = None,
-    metrics: Metrics | None = None,
-    paths: StreamPaths | None = None,
-) -> Environment:
-    """Return the real world: system clock, system entropy, real sockets."""
-    transport = partial(SocketTransport, tls=tls, metrics=metrics, paths=paths)
-    return Environment(clock=SystemClock(), seed=_entropy, transport=transport)
-
-
-def _entropy(name: str) -> Random:
-    """Return a stream; that of handshakes cannot be computed from the nonces that strangers see."""
-    return SystemRandom() if name == "rpc" else Random()
-
-
 class Node(Messaging):
     """An embedded cluster member. Use as `async with Node(config) as node:`.
 
     Entering returns only when the node can serve, or raises: `JoinRefusedError` when a peer refuses it,
-    `OSError` when the address cannot be bound, `ConfigError` when a TLS file is bad. Leaving drains: the
+    `OSError` when the address cannot be bound, `ConfigError` when a TLS file is bad. With a `data_dir` and no
+    `name`, making one reads its name there, and raises `StorageError` when it cannot. Leaving drains: the
     data moves to the other members first, within `config.leave_timeout`.
     """
 
@@ -90,8 +71,7 @@ class Node(Messaging):
                 tls=self.config.tls, metrics=self._metrics, paths=self._finder.stream_paths
             )
         self._environment = environment
-        names = environment.seed("name")
-        self._name = self.config.name or f"node-{names.getrandbits(32):08x}"
+        self._name = member_name(self.config, environment)
         self._id = new_member_id(self._name, environment.seed("generation"))
         self._scope = Scope(self._name)
         self._metrics.gauge("node.tasks", lambda: self._scope.task_count)

@@ -71,15 +71,16 @@ async def leader_of(cluster: TestCluster) -> int:
 
 
 async def voters_of(cluster: TestCluster, count: int) -> list[str]:
-    """Return the names of the voters, once there are so many, all of them there, and nobody learns."""
-    live = {member.name for member in cluster.members}
+    """Return the names of the voters, once there are so many, each with its log, and nobody learns."""
 
     async def settled() -> bool:
-        seen = [info for info in (await infos(cluster)).values() if info["role"] == "leader"]
-        if len(seen) != 1 or seen[0]["learners"]:
+        found = await infos(cluster)
+        leading = [info for info in found.values() if info["role"] == "leader"]
+        if len(leading) != 1 or leading[0]["learners"]:
             return False
-        names = {replica_member(voter) for voter in seen[0]["voters"]}
-        return len(names) == len(seen[0]["voters"]) == count and names <= live
+        logs = {info["replica"] for info in found.values()}
+        voters = leading[0]["voters"]
+        return len(voters) == count and logs.issuperset(voters)
 
     await cluster.eventually(settled, what=f"{count} voters")
     seen = [info for info in (await infos(cluster)).values() if info["role"] == "leader"]

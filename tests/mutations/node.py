@@ -14,6 +14,9 @@ NOTICES: Final = "tests/unit/cluster/transport/test_notices.py"
 STORED: Final = "cluster/raft/stored.py"
 STORED_TESTS: Final = "tests/unit/cluster/raft/test_stored.py"
 
+DATA_DIR: Final = "cluster/data_dir.py"
+DATA_DIR_TESTS: Final = "tests/unit/cluster/test_data_dir.py"
+
 NODE_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "notices: a drop is not counted",
@@ -112,5 +115,26 @@ NODE_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "                if not self._under_way:\n",
         "                if True:\n",
         STORED_TESTS,
+    ),
+    Mutation(
+        "data_dir: the last name wins",
+        DATA_DIR,
+        "            os.link(draft, path)\n",
+        "            path.write_bytes(draft.read_bytes())\n",
+        DATA_DIR_TESTS,
+    ),
+    Mutation(
+        "data_dir: a new name beside old data",
+        DATA_DIR,
+        "    if (folder / DATABASE).exists():\n",
+        "    if False:\n",
+        DATA_DIR_TESTS,
+    ),
+    Mutation(
+        "data_dir: any text is a name",
+        DATA_DIR,
+        "    if not NAME_PATTERN.fullmatch(name):\n",
+        "    if not name:\n",
+        DATA_DIR_TESTS,
     ),
 )

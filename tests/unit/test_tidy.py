@@ -55,6 +55,8 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.transport.base": BLOCKS,  # a seam: only the shape of a network
     "cache.cluster.discovery.base": BLOCKS,  # a seam: only the shape of a source of peers
     "cache.cluster.environment": BLOCKS,
+    "cache.cluster.data_dir": BLOCKS,
+    "cache.cluster.system": PLUMBING,
     "cache.cluster.home": BLOCKS,
     "cache.cluster.membership": CORES,
     "cache.cluster.partitions": CORES,

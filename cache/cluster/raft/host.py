@@ -37,6 +37,7 @@ from cache.cluster.raft.messages import (
 from cache.cluster.raft.outputs import Persisted
 from cache.cluster.raft.people import People
 from cache.cluster.raft.status import bootstrap
+from cache.cluster.raft.stored import StoredLogs
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import (
@@ -53,7 +54,7 @@ from cache.cluster.wire.messages import (
     ReplicaGone,
     ReserveMember,
 )
-from cache.errors import RemoteProtocolError
+from cache.errors import CorruptStorageError, RemoteProtocolError
 from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class RaftHost:
         metrics: Metrics,
         scope: Scope,
         make_machine: Callable[[], Machine],
+        logs: StoredLogs | None = None,
     ) -> None:
         self.config = config
         self.people = People(config, membership, rpc)
@@ -97,6 +99,8 @@ class RaftHost:
         self._rng = rng
         self._scope = scope
         self._closed = False
+        self._logs = logs
+        """Where replicas are kept; None: in memory."""
         self._founder = Founder(config, self.people, clock, rng, self._accept)
         around = Surroundings(
             member_name=self.people.my_name,
@@ -117,6 +121,27 @@ class RaftHost:
         self._unreachable = metrics.counter("raft.unreachable")
         metrics.gauge("raft.replicas", lambda: sum(h.status() is not None for h in self._all()))
         metrics.gauge("raft.leads", lambda: sum(hosted.leads for hosted in self._all()))
+
+    async def load(self) -> None:
+        """Take up the logs that a former process of this member left.
+
+        One that is damaged is forgotten: what it promised is not known any more, so that it never votes
+        again, and this member joins anew, as another replica.
+
+        Raises:
+            StorageError: the store cannot be read at all, or a newer version of this library wrote it.
+        """
+        if self._logs is None:
+            return
+        for hosted in self._all():
+            try:
+                kept = await self._logs.load(hosted.name)
+            except CorruptStorageError as error:
+                logger.error("raft.log_damaged group=%s error=%s", hosted.name, error)
+                await self._logs.forget(hosted.name)
+                continue
+            if kept is not None:
+                hosted.resume(kept, self._logs)
 
     def listen(self) -> None:
         """Answer others."""
@@ -188,12 +213,9 @@ class RaftHost:
             reply = hosted.witness.accept(message.uuid, self._clock.monotonic())
             if reply is not Reply.ACCEPTED:
                 return Enlisted("")
-            if hosted.replica is not None and hosted.replica.halted is not None:
-                hosted.end("it had stopped")
             if hosted.replica is None:
-                hosted.begin(Persisted(), None)
-                self._wake(hosted.name)
-            return Enlisted(hosted.me)
+                await self._begin(hosted, Persisted())
+            return Enlisted("" if hosted.status() is None else hosted.me)
 
     async def _on_offer(self, message: OfferGroup, peer: Peer) -> OfferAnswer:
         _require_member(peer)
@@ -210,9 +232,28 @@ class RaftHost:
         async with hosted.changing:
             reply = hosted.offered(uuid, replica, self._clock.monotonic())
             if reply is Reply.ACCEPTED and hosted.replica is None:
-                hosted.begin(bootstrap(voters), None, Birth(voters))
-                self._wake(hosted.name)
+                await self._begin(hosted, bootstrap(voters), Birth(voters))
             return reply
+
+    async def _begin(
+        self, hosted: Hosted, persisted: Persisted, birth: Birth | None = None
+    ) -> None:
+        """Take part with a new log, which is durable when this returns; `changing` is held."""
+        if self._logs is not None:
+            log_id = hosted.me.rpartition("/")[2]
+            uuid = hosted.witness.known
+            await self._logs.create(hosted.name, persisted, uuid=uuid, log_id=log_id)
+        hosted.begin(persisted, self._logs, birth)
+        self._wake(hosted.name)
+
+    async def _end(self, hosted: Hosted, reason: str) -> None:
+        """Take part no longer, and forget the log; `changing` is held."""
+        replica = hosted.replica
+        hosted.end(reason)
+        if replica is not None:
+            await replica.wait_written()
+        if self._logs is not None:
+            await self._logs.forget(hosted.name)
 
     async def _on_call(self, message: CallGroup, peer: Peer) -> GroupAnswer:
         return await self.hosted(message.group).call(message)
@@ -310,7 +351,7 @@ class RaftHost:
             return self.config.replace_after
         if hosted.is_unborn:
             await self._founder.offer_again(hosted)
-            self._give_up_if_hopeless(hosted)
+            await self._give_up_if_hopeless(hosted)
             return soon
         patience = STRAY_AFTER * self.config.raft.election_timeout_max
         if self._clock.monotonic() - hosted.leaderless_since >= patience:
@@ -325,10 +366,11 @@ class RaftHost:
         await self._founder.found(hosted)
         return soon
 
-    def _give_up_if_hopeless(self, hosted: Hosted) -> None:
-        if hosted.birth is not None and hosted.birth.is_hopeless and hosted.is_unborn:
-            hosted.end("its group was never born, and cannot be any more")
-            hosted.witness.give_up()
+    async def _give_up_if_hopeless(self, hosted: Hosted) -> None:
+        async with hosted.changing:
+            if hosted.birth is not None and hosted.birth.is_hopeless and hosted.is_unborn:
+                await self._end(hosted, "its group was never born, and cannot be any more")
+                hosted.witness.give_up()
 
     async def _end_if_removed(self, hosted: Hosted) -> None:
         """End a replica that the present leader does not count among the members."""
@@ -351,19 +393,19 @@ class RaftHost:
             later = view.term >= status.term and view.commit >= status.commit
             if later and view.leader and hosted.me not in (*view.voters, *view.learners):
                 async with hosted.changing:
-                    hosted.end("it is no member any more")
+                    await self._end(hosted, "it is no member any more")
                 return
 
     # -- leaving ---------------------------------------------------------------------------------
 
     def voting(self, *, with_state: bool = False) -> list[str]:
-        """Return the groups in which this node still has a vote; only those with state, if asked so."""
+        """Return the groups in which this node still has a vote; `with_state`: and state in memory."""
         return [
             hosted.name
             for hosted in self._all()
             if (status := hosted.status()) is not None
             and is_voter(status.members, hosted.me)
-            and (hosted.has_state or not with_state)
+            and (not with_state or (self._logs is None and hosted.has_state))
         ]
 
     # -- for operators ---------------------------------------------------------------------------

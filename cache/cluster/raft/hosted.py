@@ -13,10 +13,11 @@ from cache.clock import Clock
 from cache.cluster.config.consistent import ConsistentConfig
 from cache.cluster.raft.calls import CALLABLE, OUTCOMES, Machine, Outcome, replica_id
 from cache.cluster.raft.founding import NO_GROUP, Birth, Reply, Witness
-from cache.cluster.raft.messages import AnyMessage, GroupId, Kind, ReplicaId
+from cache.cluster.raft.messages import AnyMessage, GroupId, Kind, ReplicaId, decode_members
 from cache.cluster.raft.outputs import Persisted, Role, RoleChanged
 from cache.cluster.raft.service import LogStorage, RaftGroup
 from cache.cluster.raft.status import Status
+from cache.cluster.raft.stored import StoredLog
 from cache.cluster.scope import Scope
 from cache.cluster.wire.messages import CallGroup, GroupAnswer, GroupView, QueryGroup
 from cache.errors import (
@@ -114,6 +115,12 @@ class Hosted:
         )
         self.replica.start()
         logger.info("raft.replica group=%s replica=%s uuid=%s", self.name, self.me, uuid.hex())
+
+    def resume(self, kept: StoredLog, storage: LogStorage) -> None:
+        """Take part with the log that a former process of this member left."""
+        self.me = replica_id(self._around.member_name, kept.log_id)
+        self.witness.known = kept.uuid
+        self.begin(kept.persisted, storage, _birth_of(kept.persisted))
 
     def end(self, reason: str) -> None:
         """Take part no longer: the log is no more, and what comes next has another name."""
@@ -342,3 +349,10 @@ class Hosted:
         for future in waiting:
             if not future.done():
                 future.set_result(True)
+
+
+def _birth_of(persisted: Persisted) -> Birth | None:
+    """Return the first voters, if a log holds nothing but them."""
+    if persisted.snapshot.index or len(persisted.entries) != 1:
+        return None
+    return Birth(tuple(map(ReplicaId, decode_members(persisted.entries[0].data).voters)))

@@ -114,6 +114,7 @@ class RaftGroup:
         self._request = 0
         self._queue: deque[Output] = deque()
         self._writing = False
+        self._write_task: asyncio.Task[None] | None = None
         self._machine = Consensus(group, me, config, persisted, rng=rng, now=clock.monotonic())
         self._driver: Driver[Event, Output] = Driver(
             self._machine, clock=clock, perform=self._enqueue, inbox_max=INBOX_MAX
@@ -126,6 +127,11 @@ class RaftGroup:
     def close(self) -> None:
         """Take part no longer; requests under way end as unknown."""
         self._stop("it was closed")
+
+    async def wait_written(self) -> None:
+        """Return when nothing more is written; for a replica that was closed."""
+        if self._write_task is not None:
+            await asyncio.wait((self._write_task,))
 
     @property
     def has_state(self) -> bool:
@@ -245,7 +251,7 @@ class RaftGroup:
             elif self._storage is not None:
                 self._writing = True
                 writing = self._write(self._storage, output)
-                self._scope.spawn(writing, name=f"raft.write.{self.group}")
+                self._write_task = self._scope.spawn(writing, name=f"raft.write.{self.group}")
                 return
 
     async def _write(self, storage: LogStorage, persist: Persist) -> None:

@@ -70,6 +70,8 @@ class SimDisk:
     sync_count: int = 0
     user: object = None
     """Who has it open."""
+    name_kept: str | None = None
+    """Name of the member whose disk it is."""
     rng: Random = field(init=False)
     _journal: bytearray = field(default_factory=bytearray)
     _synced_bytes: int = 0
@@ -103,6 +105,12 @@ class SimDisk:
         if not self._happens("lie", self.faults.lie):
             self._synced_bytes = len(self._journal)
         return True
+
+    def keep_name(self, proposed: str) -> str:
+        """Return the name that is kept; keep the proposed one when there is none."""
+        if self.name_kept is None:
+            self.name_kept = proposed
+        return self.name_kept
 
     def recover(self) -> None:
         """Read the journal up to the first commit that is not whole; begin a new one with what it says."""
