@@ -35,6 +35,7 @@ from cache.cluster.wire.messages import (
     Request,
     ReserveMember,
 )
+from cache.metrics import Counter
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +50,21 @@ class Founder:
     """Founds the groups of one node, when it is its turn."""
 
     def __init__(
-        self, config: ConsistentConfig, people: People, clock: Clock, rng: Random, accept: Accept
+        self,
+        config: ConsistentConfig,
+        people: People,
+        clock: Clock,
+        rng: Random,
+        accept: Accept,
+        foundings: Counter,
     ) -> None:
         self._config = config
         self._people = people
         self._clock = clock
         self._rng = rng
         self._accept = accept
+        self._foundings = foundings
+        """Groups that this member began to found."""
         self._reserved_for = RESERVED_FOR * people.timeout
 
     def is_idle(self, hosted: Hosted) -> bool:
@@ -96,6 +105,7 @@ class Founder:
     async def _reserve(self, hosted: Hosted, chosen: list[Member]) -> None:
         uuid = self._rng.randbytes(UUID_BYTES)
         now = self._clock.monotonic()
+        self._foundings.add()
         if not hosted.witness.reserve(uuid, now, self._reserved_for):
             return
         replicas = {self._people.me: hosted.me}

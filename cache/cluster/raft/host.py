@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from xxhash import xxh3_64_intdigest
 
@@ -45,7 +45,6 @@ from cache.cluster.wire.messages import (
     Enlisted,
     EnlistReplica,
     FindGroup,
-    GroupAnswer,
     GroupView,
     OfferAnswer,
     OfferGroup,
@@ -54,13 +53,18 @@ from cache.cluster.wire.messages import (
     ReplicaGone,
     ReserveMember,
 )
-from cache.errors import CorruptStorageError, RemoteProtocolError
+from cache.cluster.wire.messages import (
+    Reply as WireReply,
+)
+from cache.errors import ClosedError, CorruptStorageError, RemoteProtocolError
 from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 STRAY_AFTER: Final = 2.0
 """Times `election_timeout_max` without a leader, until a replica asks whether it was removed."""
+
+M = TypeVar("M")
 
 SINGLE: Final = GroupId("main")
 
@@ -101,7 +105,8 @@ class RaftHost:
         self._closed = False
         self._logs = logs
         """Where replicas are kept; None: in memory."""
-        self._founder = Founder(config, self.people, clock, rng, self._accept)
+        foundings = metrics.counter("raft.foundings")
+        self._founder = Founder(config, self.people, clock, rng, self._accept, foundings)
         around = Surroundings(
             member_name=self.people.my_name,
             config=config,
@@ -204,8 +209,11 @@ class RaftHost:
         granted = self.may_take_part and hosted.witness.reserve(message.uuid, now, message.seconds)
         return Enlisted(hosted.me if granted else "")
 
-    async def _on_enlist(self, message: EnlistReplica, peer: Peer) -> Enlisted:
+    def _on_enlist(self, message: EnlistReplica, peer: Peer) -> Awaitable[WireReply]:
         _require_member(peer)
+        return self._answer(self._enlist, message)
+
+    async def _enlist(self, message: EnlistReplica) -> Enlisted:
         hosted = self.hosted(message.group)
         async with hosted.changing:
             if not self.may_take_part:
@@ -217,8 +225,11 @@ class RaftHost:
                 await self._begin(hosted, Persisted())
             return Enlisted("" if hosted.status() is None else hosted.me)
 
-    async def _on_offer(self, message: OfferGroup, peer: Peer) -> OfferAnswer:
+    def _on_offer(self, message: OfferGroup, peer: Peer) -> Awaitable[WireReply]:
         _require_member(peer)
+        return self._answer(self._take_offer, message)
+
+    async def _take_offer(self, message: OfferGroup) -> OfferAnswer:
         hosted = self.hosted(message.group)
         voters = tuple(map(ReplicaId, message.voters))
         if message.replica not in voters:
@@ -255,11 +266,34 @@ class RaftHost:
         if self._logs is not None:
             await self._logs.forget(hosted.name)
 
-    async def _on_call(self, message: CallGroup, peer: Peer) -> GroupAnswer:
-        return await self.hosted(message.group).call(message)
+    def _on_call(self, message: CallGroup, peer: Peer) -> Awaitable[WireReply]:
+        return self._answer(self.hosted(message.group).call, message)
 
-    async def _on_query(self, message: QueryGroup, peer: Peer) -> GroupAnswer:
-        return await self.hosted(message.group).query(message)
+    def _on_query(self, message: QueryGroup, peer: Peer) -> Awaitable[WireReply]:
+        return self._answer(self.hosted(message.group).query, message)
+
+    def _answer(
+        self, serve: Callable[[M], Awaitable[WireReply]], message: M
+    ) -> Awaitable[WireReply]:
+        """Serve a request in a task; the coroutine that serves it begins there, or never exists."""
+        future: asyncio.Future[WireReply] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                reply = await serve(message)
+            except Exception as error:  # noqa: BLE001 - the root of a task: this is its answer
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(reply)
+            finally:
+                future.cancel()  # Cancelled itself; otherwise this does nothing.
+
+        if self._closed:
+            raise ClosedError("this member is closing")
+        self._scope.spawn(run(), name=f"raft.{type(message).__name__}")
+        return future
 
     # -- messages between replicas ---------------------------------------------------------------
 
