@@ -313,13 +313,28 @@ class RaftHost:
             return
         replica = hosted.replica
         if replica is None:
-            return  # It is being offered to this member, or begins.
+            self._scope.spawn(self._begin_as(hosted, notice), name="raft.begin")
+            return
         if replica.halted is not None:
             self._tell_gone(notice, peer)
             return
         message = decode_message(notice.body)
         if replica_member(message.sender) == member_name(peer.member):
             replica.receive(message)
+
+    async def _begin_as(self, hosted: Hosted, notice: RaftNotice) -> None:
+        """Begin with an empty log, where the group counts on this one, and its offer was lost.
+
+        1. A founder offers the group to three. 2. Two accept; the offer to the third is lost. 3. The group
+        elects a leader, so that nobody offers it any more. 4. One of the two dies. This log has
+        promised nothing so far, so that it may vote as one that lags behind.
+        """
+        async with hosted.changing:
+            now = self._clock.monotonic()
+            if hosted.replica is not None or self._closed:
+                return
+            if hosted.offered(notice.uuid, notice.target, now) is Reply.ACCEPTED:
+                await self._begin(hosted, Persisted())
 
     def _tell_gone(self, notice: RaftNotice, peer: Peer) -> None:
         """Say that a log of this member is no more; of another member's nothing is known here."""
@@ -386,9 +401,9 @@ class RaftHost:
         if hosted.is_unborn:
             await self._founder.offer_again(hosted)
             await self._give_up_if_hopeless(hosted)
-            return soon
         patience = STRAY_AFTER * self.config.raft.election_timeout_max
-        if self._clock.monotonic() - hosted.leaderless_since >= patience:
+        since = hosted.leaderless_since
+        if since is not None and self._clock.monotonic() - since >= patience:
             await self._end_if_removed(hosted)
         return soon
 
