@@ -208,3 +208,36 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         holder.wait()
 
     asyncio.run(use())
+
+
+# -- the node ----------------------------------------------------------------------------------------
+
+
+async def test_a_node_that_is_refused_its_folder_listens_nowhere(tmp_path: Path) -> None:
+    """One of two with one folder: nobody hears of it, and the other one is not disturbed."""
+    config = ClusterConfig.local(name="a", data_dir=str(tmp_path))
+    async with Node(config) as first:
+        second = Node(config)
+        with pytest.raises(StorageInUseError, match=f"process {os.getpid()}"):
+            await second.start()
+
+        assert not hasattr(second, "_rpc")
+        await first.map("m").set("k", 1)
+        assert 1 == await first.map("m").get("k")
+
+
+async def test_a_node_lets_go_of_its_folder(tmp_path: Path) -> None:
+    """By leaving, by ending at once, and by a start that fails: the next one can have it."""
+    config = ClusterConfig.local(name="a", data_dir=str(tmp_path))
+    async with Node(config):
+        pass
+    ended = Node(config)
+    await ended.start()
+    await ended.abort()
+    with pytest.raises(OSError, match="address"):
+        await Node(config.with_changes(bind="192.0.2.1:1", allow_insecure_bind=True)).start()
+    with pytest.raises(StorageMismatchError, match="belongs to node 'a', not to 'b'"):
+        await Node(config.with_changes(name="b")).start()
+
+    async with Node(config) as last:
+        assert "a" == last.name
