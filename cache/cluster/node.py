@@ -1,8 +1,8 @@
 """One member of the cluster, inside the application's process: builds the services and starts and stops them.
 
 This is the only place that constructs services. Order of start: store, network, membership, table, copies,
-then the node counts as ready. Order of stop: hand everything over, say goodbye, end tasks, close store and
-network.
+then the node counts as ready. Order of stop: hand everything over, say goodbye, end tasks, close network
+and store.
 """
 
 from __future__ import annotations
@@ -347,8 +347,8 @@ class Node(Messaging):
         await self._scope.close()
         if hasattr(self, "_rpc"):
             await self._rpc.close()
-        await self._storage.close()
         await self._transport.close()
+        await self._storage.close()
         self._closed.set()
         await self._farewell.close()
         logger.info("node.closed name=%s", self._name)
