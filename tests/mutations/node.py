@@ -109,7 +109,7 @@ NODE_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "stored log: acknowledged before it is durable",
         STORED,
         "        await future\n",
-        "        await asyncio.sleep(0)\n",
+        "        await asyncio.sleep(0.0001)\n",
         STORED_TESTS,
     ),
     Mutation(
