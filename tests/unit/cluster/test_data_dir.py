@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from cache.cluster.config import ClusterConfig
-from cache.cluster.data_dir import NAME, kept_name, open_storage
+from cache.cluster.data_dir import NAME, _write_once, kept_name, open_storage
 from cache.cluster.node import Node
 from cache.errors import (
     CorruptStorageError,
@@ -56,8 +56,17 @@ def test_a_name_is_chosen_once(tmp_path: Path) -> None:
     assert {NAME: "node-1\n"} == {path.name: path.read_text() for path in folder.iterdir()}
 
 
+def test_a_name_that_came_meanwhile_stays(tmp_path: Path) -> None:
+    """1. Both see that there is none. 2. The other one's is there. 3. This one's comes too late."""
+    _write_once(tmp_path / NAME, "node-1")
+
+    _write_once(tmp_path / NAME, "node-2")
+
+    assert {NAME: "node-1\n"} == {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+
 def test_those_who_begin_at_once_agree_on_one_name(tmp_path: Path) -> None:
-    """1. Each sees that there is none. 2. Each writes its own. 3. The first one to link it wins."""
+    """Whoever it is whose name is linked first."""
     found: list[str] = []
     barrier = threading.Barrier(8)
 
