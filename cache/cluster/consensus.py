@@ -12,11 +12,12 @@ from cache.cluster.environment import Environment
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.raft.calls import Machine
 from cache.cluster.raft.host import RaftHost, group_of
+from cache.cluster.raft.reports import info
 from cache.cluster.raft.stored import StoredLogs
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.metrics import Metrics
-from cache.storage.base import Identity, Storage
+from cache.storage import Storage
 
 
 class Consensus:
@@ -27,6 +28,7 @@ class Consensus:
         *,
         config: ClusterConfig,
         environment: Environment,
+        storage: Storage | None,
         membership: MembershipService,
         rpc: RpcEndpoint,
         metrics: Metrics,
@@ -34,10 +36,6 @@ class Consensus:
         make_machine: Callable[[], Machine],
     ) -> None:
         clock, rng = environment.clock, environment.seed("raft")
-        self._storage: Storage | None = None
-        if config.data_dir is not None:
-            whose = Identity(config.cluster_name, membership.local().name)
-            self._storage = environment.storage(config.data_dir, whose)
         self.host = RaftHost(
             config=config.consistent,
             membership=membership,
@@ -47,7 +45,7 @@ class Consensus:
             metrics=metrics,
             scope=scope,
             make_machine=make_machine,
-            logs=None if self._storage is None else StoredLogs(self._storage),
+            logs=None if storage is None else StoredLogs(storage),
         )
         self._callers = {
             name: GroupCaller(
@@ -57,13 +55,11 @@ class Consensus:
         }
 
     async def open(self) -> None:
-        """Open what is kept, and answer others.
+        """Take up what is kept, and answer others.
 
         Raises:
-            StorageError: the store cannot be opened.
+            StorageError: the store cannot be read.
         """
-        if self._storage is not None:
-            await self._storage.open()
         await self.host.load()
         self.host.listen()
 
@@ -76,11 +72,6 @@ class Consensus:
         for caller in self._callers.values():
             caller.stop()
         self.host.close()
-
-    async def close(self) -> None:
-        """Let go of the store, once no task uses it any more."""
-        if self._storage is not None:
-            await self._storage.close()
 
     def group(self, name: str) -> Group:
         """Return the group that has the object of that name."""
@@ -101,4 +92,4 @@ class Consensus:
 
     def info(self) -> dict[str, dict[str, Any]]:  # Any: MessagePack values
         """Return what this node has and knows of each group, by name."""
-        return self.host.info()
+        return info(self.host)

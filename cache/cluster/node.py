@@ -1,7 +1,8 @@
 """One member of the cluster, inside the application's process: builds the services and starts and stops them.
 
-Order of start: network, groups of consensus, membership, table, copies, then the node counts as ready.
-Order of stop: hand everything over, say goodbye, end tasks, close the network. `services` constructs them.
+Order of start: store, network, groups of consensus, membership, table, copies, then the node counts as ready.
+Order of stop: hand everything over, say goodbye, end tasks, close network and store. `services` constructs
+the services.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from cache.forks import watch
 from cache.keys import Ttl
 from cache.metrics import Metrics
 from cache.serializers import Serializer
+from cache.storage import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,8 @@ class Node(Messaging):
         self._closed = asyncio.Event()
         self._draining: asyncio.Future[DrainReceipt] | None = None
         self._transport = environment.transport(self.config.bind)
+        whose = Identity(self.config.cluster_name, self._name)
+        self._storage = environment.storage(self.config.data_dir, whose)
         self._address: Address = self.config.bind
         self._resp: RespServer | None = None
         self._resp_address: Address | None = None
@@ -131,6 +135,7 @@ class Node(Messaging):
             OSError: the address cannot be bound.
             ConfigError: a file of `config.tls` cannot be read or used; names the field. Or
                 `config.discovery` or `config.setup` cannot be used.
+            StorageError: `config.data_dir` is another member's, in use, damaged, or cannot be written.
         """
         if self._state != "new":
             raise ClosedError(f"node {self._name} was started before; make a new one")
@@ -140,6 +145,7 @@ class Node(Messaging):
         try:
             if self.config.setup is not None:
                 run_setup(self.config.setup, self)
+            await self._storage.open()
             self.config = await self._finder.enter(self.config)
             await self._listen()
             self._build()
@@ -189,6 +195,7 @@ class Node(Messaging):
                 scope=self._scope,
                 home=self._home,
                 finder=self._finder,
+                storage=None if self.config.data_dir is None else self._storage,
                 member=self._id,
                 address=self._address,
                 transport=self._transport,
@@ -281,11 +288,10 @@ class Node(Messaging):
             await self._maps.close()
         await self._finder.withdraw()
         await self._scope.close()
-        if hasattr(self, "_consensus"):
-            await self._consensus.close()
         if hasattr(self, "_rpc"):
             await self._rpc.close()
         await self._transport.close()
+        await self._storage.close()
         self._closed.set()
         await self._farewell.close()
         logger.info("node.closed name=%s", self._name)

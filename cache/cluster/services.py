@@ -32,6 +32,7 @@ from cache.cluster.structures.state import OperationIds
 from cache.cluster.transport.base import Transport
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.metrics import Metrics
+from cache.storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,8 @@ class Surroundings:
     scope: Scope
     home: Home
     finder: Finder
+    storage: Storage | None
+    """Where logs are kept; None: in memory."""
     member: MemberId
     address: Address
     transport: Transport
@@ -103,6 +106,7 @@ def build_services(around: Surroundings) -> Services:
     consensus = Consensus(
         config=config,
         environment=around.environment,
+        storage=around.storage,
         membership=membership,
         rpc=rpc,
         metrics=metrics,

@@ -17,6 +17,9 @@ STORED_TESTS: Final = "tests/unit/cluster/raft/test_stored.py"
 DATA_DIR: Final = "cluster/data_dir.py"
 DATA_DIR_TESTS: Final = "tests/unit/cluster/test_data_dir.py"
 
+CLUSTER: Final = "testing/cluster.py"
+DISK_TESTS: Final = "tests/unit/testing/test_disks.py"
+
 NODE_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "notices: a drop is not counted",
@@ -106,7 +109,7 @@ NODE_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "stored log: acknowledged before it is durable",
         STORED,
         "        await future\n",
-        "        await asyncio.sleep(0)\n",
+        "        await asyncio.sleep(0.0001)\n",
         STORED_TESTS,
     ),
     Mutation(
@@ -136,5 +139,40 @@ NODE_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "    if not NAME_PATTERN.fullmatch(name):\n",
         "    if not name:\n",
         DATA_DIR_TESTS,
+    ),
+    Mutation(
+        "data_dir: a node keeps its store open",
+        "cluster/node.py",
+        "        await self._storage.close()\n",
+        "",
+        DATA_DIR_TESTS,
+    ),
+    Mutation(
+        "disks: a restart loses them",
+        CLUSTER,
+        "        if keep_disk is False:\n",
+        "        if keep_disk is not True:\n",
+        DISK_TESTS,
+    ),
+    Mutation(
+        "disks: keep_disk=False keeps them",
+        CLUSTER,
+        "            self._world.drop_disk(index)\n",
+        "",
+        DISK_TESTS,
+    ),
+    Mutation(
+        "disks: a fault that never happened passes",
+        CLUSTER,
+        "        missing = [name for name, count in happened.items() if not count]\n",
+        "        missing: list[str] = []\n",
+        DISK_TESTS,
+    ),
+    Mutation(
+        "disks: a loss of power leaves no torn commit",
+        "testing/sim/disk.py",
+        "            if self.rng.random() < self.faults.torn:\n",
+        "            if self.rng.random() < 0:\n",
+        DISK_TESTS,
     ),
 )

@@ -75,6 +75,7 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.replication.yielding": SERVICES,
     "cache.cluster.raft.service": SERVICES,
     "cache.cluster.raft.host": SERVICES,
+    "cache.cluster.raft.reports": SERVICES,
     "cache.cluster.raft.founder": SERVICES,
     "cache.cluster.raft.keeper": SERVICES,
     "cache.cluster.raft.people": SERVICES,

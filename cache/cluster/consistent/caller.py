@@ -21,6 +21,7 @@ from cache.cluster.raft.founding import NO_GROUP
 from cache.cluster.raft.host import RaftHost
 from cache.cluster.raft.hosted import Hosted
 from cache.cluster.raft.messages import Kind, ReplicaId
+from cache.cluster.raft.reports import why_not
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.wire.messages import (
@@ -439,7 +440,7 @@ class GroupCaller:
     # -- errors ----------------------------------------------------------------------------------
 
     def _too_late(self, trying: _Try) -> CacheError:
-        text = f"group {self.name} did not answer in time: {self._host.why_not(self.name)}"
+        text = f"group {self.name} did not answer in time: {why_not(self._host, self.name)}"
         return OperationTimeoutError(text) if trying.maybe_applied else NoQuorumError(text)
 
     def _closed_under(self, trying: _Try) -> CacheError:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from xxhash import xxh3_64_intdigest
 
@@ -106,7 +106,7 @@ class RaftHost:
         self._logs = logs
         """Where replicas are kept; None: in memory."""
         foundings = metrics.counter("raft.foundings")
-        self._founder = Founder(config, self.people, clock, rng, self._accept, foundings)
+        self.founder = Founder(config, self.people, clock, rng, self._accept, foundings)
         around = Surroundings(
             member_name=self.people.my_name,
             config=config,
@@ -399,7 +399,7 @@ class RaftHost:
             await self._end_if_removed(hosted)
             return self.config.replace_after
         if hosted.is_unborn:
-            await self._founder.offer_again(hosted)
+            await self.founder.offer_again(hosted)
             await self._give_up_if_hopeless(hosted)
         patience = STRAY_AFTER * self.config.raft.election_timeout_max
         since = hosted.leaderless_since
@@ -410,9 +410,9 @@ class RaftHost:
     async def _without_replica(self, hosted: Hosted, soon: float) -> float:
         if hosted.witness.known != NO_GROUP:
             return math.inf
-        if self._founder.is_idle(hosted) or not self.may_take_part:
+        if self.founder.is_idle(hosted) or not self.may_take_part:
             return math.inf
-        await self._founder.found(hosted)
+        await self.founder.found(hosted)
         return soon
 
     async def _give_up_if_hopeless(self, hosted: Hosted) -> None:
@@ -456,54 +456,6 @@ class RaftHost:
             and is_voter(status.members, hosted.me)
             and (not with_state or (self._logs is None and hosted.has_state))
         ]
-
-    # -- for operators ---------------------------------------------------------------------------
-
-    def why_not(self, name: str) -> str:
-        """Return what is in the way of a group's answering, in words."""
-        hosted = self.hosted(name)
-        status = hosted.status()
-        if hosted.witness.known == NO_GROUP:
-            self._founder.is_idle(hosted)
-            return f"it is not founded yet: {hosted.waits_for or 'the members are being asked'}"
-        if status is None:
-            return f"no leader was found; the last one known is {hosted.leader or 'nobody'}"
-        live = self.people.live()
-        voters = status.members.voters
-        gone = [voter for voter in voters if voter in hosted.gone]
-        dead = [one for one in voters if one not in gone and replica_member(one) not in live]
-        text = (
-            f"{len(voters)} voters, not there: {dead or 'none'}, their log lost: {gone or 'none'}"
-        )
-        if len(gone) * 2 >= len(voters):
-            text += (
-                "; a majority of its logs is lost, and with it what they held: "
-                "restart every member that still knows the group, to found another"
-            )
-        return text
-
-    def info(self) -> dict[str, dict[str, Any]]:  # Any: MessagePack values
-        """Return what this node has and knows of each group, by name."""
-        return {name: self._info(hosted) for name, hosted in self.groups.items()}
-
-    def _info(self, hosted: Hosted) -> dict[str, Any]:  # Any: MessagePack values
-        status, replica = hosted.status(), hosted.replica
-        view = hosted.view()
-        return {
-            "uuid": view.uuid.hex(),
-            "replica": None if replica is None else hosted.me,
-            "halted": None if replica is None else replica.halted,
-            "role": None if status is None else status.role.value,
-            "leader": view.leader,
-            "term": view.term,
-            "voters": view.voters,
-            "learners": view.learners,
-            "gone": list(hosted.gone),
-            "commit": view.commit,
-            "applied": 0 if status is None else status.applied,
-            "waits_for": "" if view.uuid else self.why_not(hosted.name),
-            "other_groups": [uuid.hex() for uuid in hosted.foreign],
-        }
 
 
 def _require_member(peer: Peer) -> None:

@@ -54,6 +54,8 @@ class DiskFaults:
     """Syncs that make nothing durable and do not say so."""
     flip: float = 0.0
     """Reads of a record that get one bit wrong; the disk itself has it right."""
+    torn: float = 0.0
+    """Losses of power that end inside a commit that was not synced, if there is one."""
     full: bool = False
     """There is no room at all."""
 
@@ -139,9 +141,15 @@ class SimDisk:
         unsynced = len(self._journal) - self._synced_bytes
         if power_loss and unsynced:
             kept = self.rng.randrange(unsynced + 1)
+            if self.rng.random() < self.faults.torn:
+                kept = self.rng.randrange(1, self._commit_bytes(self._synced_bytes))
             if kept < unsynced:
                 self.happened["lost"] += 1
             del self._journal[self._synced_bytes + kept :]
+
+    def _commit_bytes(self, position: int) -> int:
+        """Return the length of the commit that begins there."""
+        return HEADER_BYTES + int.from_bytes(self._journal[position : position + 4], "big")
 
     def rot(self, position: bytes) -> None:
         """Damage one record for good.

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from cache.cluster.config import ClusterConfig
-from cache.cluster.data_dir import NAME, kept_name, open_storage
+from cache.cluster.data_dir import NAME, _write_once, kept_name, open_storage
 from cache.cluster.node import Node
 from cache.errors import (
     CorruptStorageError,
@@ -56,8 +56,17 @@ def test_a_name_is_chosen_once(tmp_path: Path) -> None:
     assert {NAME: "node-1\n"} == {path.name: path.read_text() for path in folder.iterdir()}
 
 
+def test_a_name_that_came_meanwhile_stays(tmp_path: Path) -> None:
+    """1. Both see that there is none. 2. The other one's is there. 3. This one's comes too late."""
+    _write_once(tmp_path / NAME, "node-1")
+
+    _write_once(tmp_path / NAME, "node-2")
+
+    assert {NAME: "node-1\n"} == {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+
 def test_those_who_begin_at_once_agree_on_one_name(tmp_path: Path) -> None:
-    """1. Each sees that there is none. 2. Each writes its own. 3. The first one to link it wins."""
+    """Whoever it is whose name is linked first."""
     found: list[str] = []
     barrier = threading.Barrier(8)
 
@@ -208,3 +217,36 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         holder.wait()
 
     asyncio.run(use())
+
+
+# -- the node ----------------------------------------------------------------------------------------
+
+
+async def test_a_node_that_is_refused_its_folder_listens_nowhere(tmp_path: Path) -> None:
+    """One of two with one folder: nobody hears of it, and the other one is not disturbed."""
+    config = ClusterConfig.local(name="a", data_dir=str(tmp_path))
+    async with Node(config) as first:
+        second = Node(config)
+        with pytest.raises(StorageInUseError, match=f"process {os.getpid()}"):
+            await second.start()
+
+        assert not hasattr(second, "_rpc")
+        await first.map("m").set("k", 1)
+        assert 1 == await first.map("m").get("k")
+
+
+async def test_a_node_lets_go_of_its_folder(tmp_path: Path) -> None:
+    """By leaving, by ending at once, and by a start that fails: the next one can have it."""
+    config = ClusterConfig.local(name="a", data_dir=str(tmp_path))
+    async with Node(config):
+        pass
+    ended = Node(config)
+    await ended.start()
+    await ended.abort()
+    with pytest.raises(OSError, match="address"):
+        await Node(config.with_changes(bind="192.0.2.1:1", allow_insecure_bind=True)).start()
+    with pytest.raises(StorageMismatchError, match="belongs to node 'a', not to 'b'"):
+        await Node(config.with_changes(name="b")).start()
+
+    async with Node(config) as last:
+        assert "a" == last.name
