@@ -182,7 +182,7 @@ class Client:
         self._open: dict[int, None] = {}
         self._good_until = 0.0
         self._hooks: dict[Callable[[int], None], None] = {}
-        self._keeping: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     # -- the seam --------------------------------------------------------------------------------
 
@@ -241,7 +241,8 @@ class Client:
             if self._session == 0:  # Two may have asked; the other session ends by itself.
                 self._session, self._sequence = int(applied.answer), 0
                 self._good_until = began_at + self.ttl
-                self._keeping = self.replicas.scope.spawn(self._keep(), name="keep")
+                spawn = self.replicas.scope.spawn
+                self._tasks = [spawn(self._keep(), name="keep"), spawn(self._end(), name="end")]
         return self._session
 
     def on_session_lost(self, hook: Callable[[int], None]) -> Callable[[], None]:
@@ -257,8 +258,8 @@ class Client:
     async def close(self) -> None:
         """Leave without a word, as a crash does."""
         self.is_closed = True
-        if self._keeping is not None:
-            self._keeping.cancel()
+        for task in self._tasks:
+            task.cancel()
 
     def _deadline(self, deadline: float | None) -> float:
         return self.replicas.clock.monotonic() + self.timeout if deadline is None else deadline
@@ -325,15 +326,21 @@ class Client:
     async def _keep(self) -> None:
         session, clock = self._session, self.replicas.clock
         while session == self._session:
-            left = self._good_until - clock.monotonic()
-            if left <= 0:
-                self._lose(session)
-                return
-            await pause(min(left, self.ttl / 4))
+            await pause(self.ttl / 4)
             try:
                 await self._propose(Kind.KEEP_SESSION, b"", session, 0, clock.monotonic() + TRY)
             except CacheError:
                 continue
+
+    async def _end(self) -> None:
+        """Lose the session by this client's own clock, whatever hangs on the way to the group."""
+        session = self._session
+        while session == self._session:
+            left = self._good_until - self.replicas.clock.monotonic()
+            if left <= 0:
+                self._lose(session)
+                return
+            await pause(left)
 
 
 def consistent(replicas: Replicas, client: Client) -> Consistent:

@@ -187,7 +187,7 @@ def test_times_to_wait_are_read_as_elsewhere() -> None:
     """Zero is allowed; for ever is not."""
     given = [0, 0.0, timedelta(0), 2, "30s", timedelta(minutes=1)]
     assert [0, 0, 0, 2, 30, 60] == [seconds_of(wait) for wait in given]
-    refused: tuple[Any, ...] = (-1, WAIT_MAX + 1, float("inf"), float("nan"), "soon", None)
+    refused: list[Any] = [-1, WAIT_MAX + 1, float("inf"), float("nan"), "soon", None]
     for bad in refused:  # Any: what users may try
         with pytest.raises(ConfigError, match="wait="):
             seconds_of(bad)
