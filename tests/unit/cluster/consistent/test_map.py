@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cache.cluster.consistent.access import WAIT_MAX, error_of, seconds_of
+from cache.cluster.consistent.access import WAIT_MAX, Wait, error_of, seconds_of
 from cache.cluster.consistent.map import Versioned
 from cache.cluster.consistent.state.commands import Code, Failure
 from cache.errors import CacheError, CodecError, ConfigError, NoQuorumError, WrongTypeError
@@ -185,7 +185,7 @@ def test_every_refusal_names_the_object(code: Code) -> None:
 
 def test_times_to_wait_are_read_as_elsewhere() -> None:
     """Zero is allowed; for ever is not."""
-    given = [0, 0.0, timedelta(0), 2, "30s", timedelta(minutes=1)]
+    given: list[Wait] = [0, 0.0, timedelta(0), 2, "30s", timedelta(minutes=1)]
     assert [0, 0, 0, 2, 30, 60] == [seconds_of(wait) for wait in given]
     refused: list[Any] = [-1, WAIT_MAX + 1, float("inf"), float("nan"), "soon", None]
     for bad in refused:  # Any: what users may try
