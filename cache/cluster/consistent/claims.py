@@ -178,6 +178,8 @@ class Claims:
             attempt.is_open = False  # Not applied.
             raise
         answer: Answer = decode_answer(data)
+        if isinstance(answer, Queued | Granted):
+            await self._require_session(answer.session)
         if isinstance(answer, Queued):
             answer = await self._wait(attempt, answer.session, began_at + seconds)
             if isinstance(answer, Granted) and self._lease:
@@ -191,6 +193,11 @@ class Claims:
         if isinstance(answer, Failure):
             raise error_of(self._access.label, answer)
         raise LockLostError(f"{self._access.label}: its session or lease ended before it was known")
+
+    async def _require_session(self, session: int) -> None:
+        """Keep the session that the claim was made in: the one before may have been lost on the way."""
+        if await self._reach.group.session() != session:
+            raise SessionLostError(f"{self._access.label}: session {session} ended under the claim")
 
     async def _wait(self, attempt: _Attempt, session: int, deadline: float) -> Answer:
         """Wait for the grant; where a lease stands in the way, let the group look at its clock."""

@@ -177,6 +177,8 @@ class Client:
         self.command_count = 0
         self.lose_answers = 0
         """Answers to commands that shall not arrive."""
+        self.lose_session = False
+        """Whether the next command finds the session lost, and opens another."""
         self._session = 0
         self._sequence = 0
         self._open: dict[int, None] = {}
@@ -188,7 +190,10 @@ class Client:
 
     async def command(self, data: bytes, *, deadline: float | None = None) -> bytes:
         self.command_count += 1
-        session = await self.session()
+        if self.lose_session:
+            self.lose_session = False
+            self._lose(self._session)
+        session = await self._open_session()
         self._sequence += 1
         sequence = self._sequence
         self._open[sequence] = None
@@ -234,16 +239,11 @@ class Client:
                 await pause(0.05)
 
     async def session(self) -> int:
-        if self._session == 0:
-            began_at = self.replicas.clock.monotonic()
-            data = str(self.ttl).encode()
-            applied = await self._propose(Kind.OPEN_SESSION, data, 0, 0, began_at + self.timeout)
-            if self._session == 0:  # Two may have asked; the other session ends by itself.
-                self._session, self._sequence = int(applied.answer), 0
-                self._good_until = began_at + self.ttl
-                spawn = self.replicas.scope.spawn
-                self._tasks = [spawn(self._keep(), name="keep"), spawn(self._end(), name="end")]
-        return self._session
+        session = await self._open_session()
+        if not self._tasks:
+            spawn = self.replicas.scope.spawn
+            self._tasks = [spawn(self._keep(), name="keep"), spawn(self._end(), name="end")]
+        return session
 
     def on_session_lost(self, hook: Callable[[int], None]) -> Callable[[], None]:
         self._hooks[hook] = None
@@ -260,6 +260,18 @@ class Client:
         self.is_closed = True
         for task in self._tasks:
             task.cancel()
+
+    async def _open_session(self) -> int:
+        """Return the session; one that is opened for a command is not kept alive."""
+        if self._session == 0:
+            began_at = self.replicas.clock.monotonic()
+            data = str(self.ttl).encode()
+            applied = await self._propose(Kind.OPEN_SESSION, data, 0, 0, began_at + self.timeout)
+            if self._session == 0:  # Two may have asked; the other session ends by itself.
+                self._session, self._sequence = int(applied.answer), 0
+                self._good_until = began_at + self.ttl
+                self._tasks = []
+        return self._session
 
     def _deadline(self, deadline: float | None) -> float:
         return self.replicas.clock.monotonic() + self.timeout if deadline is None else deadline

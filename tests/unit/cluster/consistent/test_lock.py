@@ -126,6 +126,30 @@ def test_a_lost_session_loses_the_lock_before_another_gets_it() -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_claim_in_a_session_that_was_opened_on_the_way_is_kept(*, waits: bool) -> None:
+    """The one before was lost between the question for it and the command."""
+
+    async def scene(replicas: Replicas) -> None:
+        client = Client(replicas, ttl=1.0)
+        one, other = consistent(replicas, client), consistent(replicas, Client(replicas))
+        await client.session()
+        before = other.lock("x")
+        if waits:
+            await before.acquire()
+        client.lose_session = True
+        waiting = asyncio.ensure_future(one.lock("x").acquire(wait="1m"))
+        await pause(4.0)
+        if waits:
+            await before.release()
+        token = await waiting
+        await pause(4.0)
+        assert not token.lost.is_set()
+        assert await other.lock("x").locked()
+
+    play(scene)
+
+
 def test_the_end_of_a_block_tells_of_a_lost_session() -> None:
     """Unless the block raised something of its own."""
 
