@@ -93,11 +93,11 @@ CONSISTENT_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "test_machine.py::test_a_held_query_changes_its_answer_only_when_its_object_was_named",
     ),
     _of(
-        "a snapshot in the order of arrival",
+        "a snapshot that forgets the order of those who wait",
         "state/grants.py",
-        "in sorted(self._objects.items(), key=lambda item: item[0])",
-        "in self._objects.items()",
-        "test_machine.py::test_equal_logs_make_equal_bytes",
+        "        for holder, claim in claims.items()\n",
+        "        for holder, claim in sorted(claims.items(), key=lambda item: item[0])\n",
+        "test_grants.py::test_a_restored_queue_has_the_same_order",
     ),
     _of(
         "restore claims without their leases",
@@ -175,6 +175,13 @@ CONSISTENT_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "        self._mark()\n        self._clear()",
         "        self._clear()",
         "test_machine.py::test_a_restored_machine_names_what_either_state_had",
+    ),
+    _of(
+        "keep the session of before, not that of the claim",
+        "claims.py",
+        "            await self._require_session(answer.session)\n",
+        "            pass\n",
+        "test_lock.py::test_a_claim_in_a_session_that_was_opened_on_the_way_is_kept",
     ),
     _of(
         "leave the claim of a caller that is gone",
