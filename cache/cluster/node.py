@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from cache.cluster.config import ClusterConfig
+from cache.cluster.consistent.consistent import Consistent
 from cache.cluster.discovery.finder import Finder
 from cache.cluster.environment import Environment, member_name
 from cache.cluster.home import Home
@@ -213,6 +214,7 @@ class Node(Messaging):
         self._structures = services.structures
         self._behind = services.structures.behind
         self._consensus = services.consensus
+        self._consistent = services.consistent
         self._maps = services.maps
         self._messaging = services.messaging
         self._leaving = services.leaving
@@ -366,6 +368,16 @@ class Node(Messaging):
         # Any: the caller annotates the value type, `users: DistributedMap[User] = node.map("users")`.
         self._require_serving()
         return self._maps.open(name, ttl=ttl, serializer=serializer, near_cache=near_cache)
+
+    @property
+    def consistent(self) -> Consistent:
+        """Structures that stay consistent whatever fails, see `Consistent`.
+
+        Raises:
+            ClosedError: the node is not running.
+        """
+        self._require_serving()
+        return self._consistent
 
     def register_processor(self, name: str, function: Processor) -> None:
         """Let `DistributedMap.execute` run `function` on keys that this member owns.

@@ -8,6 +8,7 @@ from typing import Any
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.consensus import Consensus
+from cache.cluster.consistent.consistent import Consistent
 from cache.cluster.consistent.machine import ConsistentMachine
 from cache.cluster.discovery.finder import Finder
 from cache.cluster.environment import Environment
@@ -67,6 +68,7 @@ class Services:
     repair: Repair
     structures: StructureService
     consensus: Consensus
+    consistent: Consistent
     maps: Maps
     messaging: MessagingService
     leaving: Leaving
@@ -181,6 +183,7 @@ def _build_structures(
         repair=repair,
         structures=structures,
         consensus=consensus,
+        consistent=Consistent(consensus.group, around.environment.clock, scope),
         maps=Maps(router, near, operation_ids),
         messaging=messaging,
         leaving=leaving,

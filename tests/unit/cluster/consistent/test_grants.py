@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cache.cluster.consistent.machine import ConsistentMachine
 from cache.cluster.consistent.state.commands import (
     LEASE_MAX,
     PERMITS_MAX,
@@ -48,6 +49,19 @@ def test_the_longest_waiting_is_next() -> None:
     assert Outcome(True) == scene.tell(Release(b"x", LOCK, 1, 1), session=7)
     assert (4, 0) == (scene.granted(9), scene.granted(8))
     assert Ended() == scene.ask(AwaitGrant(b"x", LOCK, 7, 1))
+
+
+def test_a_restored_queue_has_the_same_order() -> None:
+    """A replica that got a snapshot grants to whom the others grant."""
+    scene = Scene()
+    for session in (5, 9, 8, 7):
+        scene.acquire(session)
+    restored = ConsistentMachine()
+    restored.restore(scene.machine.snapshot())
+    scene.machine = restored
+    scene.end(5)
+
+    assert (5, 0, 0) == (scene.granted(9), scene.granted(8), scene.granted(7))
 
 
 def test_only_the_holder_with_its_token_gives_it_back() -> None:
