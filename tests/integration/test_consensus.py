@@ -189,3 +189,80 @@ async def test_a_dead_voter_is_replaced_after_a_while(cluster: TestCluster) -> N
 
     assert cluster.now() - killed_at >= ALONE.replace_after
     assert 1 == await Counter(cluster, leader).add()
+
+
+@cluster_test(size=3, data_dir="kept")
+async def test_members_with_disks_lose_nothing_when_all_are_killed(cluster: TestCluster) -> None:
+    """The same group, with the same logs, goes on where it was."""
+    await voters_of(cluster, 3)
+    before = {info["replica"] for info in (await infos(cluster)).values()}
+    known = await uuids(cluster)
+    for index in range(3):
+        await cluster.kill(index)
+    for index in range(3):
+        await cluster.restart(index, keep_disk=True)
+    await leader_of(cluster)
+
+    assert known == await uuids(cluster)
+    assert before == {info["replica"] for info in (await infos(cluster)).values()}
+
+
+@cluster_test("simulated", "sockets", size=3, data_dir="kept")
+async def test_what_was_acknowledged_survives_the_death_of_all(cluster: TestCluster) -> None:
+    """An acknowledgement means: on the disks of a majority."""
+    assert list(range(1, 21)) == await add_many([Counter(cluster, n) for n in range(3)], 20)
+    for index in range(3):
+        await cluster.kill(index)
+    for index in range(3):
+        await cluster.restart(index, keep_disk=True)
+
+    assert 20 == await Counter(cluster, 1).get()
+    assert 21 == await Counter(cluster, 2).add()
+
+
+@cluster_test("simulated", "sockets", size=3, data_dir="kept")
+async def test_with_disks_a_majority_that_comes_back_goes_on(cluster: TestCluster) -> None:
+    """Nothing was lost but time."""
+    leader = await leader_of(cluster)
+    await Counter(cluster, leader).add()
+    others = [index for index in range(3) if index != leader]
+    for index in others:
+        await cluster.kill(index)
+    with pytest.raises(NoQuorumError):
+        await Counter(cluster, leader).get(timeout=1.0)
+    for index in others:
+        await cluster.restart(index, keep_disk=True)
+
+    assert 2 == await Counter(cluster, leader).add()
+
+
+@cluster_test("simulated", size=3, data_dir="kept")
+async def test_a_member_that_lost_its_disk_comes_back_as_another_replica(
+    cluster: TestCluster,
+) -> None:
+    """Its old log may have voted; the new one begins as a learner."""
+    leader = await leader_of(cluster)
+    await Counter(cluster, leader).add()
+    other = (leader + 1) % 3
+    lost = (await infos(cluster))[other]["replica"]
+    await cluster.kill(other)
+    await cluster.restart(other, keep_disk=False)
+    await voters_of(cluster, 3)
+
+    assert lost not in (await infos(cluster))[leader]["voters"]
+    assert 1 == await Counter(cluster, other).get()
+
+
+@cluster_test("simulated", "sockets", size=3)
+async def test_a_node_gives_its_consistent_structures(cluster: TestCluster) -> None:
+    """A lock of one member is not to be had by another one until that one leaves."""
+    first, second = Counter(cluster, 0), Counter(cluster, 1)
+
+    async def add() -> int:
+        return await first.node.consistent.counter("visits").add(5)
+
+    async def read() -> int:
+        return await second.node.consistent.counter("visits").get()
+
+    assert 5 == await first.run(add)
+    assert 5 == await second.run(read)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutations.catalogue import MUTATIONS, Mutation
+from tests.mutations.consistent import CONSISTENT_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
 
