@@ -6,8 +6,16 @@ import asyncio
 from typing import Any
 
 from cache.cluster.consistent.group import Group
-from cache.cluster.consistent.state.commands import CounterAdd, CounterGet, decode_answer, encode
+from cache.cluster.consistent.state.commands import (
+    CountDown,
+    CounterAdd,
+    CounterGet,
+    LatchGet,
+    decode_answer,
+    encode,
+)
 from cache.cluster.raft.calls import replica_member
+from cache.errors import NoQuorumError
 from cache.testing import TestCluster
 from cache.testing.worlds.simulated import SimulatedWorld
 from tests.integration.inside import node_of, run_on
@@ -49,6 +57,30 @@ class Counter:
         """Return the counter."""
         answer = await self._run(encode(CounterGet(NAME)), "query", timeout)
         return int(answer.number)
+
+    async def session(self, *, timeout: float = 10.0) -> int:
+        """Return the member's session."""
+        until = self.cluster.now() + timeout
+        while True:
+            try:
+                number: int = await self.run(self.group.session)
+                return number
+            except NoQuorumError:
+                assert self.cluster.now() < until, "no session in time"
+
+    async def latch(self, *, wait: float) -> tuple[bool, int] | None:
+        """Return whether a latch is open, and what is left, once it is open."""
+        data = encode(LatchGet(NAME, until_open=True))
+        answer = await self.run(lambda: self.group.query(data, wait=wait))
+        if answer is None:
+            return None
+        said: Any = decode_answer(answer)  # Any: an `Outcome`
+        return said.done, said.number
+
+    async def count_down(self) -> None:
+        """Open the latch."""
+        data = encode(CountDown(NAME, 1))
+        await self.run(lambda: self.group.command(data))
 
 
 async def infos(cluster: TestCluster) -> dict[int, dict[str, Any]]:  # Any: MessagePack values

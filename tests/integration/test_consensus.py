@@ -266,3 +266,73 @@ async def test_a_node_gives_its_consistent_structures(cluster: TestCluster) -> N
 
     assert 5 == await first.run(add)
     assert 5 == await second.run(read)
+
+
+@cluster_test("simulated", size=3)
+async def test_a_held_question_is_answered_when_the_object_changes(cluster: TestCluster) -> None:
+    """Although the leader that held it died meanwhile; and by nothing when its time is over."""
+    leader = await leader_of(cluster)
+    asker, other = [Counter(cluster, index) for index in range(3) if index != leader]
+    assert await asker.latch(wait=0.5) is None
+    asked_at = cluster.now()
+    waiting = asyncio.ensure_future(asker.latch(wait=30.0))
+    await cluster.sleep(0.2)
+    await cluster.kill(leader)
+    await leader_of(cluster)
+    await cluster.sleep(1.0)
+    await other.count_down()
+    opened_at = cluster.now()
+
+    assert (True, 0) == await waiting
+    assert cluster.now() - opened_at < 0.1 < opened_at - asked_at
+
+
+@cluster_test("simulated", size=3)
+async def test_a_session_is_kept_while_something_depends_on_it(cluster: TestCluster) -> None:
+    """Without a command for three times its life; a new leader changes nothing of that."""
+    leader = await leader_of(cluster)
+    counter = Counter(cluster, (leader + 1) % 3)
+    lost: list[int] = []
+    counter.group.on_session_lost(lost.append)
+    session = await counter.session()
+    await cluster.sleep(2 * ALONE.session_ttl)
+    await cluster.kill(leader)
+    await cluster.sleep(ALONE.session_ttl)
+
+    assert session == await counter.session()
+    assert [] == lost
+
+
+@cluster_test("simulated", size=3)
+async def test_a_member_that_is_cut_off_knows_when_its_session_may_be_over(
+    cluster: TestCluster,
+) -> None:
+    """Before the group can end it; and it gets another one when it is back."""
+    leader = await leader_of(cluster)
+    index = (leader + 1) % 3
+    counter = Counter(cluster, index)
+    lost: list[tuple[int, float]] = []
+    counter.group.on_session_lost(lambda number: lost.append((number, cluster.now())))
+    session = await counter.session()
+    cut_at = cluster.now()
+    cluster.isolate(index)
+    await cluster.sleep(ALONE.session_ttl + 0.1)
+    assert [session] == [number for number, _ in lost]
+    assert lost[0][1] - cut_at <= ALONE.session_ttl
+
+    cluster.heal()
+    assert session != await counter.session(timeout=20.0)
+
+
+@cluster_test("simulated", size=3)
+async def test_a_deposed_leader_answers_no_question(cluster: TestCluster) -> None:
+    """It is cut off, and does not know yet that others lead: it asks a majority before each answer."""
+    leader = await leader_of(cluster)
+    old, new = Counter(cluster, leader), Counter(cluster, (leader + 1) % 3)
+    assert 1 == await old.add()
+    cluster.isolate(leader)
+    stale = asyncio.ensure_future(old.get(timeout=20.0))
+    assert 2 == await new.add()
+    cluster.heal()
+
+    assert 2 == await stale

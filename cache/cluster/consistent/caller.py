@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -298,23 +299,28 @@ class GroupCaller:
             return self._entry(uuid, Kind.KEEP_SESSION, b"", session.number, remaining)
 
         while self._session is session:
-            now = self._clock.monotonic()
-            if now >= self._ends_at(session):
+            now, ends_at = self._clock.monotonic(), self._ends_at(session)
+            due_at = min(session.confirmed_at + interval, ends_at)
+            if now >= ends_at:
                 self._lose(session)
-                return
-            due_at = min(session.confirmed_at + interval, self._ends_at(session))
-            if now < due_at:
+            elif now < due_at:
                 await asyncio.sleep(due_at - now)
-                continue
-            try:
-                answer = await self._call(ask, _Try(self._ends_at(session)))
-            except CacheError:
-                await asyncio.sleep(PAUSE_MAX)
-                continue
-            if answer.outcome == Outcome.DONE:
-                session.confirm(now)
             else:
-                self._lose(session)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ends_at - now):
+                        await self._give_sign(session, ask, now)
+
+    async def _give_sign(self, session: Session, ask: Ask, now: float) -> None:
+        try:
+            answer = await self._call(ask, _Try(self._ends_at(session)))
+        except CacheError as error:
+            logger.debug("session.no_sign group=%s error=%s", self.name, error)
+            await asyncio.sleep(PAUSE_MAX)
+            return
+        if answer.outcome == Outcome.DONE:
+            session.confirm(now)
+        else:
+            self._lose(session)
 
     # -- one call --------------------------------------------------------------------------------
 
