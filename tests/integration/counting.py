@@ -110,7 +110,7 @@ async def voters_of(cluster: TestCluster, count: int) -> list[str]:
         leading = [info for info in found.values() if info["role"] == "leader"]
         if len(leading) != 1 or leading[0]["learners"]:
             return False
-        logs = {info["replica"] for info in found.values()}
+        logs = {info["replica"] for info in found.values() if not info["halted"]}
         voters = leading[0]["voters"]
         return len(voters) == count and logs.issuperset(voters)
 

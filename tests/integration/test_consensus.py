@@ -9,6 +9,7 @@ import pytest
 from cache.cluster.config.consistent import ConsistentConfig
 from cache.errors import NoQuorumError
 from cache.testing import TestCluster, cluster_test
+from cache.testing.running import run_cluster
 from tests.integration.counting import (
     Counter,
     add_many,
@@ -336,3 +337,46 @@ async def test_a_deposed_leader_answers_no_question(cluster: TestCluster) -> Non
     cluster.heal()
 
     assert 2 == await stale
+
+
+@cluster_test("simulated", size=4, data_dir="kept")
+async def test_a_replica_whose_disk_fails_stops_and_is_replaced(cluster: TestCluster) -> None:
+    """It promises nothing more, says why, and its vote goes to the member that had none."""
+    leader = await leader_of(cluster)
+    voters = await voters_of(cluster, 3)
+    victim = next(m.index for m in cluster.members if m.index != leader and m.name in voters)
+    cluster.disk(victim, eio=1.0)
+    assert 1 == await Counter(cluster, leader).add()
+
+    async def halted() -> bool:
+        return bool((await infos(cluster))[victim]["halted"])
+
+    await cluster.eventually(halted, what="a replica that says that it stopped")
+    after = await voters_of(cluster, 3)
+    assert f"m{victim}" not in after
+    assert 2 == await Counter(cluster, victim).add()
+
+
+async def damage_a_log(cluster: TestCluster) -> None:
+    """Let a member restart while reads of its disk go wrong."""
+    leader = await leader_of(cluster)
+    assert list(range(1, 51)) == await add_many([Counter(cluster, leader)], 50)
+    other = (leader + 1) % 3
+    before = (await infos(cluster))[other]["replica"]
+    await cluster.kill(other)
+    cluster.disk(other, flip=0.05)
+    await cluster.restart(other, keep_disk=True)
+    assert cluster.mend_disk(other)["flip"] > 0
+    await voters_of(cluster, 3)
+
+    assert before not in (await infos(cluster))[leader]["voters"]
+    assert 50 == await Counter(cluster, other).get()
+
+
+@pytest.mark.sim
+def test_a_damaged_log_is_forgotten_and_fetched_anew() -> None:
+    """As another replica: what the damaged one had promised is not known any more.
+
+    With this seed the store itself can be opened, and a record of the log cannot be read.
+    """
+    run_cluster(damage_a_log, size=3, seed=1, data_dir="kept")

@@ -182,6 +182,8 @@ class GroupCaller:
         self._closed = True
 
     def _begin(self, deadline: float | None) -> _Try:
+        if self._rpc.home is not None:
+            self._rpc.home.check()
         if self._closed:
             raise ClosedError(f"group {self.name}: this node is closed")
         now = self._clock.monotonic()
