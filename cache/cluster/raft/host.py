@@ -391,7 +391,8 @@ class RaftHost:
             return math.inf  # Halted: it says that it is gone, and may be enlisted anew.
         keeper = self._keepers[hosted.name]
         if hosted.leads:
-            return math.inf if await keeper.step() else soon
+            beat = self.config.raft.heartbeat_interval
+            return math.inf if await keeper.step() else beat * (1 + self._rng.random())
         keeper.forget()
         if hosted.leaderless_since is None:
             if is_voter(status.members, hosted.me):
@@ -448,12 +449,16 @@ class RaftHost:
     # -- leaving ---------------------------------------------------------------------------------
 
     def voting(self, *, with_state: bool = False) -> list[str]:
-        """Return the groups in which this node still has a vote; `with_state`: and state in memory."""
+        """Return the groups in which this node still has a vote; `with_state`: and state in memory.
+
+        A group that lost a majority of its logs does not count: nobody can take the vote.
+        """
         return [
             hosted.name
             for hosted in self._all()
             if (status := hosted.status()) is not None
             and is_voter(status.members, hosted.me)
+            and not hosted.is_lost
             and (not with_state or (self._logs is None and hosted.has_state))
         ]
 

@@ -158,6 +158,15 @@ class Hosted:
         status = self.status()
         return self.birth is not None and status is not None and status.commit == 0
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether a majority of the logs does not exist any more: nothing can be agreed on again."""
+        status = self.status()
+        if status is None:
+            return False
+        gone = sum(ReplicaId(voter) in self.gone for voter in status.members.voters)
+        return gone * 2 >= len(status.members.voters) > 0
+
     def _role_changed(self, change: RoleChanged) -> None:
         if change.leader is not None:
             self.hear(change.leader, change.term)

@@ -24,7 +24,7 @@ def why_not(host: RaftHost, name: str) -> str:
     gone = [voter for voter in voters if voter in hosted.gone]
     dead = [one for one in voters if one not in gone and replica_member(one) not in live]
     text = f"{len(voters)} voters, not there: {dead or 'none'}, their log lost: {gone or 'none'}"
-    if len(gone) * 2 >= len(voters):
+    if hosted.is_lost:
         text += (
             "; a majority of its logs is lost, and with it what they held: "
             "restart every member that still knows the group, to found another"
