@@ -45,7 +45,7 @@ class SocketsWorld:
     def __init__(self) -> None:
         self._nodes: dict[int, Node] = {}
         self._clients: list[ClusterClient] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="cache-test-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     async def start(self, index: int, config: ClusterConfig) -> NodeBackend:
         """Start a node on this loop."""
@@ -105,6 +105,8 @@ class SocketsWorld:
 
     def data_dir(self, index: int) -> str:
         """Return a folder that ends with this world."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="cache-test-")
         return str(Path(self._folder.name) / f"m{index}")
 
     def drop_disk(self, index: int) -> None:
@@ -140,4 +142,5 @@ class SocketsWorld:
                 await self._nodes[index].abort()
             self._nodes.clear()
         finally:
-            self._folder.cleanup()
+            if self._folder is not None:
+                self._folder.cleanup()

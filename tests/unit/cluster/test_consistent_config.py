@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import cache
+from cache.cli.serving import _config
 from cache.cluster.config import ClusterConfig, ConsistentConfig, GossipConfig, RaftConfig
 from cache.cluster.opened import ClusterCache
 from cache.errors import ConfigError
@@ -111,6 +112,18 @@ def test_settings_of_groups_are_options_of_a_url() -> None:
     for text in ("voters=two", "voters=2", "groups=65", "expected_size=0"):
         with pytest.raises(ConfigError, match=text.partition("=")[0]):
             cache.open(f"cluster://127.0.0.1:7400/m?consistent.{text}")
+
+
+def test_the_command_line_changes_the_preset() -> None:
+    """`cache node --preset wan --expected-size 5 --data-dir FOLDER`."""
+    none: dict[str, object] = {"accept_secret": None, "secret": None, "tls": None}
+
+    config = _config("wan", {**none, "expected_size": 5, "data_dir": "/var/lib/app"})
+    preset = _config("wan", {**none, "expected_size": None, "data_dir": None})
+
+    assert ConsistentConfig.wan(expected_size=5) == config.consistent
+    assert "/var/lib/app" == config.data_dir
+    assert ClusterConfig.wan() == preset
 
 
 def test_settings_reach_a_process_of_the_test_cluster() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 import pytest
@@ -28,6 +28,8 @@ from cache.storage import Append, Identity, MemoryStorage, Put, SqliteStorage, S
 from cache.storage import Entry as Kept
 from cache.storage.memory import SortedRecords
 from cache.storage.records import Cut
+from cache.testing.raft.campaign import run_seed
+from cache.testing.raft.parts import Disk
 from cache.testing.sim.disk import SimDisk, SimStorage
 from cache.testing.sim.world import World, run_simulation
 from tests.unit.cluster.raft.histories import STEPS, History
@@ -70,6 +72,45 @@ def test_any_history_comes_back_as_the_twin_holds_it(steps: list[tuple[str, int]
         assert [] == await (await opened(content)).verify()
 
     asyncio.run(run())
+
+
+class Recorder(Disk):
+    """The disk of a campaign's replica, with every write and what it came to."""
+
+    made: ClassVar[list[Recorder]] = []
+
+    def __init__(self, persisted: Persisted) -> None:
+        super().__init__(persisted)
+        self.begun = persisted
+        self.history: list[tuple[Persist, Persisted]] = []
+        self.made.append(self)
+
+    def write(self, persist: Persist) -> None:
+        super().write(persist)
+        self.history.append((persist, self.read()))
+
+
+def test_what_real_replicas_write_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every write of a few campaigns, with elections, conflicts, snapshots and restarts."""
+    monkeypatch.setattr("cache.testing.raft.world.Disk", Recorder)
+    monkeypatch.setattr(Recorder, "made", [])
+    for seed in range(4):
+        run_seed(seed)
+
+    async def replay(disk: Recorder) -> None:
+        storage = await opened(SortedRecords())
+        logs = StoredLogs(storage, chunk_bytes=64)
+        await logs.create(MAIN, disk.begun, uuid=UUID, log_id="log")
+        for persist, expected in disk.history:
+            await logs.write(MAIN, persist)
+            assert expected == await loaded(storage)
+
+    for disk in Recorder.made:
+        asyncio.run(replay(disk))
+    written = [persist for disk in Recorder.made for persist, _ in disk.history]
+    assert len(written) > 300
+    for field in ("hard_state", "snapshot", "delete_below", "delete_above"):
+        assert sum(getattr(persist, field) is not None for persist in written) > 1
 
 
 async def test_which_log_it_is_comes_back(tmp_path: Path) -> None:
