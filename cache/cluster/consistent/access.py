@@ -107,7 +107,10 @@ class Reach:
         A claim was made in the session of now, or in one before: the next session to be lost ends it in
         any case, and so does the end of the node.
         """
-        self._scope.spawn(self._settle(encode(command), self._lost), name="consistent.settle")
+        try:
+            self._scope.spawn(self._settle(encode(command), self._lost), name="consistent.settle")
+        except RuntimeError:
+            return  # The node is closed, and with it its session: the caller's own error counts.
 
     async def _settle(self, data: bytes, lost: int) -> None:
         pause = RETRY_MIN

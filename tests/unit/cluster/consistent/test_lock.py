@@ -9,6 +9,7 @@ import pytest
 from cache.cluster.consistent.consistent import Consistent
 from cache.cluster.consistent.election import Leader
 from cache.cluster.consistent.state.commands import Kind, Look, Seats, decode_answer, encode
+from cache.cluster.scope import Scope
 from cache.cluster.structures.lock import LockToken
 from cache.errors import (
     ConfigError,
@@ -189,6 +190,23 @@ def test_who_is_cancelled_while_waiting_withdraws() -> None:
         await until_waiting(client, 0)
         await lock.release()
         assert not await lock.locked()
+
+    play(scene)
+
+
+def test_a_closed_node_has_nothing_to_withdraw() -> None:
+    """Its session ends with it; the caller sees the error of its own call."""
+
+    async def scene(replicas: Replicas) -> None:
+        client, scope = Client(replicas), Scope("node")
+        grid = Consistent(lambda name: client, replicas.clock, scope)
+        await consistent(replicas, Client(replicas)).lock("x").acquire()
+        waiting = asyncio.ensure_future(grid.lock("x").acquire(wait="1m"))
+        await until_waiting(client, 1)
+        await scope.close()
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+        assert waiting.cancelled()
 
     play(scene)
 
