@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.mutations.catalogue import CAMPAIGN, MUTATIONS, RAFT_CAMPAIGN, Mutation
+from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--share", type=int, default=1, help="every n-th of them")
     parser.add_argument("--table", type=Path, help="write the table there")
     options = parser.parse_args(arguments)
-    every = (*MUTATIONS, *RAFT_MUTATIONS)
+    every = (*MUTATIONS, *RAFT_MUTATIONS, *NODE_MUTATIONS)
     chosen = [mutation for mutation in every if options.only in mutation.name]
     chosen = chosen[:: options.share]
     verdicts = []

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.mutations.catalogue import MUTATIONS, Mutation
+from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
 
-ALL = (*MUTATIONS, *RAFT_MUTATIONS)
+ALL = (*MUTATIONS, *RAFT_MUTATIONS, *NODE_MUTATIONS)
 PACKAGE = Path(__file__).parents[2] / "cache"
 
 
