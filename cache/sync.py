@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, Unpack, cast, overload
 
@@ -15,6 +16,7 @@ from cache.keys import K, Key, Ttl, check_keys, check_tags
 from cache.opening import open_cache
 
 if TYPE_CHECKING:
+    from cache.cluster.structures.lock import DistributedLock, LockToken
     from cache.decorator.cached import BlockingDecorator
     from cache.decorator.options import CachedOptions
 
@@ -200,6 +202,25 @@ class SyncCache(Generic[V]):
         value = load(self._cache, key, factory, ttl=ttl, tags=bears, min_ttl=min_ttl)
         return cast(V, value)
 
+    @contextmanager
+    def lock(self, key: Key, *, lease: float = 10.0, wait: float = 5.0) -> Iterator[LockToken]:
+        """Hold the lock of `key`, in the whole cluster, in a `with` that gives its fencing number.
+
+        The lease is renewed in the background; see `DistributedMap.lock` and its guarantees.
+
+        Raises:
+            LockTimeoutError: another held it for `wait` seconds.
+            LockLostError: at the end of the body: it was lost meanwhile, and the body raised nothing.
+            ConfigError: the cache is not of a cluster, or `lease` or `wait` cannot be used.
+        """
+        held = self._run(_lock_of, self._cache, key, lease, wait)
+        try:  # An interrupted wait may have got the lock.
+            yield self._run(held.__aenter__)
+        except BaseException as error:
+            self._run(held.__aexit__, type(error), error, error.__traceback__)
+            raise
+        self._run(held.__aexit__, None, None, None)
+
     # -- many keys ---------------------------------------------------------------------------
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
@@ -270,6 +291,20 @@ class SyncCache(Generic[V]):
     def as_mapping(self) -> MutableMapping[Key, V]:
         """Return this cache as a mapping. It may forget any key at any time."""
         return CacheMapping(self)
+
+
+async def _lock_of(cache: Cache[V], key: Key, lease: float, wait: float) -> DistributedLock:
+    """Return the lock of a key, under its name in the cache that a view is of."""
+    root, key = root_of(cache, key)
+    start = getattr(root, "open", None)
+    make = getattr(root if start is None else await start(), "lock", None)
+    if make is None:
+        raise ConfigError(
+            f"lock({key!r}): {type(root).__name__} has no locks; those of a cluster have (cluster:// or "
+            "client://), and within one process threading.Lock does it"
+        )
+    lock: DistributedLock = make(key, lease=lease, wait=wait)
+    return lock
 
 
 async def _take(keys: AsyncIterator[Key]) -> list[Key]:

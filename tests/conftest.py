@@ -31,6 +31,7 @@ FAULTS = (
     "test_chaos",
     "test_crash_at_every_step",
     "test_membership_scale",
+    "test_namespaces",
     "test_safeguards",
 )
 """And those that are short runs of the fault campaigns, or check these."""

@@ -84,6 +84,17 @@ def _map_ttls(_: object, __: object, texts: tuple[str, ...]) -> dict[str, Any]:
     type=int,
     help="Partitions, the same on all members.  [default: 1024]",
 )
+@click.option(
+    "--data-dir",
+    metavar="FOLDER",
+    help="Keep there what outlives the process: Raft's logs, and the name.  [default: memory]",
+)
+@click.option(
+    "--expected-size",
+    type=int,
+    metavar="MEMBERS",
+    help="Members that found the Raft groups, the same on all.  [default: 3]",
+)
 @click.option("--write-quorum", type=int, help="Copies that acknowledge a write.  [default: all]")
 @click.option("--member-quorum", type=int, help="Members in view needed to serve.  [default: 1]")
 @click.option(
@@ -165,7 +176,7 @@ def node(
 
 def _config(preset: str, settings: dict[str, object]) -> ClusterConfig:
     """Return the preset with what was given on the command line."""
-    from cache.cluster.config import ClusterConfig, TlsConfig
+    from cache.cluster.config import ClusterConfig, ConsistentConfig, TlsConfig
 
     further, secret = settings.pop("accept_secret"), settings["secret"]
     if further is not None and secret is None:
@@ -174,6 +185,9 @@ def _config(preset: str, settings: dict[str, object]) -> ClusterConfig:
         settings["secret"] = (secret, further)
     if isinstance(files := settings["tls"], dict):
         settings["tls"] = TlsConfig(**files)
+    if (expected_size := settings.pop("expected_size")) is not None:
+        consistent = getattr(ConsistentConfig, preset)(expected_size=expected_size)
+        settings["consistent"] = consistent
     presets = {"local": ClusterConfig.local, "lan": ClusterConfig.lan, "wan": ClusterConfig.wan}
     given = {name: value for name, value in settings.items() if value is not None}
     return presets[preset](**given)

@@ -1,7 +1,7 @@
-"""What a node takes from the outside world: clock, randomness, network.
+"""What a node takes from the outside world: clock, randomness, network, storage.
 
 The node never reaches for these itself, which is what lets the simulator run it unchanged. Real values come
-from `system_environment()` in `transport/sockets.py`' place of use, `node.py`.
+from `system_environment()` in `system.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from random import Random
 
 from cache.clock import Clock
+from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address
 from cache.cluster.transport.base import Transport
+from cache.storage.base import Identity, Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +29,21 @@ class Environment:
 
     transport: Callable[[Address], Transport]
     """Make the transport that will listen on the given bind address."""
+
+    storage: Callable[[str | None, Identity], Storage]
+    """Make the store, still to be opened, for a `data_dir` (None: in memory) and for whose it is."""
+
+    kept_name: Callable[[str, str], str]
+    """Return the name kept in a `data_dir`; keep the given one when there is none."""
+
+
+def member_name(config: ClusterConfig, environment: Environment) -> str:
+    """Return the name of a new node: the configured one, that of its folder, or one that is drawn.
+
+    Raises:
+        StorageError: its folder does not say.
+    """
+    if config.name is not None:
+        return config.name
+    drawn = f"node-{environment.seed('name').getrandbits(32):08x}"
+    return drawn if config.data_dir is None else environment.kept_name(config.data_dir, drawn)

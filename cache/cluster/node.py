@@ -1,7 +1,8 @@
 """One member of the cluster, inside the application's process: builds the services and starts and stops them.
 
-This is the only place that constructs services. Order of start: network, membership, table, copies, then the
-node counts as ready. Order of stop: hand everything over, say goodbye, end tasks, close the network.
+This is the only place that constructs services. Order of start: store, network, membership, table, copies,
+then the node counts as ready. Order of stop: hand everything over, say goodbye, end tasks, close network
+and store.
 """
 
 from __future__ import annotations
@@ -9,15 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import asdict
-from functools import partial
-from random import Random, SystemRandom
 from types import TracebackType
 from typing import Any, Final, Self
 
-from cache.clock import SystemClock
-from cache.cluster.config import ClusterConfig, TlsConfig
+from cache.cluster.config import ClusterConfig
 from cache.cluster.discovery.finder import Finder
-from cache.cluster.environment import Environment
+from cache.cluster.environment import Environment, member_name
 from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId, new_member_id, parse_address
 from cache.cluster.inspection import Inspection, NodeStats
@@ -46,15 +44,15 @@ from cache.cluster.structures.processors import Processor, Processors
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.service import StructureService
 from cache.cluster.structures.state import OperationIds
-from cache.cluster.transport.base import StreamPaths
+from cache.cluster.system import system_environment
 from cache.cluster.transport.rpc import RpcEndpoint
-from cache.cluster.transport.sockets import SocketTransport
 from cache.durations import DEFAULT
 from cache.errors import ClosedError, ConfigError
 from cache.forks import watch
 from cache.keys import Ttl
 from cache.metrics import Metrics
 from cache.serializers import Serializer
+from cache.storage import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -62,27 +60,12 @@ FAREWELL_INTERVAL: Final = 0.25
 """Seconds for the receipt of a remote drain to reach its caller before the node closes."""
 
 
-def system_environment(
-    *,
-    tls: TlsConfig | None = None,
-    metrics: Metrics | None = None,
-    paths: StreamPaths | None = None,
-) -> Environment:
-    """Return the real world: system clock, system entropy, real sockets."""
-    transport = partial(SocketTransport, tls=tls, metrics=metrics, paths=paths)
-    return Environment(clock=SystemClock(), seed=_entropy, transport=transport)
-
-
-def _entropy(name: str) -> Random:
-    """Return a stream; that of handshakes cannot be computed from the nonces that strangers see."""
-    return SystemRandom() if name == "rpc" else Random()
-
-
 class Node(Messaging):
     """An embedded cluster member. Use as `async with Node(config) as node:`.
 
     Entering returns only when the node can serve, or raises: `JoinRefusedError` when a peer refuses it,
-    `OSError` when the address cannot be bound, `ConfigError` when a TLS file is bad. Leaving drains: the
+    `OSError` when the address cannot be bound, `ConfigError` when a TLS file is bad. With a `data_dir` and no
+    `name`, making one reads its name there, and raises `StorageError` when it cannot. Leaving drains: the
     data moves to the other members first, within `config.leave_timeout`.
     """
 
@@ -99,8 +82,7 @@ class Node(Messaging):
                 tls=self.config.tls, metrics=self._metrics, paths=self._finder.stream_paths
             )
         self._environment = environment
-        names = environment.seed("name")
-        self._name = self.config.name or f"node-{names.getrandbits(32):08x}"
+        self._name = member_name(self.config, environment)
         self._id = new_member_id(self._name, environment.seed("generation"))
         self._scope = Scope(self._name)
         self._metrics.gauge("node.tasks", lambda: self._scope.task_count)
@@ -109,6 +91,8 @@ class Node(Messaging):
         self._closed = asyncio.Event()
         self._draining: asyncio.Future[DrainReceipt] | None = None
         self._transport = environment.transport(self.config.bind)
+        whose = Identity(self.config.cluster_name, self._name)
+        self._storage = environment.storage(self.config.data_dir, whose)
         self._address: Address = self.config.bind
         self._resp: RespServer | None = None
         self._resp_address: Address | None = None
@@ -160,6 +144,7 @@ class Node(Messaging):
             OSError: the address cannot be bound.
             ConfigError: a file of `config.tls` cannot be read or used; names the field. Or
                 `config.discovery` or `config.setup` cannot be used.
+            StorageError: `config.data_dir` is another member's, in use, damaged, or cannot be written.
         """
         if self._state != "new":
             raise ClosedError(f"node {self._name} was started before; make a new one")
@@ -169,6 +154,7 @@ class Node(Messaging):
         try:
             if self.config.setup is not None:
                 run_setup(self.config.setup, self)
+            await self._storage.open()
             self.config = await self._finder.enter(self.config)
             await self._listen()
             self._build()
@@ -362,6 +348,7 @@ class Node(Messaging):
         if hasattr(self, "_rpc"):
             await self._rpc.close()
         await self._transport.close()
+        await self._storage.close()
         self._closed.set()
         await self._farewell.close()
         logger.info("node.closed name=%s", self._name)

@@ -13,7 +13,13 @@ from urllib.parse import SplitResult, unquote
 
 from cache.cluster.client.cache import ClientCache
 from cache.cluster.client.client import SETTINGS as CLIENT_SETTINGS
-from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
+from cache.cluster.config import (
+    ClusterConfig,
+    ConsistentConfig,
+    GossipConfig,
+    LimitsConfig,
+    TlsConfig,
+)
 from cache.cluster.discovery.dns import DnsPeers
 from cache.cluster.discovery.etcd import EtcdPeers
 from cache.cluster.discovery.file import PeersFile
@@ -43,6 +49,7 @@ SIBLINGS: Final = "siblings"
 """The host part that stands for the other processes of one application on this host."""
 
 PARTS: Final[Mapping[str, type]] = {
+    "consistent": ConsistentConfig,
     "gossip": GossipConfig,
     "limits": LimitsConfig,
     "tls": TlsConfig,
@@ -63,6 +70,13 @@ OF_MAP: Final = ("ttl", "serializer", "near_cache")
 FROM_PLACE: Final = ("bind", "discovery")
 """Fields that are said by host and port, or by more than one option."""
 
+
+def _voters(text: str) -> str | int:
+    return text if text == "auto" else int(text)
+
+
+VOTERS: Final = Option(_voters, "auto, 1, 3, 5 or 7")
+
 Values = dict[str, Any]
 """Any: values of options, checked by their receivers."""
 
@@ -71,8 +85,10 @@ def _option(field: Field[Any]) -> Option:  # Any: of any type
     kind = str(field.type)
     if field.name in ("secret", "password"):
         return SECRET
-    if field.name in PARTS or field.name == "lookup":
+    if field.name in PARTS or field.name in ("lookup", "raft"):
         return OBJECT
+    if field.name == "voters":
+        return VOTERS
     if kind.startswith("tuple"):
         return LIST
     if kind.startswith("Mapping"):

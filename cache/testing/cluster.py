@@ -40,6 +40,7 @@ class TestCluster:
         self._configs: dict[int, ClusterConfig] = {}
         self._counter = itertools.count()
         self._cuts: list[tuple[int, int]] = []
+        self._faulty_disks: list[int] = []
 
     async def __aenter__(self) -> Self:
         try:
@@ -58,7 +59,12 @@ class TestCluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._world.close()
+        try:
+            if error is None:
+                for index in list(self._faulty_disks):
+                    self.mend_disk(index)
+        finally:
+            await self._world.close()
 
     # -- members -----------------------------------------------------------------------------
 
@@ -72,12 +78,17 @@ class TestCluster:
         return self._members[index]
 
     async def add_member(self, **overrides: Any) -> MemberHandle:  # Any: config fields
-        """Start one more member, with every running one as a peer, and return when it serves."""
+        """Start one more member, with every running one as a peer, and return when it serves.
+
+        A `data_dir` only says that it has a disk: the folder is one of its own, and ends with the cluster.
+        """
         peers = overrides.pop("peers", None)
         if peers is None:
             peers = tuple(member.address for member in self.members)
         index = next(self._counter)
         config = self._config.with_changes(name=f"m{index}", peers=peers, **overrides)
+        if config.data_dir is not None:
+            config = config.with_changes(data_dir=self._world.data_dir(index))
         return await self._start(index, config)
 
     async def _start(self, index: int, config: ClusterConfig) -> MemberHandle:
@@ -121,14 +132,23 @@ class TestCluster:
         await self._world.forget(index)
         return receipt
 
-    async def kill(self, index: int) -> None:
-        """Stop a member without a goodbye."""
+    async def kill(self, index: int, *, power_loss: bool = False) -> None:
+        """Stop a member without a goodbye; with `power_loss` its disk loses what it did not sync, too."""
         del self._members[index]
-        await self._world.kill(index)
+        await _supported(self._world.kill(index, power_loss=power_loss))
 
-    async def restart(self, index: int) -> MemberHandle:
-        """Start a stopped member again, on its address, with empty memory."""
+    async def restart(self, index: int, *, keep_disk: bool | None = None) -> MemberHandle:
+        """Start a stopped member again, on its address, with empty memory.
+
+        It finds what it kept in its `data_dir`, if it has one; with `keep_disk=False` the disk is a new one.
+        """
         assert index not in self._members, f"member {index} is running"
+        has_disk = self._configs[index].data_dir is not None
+        assert has_disk or not keep_disk, f"member {index} has no disk: start it with a data_dir"
+        if keep_disk is False:
+            if index in self._faulty_disks:
+                self.mend_disk(index)
+            self._world.drop_disk(index)
         peers = tuple(member.address for member in self.members)
         config = self._configs[index]
         return await self._start(index, config.with_changes(peers=peers or config.peers))
@@ -195,6 +215,48 @@ class TestCluster:
     def clock(self, index: int, **shifts: float) -> None:
         """Set `skew`, `drift` or `jump` of a member's clocks."""
         _skip_if_unsupported(lambda: self._world.clock(index, **shifts))
+
+    def disk(self, index: int, **faults: Any) -> None:  # Any: fields of DiskFaults
+        """Set faults of a member's disk, which it has by a `data_dir`, until `mend_disk`.
+
+        `full=True`; as parts of all occasions, 0 to 1: `eio` (a sync fails), `lie` (a sync only says that it
+        happened), `flip` (a read gets a bit wrong), `torn` (a loss of power ends inside a commit); and
+        `latency`, the least and most seconds of a sync.
+        """
+        assert self._configs[index].data_dir is not None, f"member {index} has no data_dir"
+        _skip_if_unsupported(lambda: self._world.disk(index, **faults))
+        if index not in self._faulty_disks:
+            self._faulty_disks.append(index)
+
+    def mend_disk(self, index: int) -> Mapping[str, int]:
+        """End the faults of a member's disk; leaving the cluster does it for all of them.
+
+        Returns:
+            How often each that was set has happened.
+
+        Raises:
+            AssertionError: one of them never did, so that the test shows nothing.
+        """
+        assert index in self._faulty_disks, f"member {index} has a disk without faults"
+        self._faulty_disks.remove(index)
+        happened = self._world.mend_disk(index)
+        missing = [name for name, count in happened.items() if not count]
+        assert not missing, f"faults of the disk of member {index} that never happened: {missing}"
+        return happened
+
+    def rot(self, index: int, text: str) -> str:
+        """Damage a record on a member's disk for good: the first one with this text in its name.
+
+        Names are as in `CorruptStorageError.record`: "entry 7 of group 'main'".
+
+        Returns:
+            The whole name.
+        """
+        try:
+            return self._world.rot(index, text)
+        except UnsupportedFaultError as error:
+            _skip(error)
+            raise
 
     # -- waiting and looking -----------------------------------------------------------------
 

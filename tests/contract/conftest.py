@@ -20,8 +20,8 @@ import pytest
 from cache import open as open_cache
 from cache.clock import SystemClock
 from cache.cluster import ClusterClient, ClusterConfig, NearCache, Node
-from cache.cluster.node import system_environment
 from cache.cluster.opened import ClusterCache
+from cache.cluster.system import system_environment
 from cache.interface import Cache
 from cache.local import LocalCache, NullCache
 from cache.local.cache import PolicyName

@@ -35,6 +35,7 @@ FLOATS: Final = (-1.0, 0.0, 1.5, 60.0)
 
 REQUESTS: Final[tuple[type, ...]] = get_args(messages.Request)
 REPLIES: Final[tuple[type, ...]] = get_args(messages.Reply)
+NOTICES: Final[tuple[type, ...]] = get_args(messages.Notice)
 GREETINGS: Final[tuple[type, ...]] = get_args(messages.Greeting)
 PARTS: Final[tuple[type, ...]] = get_args(Part)
 
@@ -115,13 +116,17 @@ def _rumour(number: int, state: int) -> Part:
 
 
 def requests(rng: Random) -> list[bytes]:
-    """Return frames with a request of every type, and heartbeats."""
-    return [*_bodies(frames.REQUEST, REQUESTS, rng), encode_frame(frames.PING, 1, b"")]
+    """Return frames with a request and a notice of every type, and heartbeats."""
+    told = [encode_frame(frames.NOTICE, 0, _encoded(kind, rng)) for kind in NOTICES]
+    return [*_bodies(frames.REQUEST, REQUESTS, rng), *told, encode_frame(frames.PING, 1, b"")]
 
 
 def replies(rng: Random) -> list[bytes]:
     """Return frames with a reply of every type, addressed to the calls that wait."""
-    return [*_bodies(frames.REPLY, REPLIES, rng), encode_frame(frames.PONG, 0, b"")]
+    return [
+        *_bodies(frames.REPLY, REPLIES, rng),
+        *(encode_frame(frames.PONG, n, b"") for n in (0, 1)),
+    ]
 
 
 def _bodies(kind: int, types_of: tuple[type, ...], rng: Random) -> list[bytes]:

@@ -14,9 +14,14 @@ from cache.cluster.transport.handshake import Handshake, HandshakeState, Role, d
 from cache.cluster.transport.inbound import InboundConnection, Peer
 from cache.cluster.transport.link import Link
 from cache.cluster.wire import frames
-from cache.cluster.wire.encoding import decode_greeting, decode_reply, decode_request
+from cache.cluster.wire.encoding import (
+    decode_greeting,
+    decode_notice,
+    decode_reply,
+    decode_request,
+)
 from cache.cluster.wire.frames import FrameParser, encode_frame
-from cache.cluster.wire.messages import Done, Get, Reply
+from cache.cluster.wire.messages import Done, Get, RaftNotice, Reply
 from cache.errors import CacheError, RemoteProtocolError, UnavailableError
 from cache.metrics import Metrics
 from tests.fuzz import seeds
@@ -69,6 +74,7 @@ class FrameTarget(Target):
             frames.GREETING: decode_greeting,
             frames.REQUEST: decode_request,
             frames.REPLY: decode_reply,
+            frames.NOTICE: decode_notice,
         }
         for decode in decoders.values() if kind not in decoders else [decoders[kind]]:
             try:
@@ -151,6 +157,7 @@ class InboundTarget(StreamTarget):
     def __init__(self, *, secret: str | None, established: bool) -> None:
         super().__init__(secret=secret, established=established)
         self._handlers = dict.fromkeys(seeds.REQUESTS, self._handle)
+        self._notice_handlers = dict.fromkeys(seeds.NOTICES[1:], self._take_notice)
         self._handled = 0
         self._late: list[asyncio.Future[Reply]] = []
 
@@ -164,10 +171,18 @@ class InboundTarget(StreamTarget):
         self._late.append(asyncio.get_running_loop().create_future())
         return self._late[-1]
 
+    def _take_notice(self, notice: object, peer: Peer) -> None:
+        """Fail every third one: that is no affair of the sender."""
+        self._handled += 1
+        if self._handled % 3 == 0:
+            raise UnavailableError(f"not taken: {notice!r}"[:200])
+
     def feed(self, data: bytes) -> str:
         handshake = Handshake(Role.ACCEPTOR, seeds.a_hello(seeds.LOCAL_ID), self._key)
         ended: list[InboundConnection] = []
-        connection = InboundConnection(self._around, handshake, self._handlers, ended.append)
+        connection = InboundConnection(
+            self._around, handshake, self._handlers, self._notice_handlers, ended.append
+        )
         stream = Stream(connection)
         connection.connection_made(stream)
         if self._established:
@@ -203,7 +218,9 @@ class LinkTarget(StreamTarget):
         if self._established:
             self.greet(link, stream)
         calls = [link.call(Get("m", 1, b"k", backup=False), 1e9, 0.0) for _ in range(CALLS)]
+        link.notify(RaftNotice(b"u", "m/1", b""), 0.0)
         outcome = self.deliver(link, stream, data)
+        expect(link._arrived_count <= 1, "the peer confirmed what it was not told")
         answers = [self._answer(call) for call in calls if call.done()]
         if not self._established and self._secret is not None:
             expect(not link.is_open, "a stranger opened the link")

@@ -116,6 +116,7 @@ async def test_hostile_bodies_end_a_connection(
 
     for body in HOSTILE_BODIES:
         assert target.feed(encode_frame(frame, 1, body)).startswith("True")
+        assert target.feed(encode_frame(frames.NOTICE, 0, body)).startswith("True")
 
 
 @pytest.mark.parametrize("ttl", [math.nan, -math.inf, -1.5])

@@ -51,7 +51,7 @@ async def test_the_coordinator_can_leave(cluster: TestCluster) -> None:
     assert {2} == {len(at) for at in (await cluster.key_copies("users")).values()}
 
 
-@cluster_test(size=3, replica_count=2)
+@cluster_test("simulated", "processes", size=3, replica_count=2)
 async def test_a_rolling_restart_under_load_loses_nothing(cluster: TestCluster) -> None:
     """Each member leaves and comes back while writes go on (Olric loses everything)."""
     await cluster.member(0).map("users").set_many(dict(KEYS))

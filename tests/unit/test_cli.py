@@ -140,6 +140,8 @@ def test_wrong_usage_exits_with_2_and_names_what_is_wrong(arguments: list[str], 
         (["node", "--partitions", "0"], "partition_count"),
         (["node", "--write-quorum", "3", "--replicas", "2"], "write_quorum"),
         (["node", "--secret", "short"], "secret"),
+        (["node", "--data-dir", ""], "data_dir"),
+        (["node", "--expected-size", "0"], "expected_size"),
         (["get", "k", "--at", "nowhere"], "nowhere"),
     ],
 )

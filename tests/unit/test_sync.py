@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
@@ -16,7 +16,14 @@ from cache.background import LoopThread, loop_thread, submit, wait_for
 from cache.cluster import ClusterConfig
 from cache.cluster.config import LimitsConfig
 from cache.cluster.opened import ClusterCache
-from cache.errors import CacheError, ClosedError, CodecError, ConfigError, WrongLoopError
+from cache.errors import (
+    CacheError,
+    ClosedError,
+    CodecError,
+    ConfigError,
+    LockTimeoutError,
+    WrongLoopError,
+)
 from cache.flights import Loaded
 from cache.interface import Cache
 from cache.local import LocalCache
@@ -352,6 +359,78 @@ def test_an_interrupted_wait_leaves_nothing_behind(cluster: SyncCache[Any]) -> N
 
         assert "loaded" == leader.result(PATIENCE)
     assert 1 == len(factory.threads)
+
+
+# -- locks ---------------------------------------------------------------------------------------
+
+
+def test_a_lock_has_one_holder_among_threads(cluster: SyncCache[Any]) -> None:
+    """What is read and written under it loses nothing; the numbers rise."""
+    tokens: list[int] = []
+    cluster.set("sum", 0)
+
+    def add() -> None:
+        with cluster.lock("sum", wait=PATIENCE) as token:
+            tokens.append(token)
+            cluster.set("sum", (cluster.get("sum") or 0) + 1)
+
+    together(add)
+
+    assert THREADS == cluster.get("sum")
+    assert tokens == sorted(set(tokens))
+    assert THREADS == len(tokens)
+
+
+def test_a_lock_is_given_back_whatever_the_body_does(cluster: SyncCache[Any]) -> None:
+    """And a view's key is the one that the async lock has."""
+    tokens: list[int] = []
+
+    def fail() -> None:
+        with cluster.namespace("jobs").lock("report", wait=0) as token:
+            tokens.append(token)
+            with pytest.raises(LockTimeoutError), cluster.lock("jobs:report", wait=0):
+                raise AssertionError("two hold it")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with cluster.lock("jobs:report", wait=0) as second:
+        assert second > tokens[0]
+        assert not second.lost.is_set()
+
+
+def test_an_interrupted_wait_for_a_lock_does_not_keep_it(cluster: SyncCache[Any]) -> None:
+    """Ctrl-C while another thread holds it: the lock is free when that one is done."""
+    main = threading.main_thread().ident
+    assert main is not None
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with cluster.lock("k"):
+            held.set()
+            assert free.wait(PATIENCE)
+
+    def interrupt() -> None:
+        node = cast(ClusterCache[Any], cluster.cache).node
+        wait_until(lambda: node.stats().readings["locks.waiting"] == 1)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with ThreadPoolExecutor(2) as threads:
+        holder = threads.submit(hold)
+        assert held.wait(PATIENCE)
+        threads.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt), cluster.lock("k", wait=PATIENCE):
+            raise AssertionError("another thread holds it")
+        free.set()
+        holder.result(PATIENCE)
+    with cluster.lock("k", wait=PATIENCE) as token:
+        assert not token.lost.is_set()
+
+
+def test_a_cache_of_one_process_has_no_locks(local: SyncCache[Any]) -> None:
+    """It says what has."""
+    with pytest.raises(ConfigError, match=r"LocalCache has no locks.*threading\.Lock"):
+        local.lock("k").__enter__()
 
 
 # -- loops ---------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.transport.base": BLOCKS,  # a seam: only the shape of a network
     "cache.cluster.discovery.base": BLOCKS,  # a seam: only the shape of a source of peers
     "cache.cluster.environment": BLOCKS,
+    "cache.cluster.data_dir": BLOCKS,
+    "cache.cluster.system": PLUMBING,
     "cache.cluster.home": BLOCKS,
     "cache.cluster.membership": CORES,
     "cache.cluster.partitions": CORES,
@@ -72,6 +74,7 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.replication.service": SERVICES,
     "cache.cluster.replication.yielding": SERVICES,
     "cache.cluster.raft.service": SERVICES,
+    "cache.cluster.raft.stored": PLUMBING,
     "cache.cluster.feed": BLOCKS,
     "cache.cluster.structures": FEATURES,
     "cache.cluster.topics": FEATURES,

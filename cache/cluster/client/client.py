@@ -15,7 +15,6 @@ from cache.cluster.discovery.siblings import Siblings
 from cache.cluster.environment import Environment
 from cache.cluster.home import Home
 from cache.cluster.ids import Address
-from cache.cluster.node import system_environment
 from cache.cluster.scope import Scope
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.maps import Maps
@@ -23,6 +22,7 @@ from cache.cluster.structures.near import NearCache
 from cache.cluster.structures.near_reader import NearReader
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.state import OperationIds
+from cache.cluster.system import system_environment
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.transport.sockets import SocketTransport
 from cache.durations import DEFAULT

@@ -4,6 +4,7 @@ Durations are float seconds. A bad value raises `ConfigError` naming the field, 
 """
 
 from cache.cluster.config.cluster import ClusterConfig, Secret
+from cache.cluster.config.consistent import ConsistentConfig
 from cache.cluster.config.gossip import GossipConfig
 from cache.cluster.config.limits import KIB, MIB, LimitsConfig
 from cache.cluster.config.maps import MapPolicy
@@ -15,6 +16,7 @@ __all__ = [
     "KIB",
     "MIB",
     "ClusterConfig",
+    "ConsistentConfig",
     "GossipConfig",
     "LimitsConfig",
     "MapPolicy",

@@ -15,6 +15,7 @@ from cache.cluster.config.checks import (
     require_count,
     require_seconds,
 )
+from cache.cluster.config.consistent import ConsistentConfig
 from cache.cluster.config.gossip import GossipConfig
 from cache.cluster.config.limits import KIB, LimitsConfig
 from cache.cluster.config.maps import MapPolicy, check_maps
@@ -141,6 +142,15 @@ class ClusterConfig:
     """Password of Redis clients (`AUTH`), of at least 8 characters; required for a `resp_bind` that is not
     loopback. Their streams are not encrypted."""
 
+    data_dir: str | None = None
+    """Folder where this member keeps what has to outlive its process: terms, votes and logs of Raft. Made
+    when absent; of one member only. With it, and without a `name`, the name is chosen once and kept there.
+    None, the default: in memory, so that a restarted member is a new one to its groups. Entries of maps are
+    never kept."""
+
+    consistent: ConsistentConfig = field(default_factory=ConsistentConfig)
+    """What is linearizable: its founders, voters and timing."""
+
     gossip: GossipConfig = field(default_factory=GossipConfig)
     """Membership timing."""
 
@@ -166,6 +176,7 @@ class ClusterConfig:
             "must be module:function",
         )
         self._check_resp()
+        self._check_consistent()
         self._check_names()
         self._check_quorums()
         check_maps("maps", self.maps, MapPolicy)
@@ -212,6 +223,15 @@ class ClusterConfig:
         rule = "must be a Discovery, for example Siblings('app')"
         whole = not isinstance(given, type) and isinstance(given, Discovery)
         require(given is None or whole, "discovery", given, rule)
+
+    def _check_consistent(self) -> None:
+        folder = self.data_dir
+        whole = isinstance(folder, str) and bool(folder) and "\0" not in folder
+        rule = "must be the path of a folder, as text"
+        require(folder is None or whole, "data_dir", folder, rule)
+        given = self.consistent
+        rule = "must be a ConsistentConfig"
+        require(isinstance(given, ConsistentConfig), "consistent", given, rule)
 
     def _check_resp(self) -> None:
         if self.resp_password is not None:
@@ -309,6 +329,7 @@ class ClusterConfig:
             push_pull_interval=10.0,
             rejoin_interval=1.0,
         )
+        overrides = {"consistent": ConsistentConfig.local(), **overrides}
         return cls._preset(gossip, overrides, join_timeout=5.0, anti_entropy_interval=5.0)
 
     @classmethod
@@ -329,6 +350,7 @@ class ClusterConfig:
             suspicion_multiplier=6,
             rejoin_interval=30.0,
         )
+        overrides = {"consistent": ConsistentConfig.wan(), **overrides}
         return cls._preset(gossip, overrides, operation_timeout=15.0, join_timeout=30.0)
 
     @classmethod

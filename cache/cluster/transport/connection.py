@@ -46,6 +46,10 @@ class Surroundings:
         self.scope = scope
         self.calls = metrics.counter("rpc.calls")
         self.requests = metrics.counter("rpc.requests")
+        self.notices = metrics.counter("rpc.notices")
+        self.notices_dropped = metrics.counter("rpc.notices_dropped")
+        self.notices_served = metrics.counter("rpc.notices_served")
+        self.notices_unserved = metrics.counter("rpc.notices_unserved")
         self.failures = metrics.counter("rpc.failures")
         self.late_replies = metrics.counter("rpc.late_replies")
         self.timeouts = metrics.counter("rpc.timeouts")

@@ -1,4 +1,4 @@
-"""The serving end of a stream: requests in, replies out.
+"""The serving end of a stream: requests and notices in, replies out.
 
 A handler runs inside `data_received`. When it returns a reply, that leaves with this tick's batch and no task
 or future is made; when it returns a future, a callback answers; only a coroutine costs a task.
@@ -21,7 +21,7 @@ from cache.cluster.transport.connection import Connection, Ending, Surroundings
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.transport.handshake import Handshake
 from cache.cluster.wire import frames
-from cache.cluster.wire.encoding import decode_request, encode_message
+from cache.cluster.wire.encoding import decode_notice, decode_request, encode_message
 from cache.cluster.wire.messages import (
     CODE_BAD_REQUEST,
     CODE_CLOSED,
@@ -58,12 +58,16 @@ class Peer:
 Handler = Callable[[Any, Peer], Reply | Awaitable[Reply]]
 """Any: each handler takes its own request type; `RpcEndpoint.register` ties the two together."""
 
+NoticeHandler = Callable[[Any, Peer], None]
+"""Any: each handler takes its own type, see `RpcEndpoint.register_notice`."""
+
 
 class InboundConnection(Connection):
     """One accepted stream.
 
     Args:
         handlers: by request type; other requests are answered with a failure.
+        notice_handlers: by type; other notices are ignored and counted.
         on_ended: called with this connection when it has ended.
     """
 
@@ -72,12 +76,14 @@ class InboundConnection(Connection):
         around: Surroundings,
         handshake: Handshake,
         handlers: Mapping[type, Handler],
+        notice_handlers: Mapping[type, NoticeHandler],
         on_ended: Callable[[InboundConnection], None],
     ) -> None:
         self._reply_bytes_max = around.limits.send_buffer_bytes_max
         super().__init__(around, handshake, high_water=self._reply_bytes_max)
         self._body_bytes_max = around.limits.frame_bytes_max - frames.ENVELOPE_BYTES
         self._handlers = handlers
+        self._notice_handlers = notice_handlers
         self._on_ended = on_ended
         self._peer = Peer(None, None)
         self._waiting_count = 0
@@ -99,9 +105,11 @@ class InboundConnection(Connection):
         self._peer = Peer(MemberId(peer.member) or None, Address(peer.address) or None, peer.nonce)
 
     def receive(self, kind: int, request_id: int, body: bytes) -> None:
-        """Serve a request or a heartbeat."""
+        """Serve a request, a notice or a heartbeat."""
         if kind == frames.REQUEST:
             self._serve(request_id, body)
+        elif kind == frames.NOTICE:
+            self._take_notice(request_id, body)
         elif kind == frames.PING:
             self.send(frames.PONG, request_id, b"")
         else:
@@ -188,6 +196,20 @@ class InboundConnection(Connection):
             self._reply(request_id, result)
         else:
             self._await(request_id, request, result)
+
+    def _take_notice(self, request_id: int, body: bytes) -> None:
+        if request_id:
+            raise RemoteProtocolError(f"a notice with the id {request_id}, as if it were a request")
+        notice = decode_notice(body)
+        handler = self._notice_handlers.get(type(notice))
+        if handler is None:
+            self.around.notices_unserved.add()
+            return
+        self.around.notices_served.add()
+        try:
+            handler(notice, self._peer)
+        except Exception:
+            logger.exception("rpc.notice_failed notice=%s", type(notice).__name__)
 
     def _await(self, request_id: int, request: object, result: Awaitable[Reply]) -> None:
         self._waiting_count += 1

@@ -5,7 +5,8 @@ connecting wait for the handshake. Whether a call was *sent* decides what it rai
 only a call that never left this process is known not to have been applied.
 
 A connection to a process that is stopped or unplugged looks alive to the kernel for minutes. So while calls
-wait, silence is answered with a PING, and silence after that ends the link.
+wait, silence is answered with a PING, and silence after that ends the link. Nothing answers a notice, so a
+PING also carries the number of notices sent before it: until its PONG comes back the link is watched, too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cache.cluster.transport.failures import failure_to_exception
 from cache.cluster.transport.handshake import Handshake
 from cache.cluster.wire import frames
 from cache.cluster.wire.encoding import decode_reply, encode_message
-from cache.cluster.wire.messages import Failure, Hello, Reply, Request
+from cache.cluster.wire.messages import Failure, Hello, Notice, Reply, Request
 from cache.errors import (
     CacheError,
     CodecError,
@@ -76,7 +77,11 @@ class Link(Connection):
         self._connecting: asyncio.Task[None] | None = None
         self._pending: dict[int, tuple[asyncio.Future[Reply], float]] = {}
         self._unsent: dict[int, bytes] = {}
+        self._unsent_notices: list[bytes] = []
         self._unsent_bytes = 0
+        self._notice_count = 0
+        self._arrived_count = 0
+        """Notices that a PONG says have arrived."""
         self._last_id = 0
         self._heard_at = 0.0
         self._pinged_at: float | None = None
@@ -128,11 +133,9 @@ class Link(Connection):
             CodecError: the request cannot be encoded or is over the frame limit.
         """
         body = encode_message(request)
-        self._check_limits(len(body))
+        self._check_limits(len(body), len(self._pending))
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        if not self._pending and not self._overdue:
-            self._heard_at = now
-            self._pinged_at = None
+        self._begin_watch(now)
         self._last_id += 1
         self._pending[self._last_id] = (future, deadline)
         if self._open:
@@ -142,16 +145,38 @@ class Link(Connection):
             self._unsent_bytes += len(body)
         return future
 
-    def _check_limits(self, size: int) -> None:
+    def notify(self, notice: Notice, now: float) -> None:
+        """Write a notice in this tick, or once the link is open; lost with the link.
+
+        Raises:
+            OverloadedError: too many notices wait for the link to open, or bytes to be written.
+            CodecError: the notice cannot be encoded or is over the frame limit.
+        """
+        body = encode_message(notice)
+        self._check_limits(len(body), len(self._unsent_notices))
+        self._begin_watch(now)
+        self._notice_count += 1
+        if self._open:
+            self.send(frames.NOTICE, 0, body)
+        else:
+            self._unsent_notices.append(body)
+            self._unsent_bytes += len(body)
+
+    def _begin_watch(self, now: float) -> None:
+        """Count silence from now on, unless it counts already."""
+        if not self._pending and not self._overdue and self._arrived_count == self._notice_count:
+            self._heard_at = now
+            self._pinged_at = None
+
+    def _check_limits(self, size: int, waiting: int) -> None:
         if size > self._body_bytes_max:
             raise CodecError(
-                f"request of {size} bytes is over limits.frame_bytes_max ({self._body_bytes_max})"
+                f"message of {size} bytes is over limits.frame_bytes_max ({self._body_bytes_max})"
             )
-        waiting = len(self._pending)
         if waiting >= self._in_flight_max:
             self.around.overloads.add()
             raise OverloadedError(
-                f"{self.address}: {waiting} calls are unanswered (limits.in_flight_max)"
+                f"{self.address}: {waiting} calls, or notices, wait (limits.in_flight_max)"
             )
         buffered = self.buffered_bytes() if self.congested else self.batch_bytes
         buffered += self._unsent_bytes
@@ -163,13 +188,16 @@ class Link(Connection):
             )
 
     def established(self, peer: Hello) -> None:
-        """Send the calls that waited for this."""
+        """Send the calls and notices that waited for this."""
         self._open = True
         self.around.links_opened.add()
         self._heard_at = self.around.clock.monotonic()
         for request_id, body in self._unsent.items():
             self.send(frames.REQUEST, request_id, body)
+        for body in self._unsent_notices:
+            self.send(frames.NOTICE, 0, body)
         self._unsent.clear()
+        self._unsent_notices.clear()
         self._unsent_bytes = 0
         self._wake_connect()
 
@@ -177,7 +205,9 @@ class Link(Connection):
         """Settle the call that this reply answers."""
         if kind == frames.REPLY:
             self._settle(request_id, body)
-        elif kind != frames.PONG:
+        elif kind == frames.PONG and request_id <= self._notice_count:
+            self._arrived_count = max(self._arrived_count, request_id)
+        else:
             raise RemoteProtocolError(f"frame of kind {kind} from the serving side")
 
     def _settle(self, request_id: int, body: bytes) -> None:
@@ -193,7 +223,7 @@ class Link(Connection):
     # -- time --------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> float:
-        """Time out calls and watch for silence; return the next call deadline (inf when none)."""
+        """Time out calls and watch for silence; return when to come again at the latest (inf: never)."""
         soonest = math.inf
         over: list[int] = []
         for request_id, (future, deadline) in self._pending.items():
@@ -203,9 +233,10 @@ class Link(Connection):
                 soonest = deadline
         for request_id in over:
             self._time_out(request_id)
-        if self._open and self._pending:
+        is_noticed = self._arrived_count < self._notice_count
+        if self._open and (self._pending or is_noticed):
             self._watch_silence(now)
-        return soonest
+        return min(soonest, now + SILENCE_BEFORE_PING) if is_noticed else soonest
 
     def _time_out(self, request_id: int) -> None:
         future, _ = self._pending.pop(request_id)
@@ -233,7 +264,7 @@ class Link(Connection):
         elif self._pinged_at is None:
             if now - self._heard_at >= SILENCE_BEFORE_PING:
                 self._pinged_at = now
-                self.send(frames.PING, 0, b"")
+                self.send(frames.PING, self._notice_count, b"")
         elif now - self._pinged_at >= SILENCE_AFTER_PING:
             self.around.links_silent.add()
             self.end(Ending(f"silent for {now - self._heard_at:.1f} s"))
@@ -256,7 +287,9 @@ class Link(Connection):
             if not future.done():
                 kind = ending.unsent if request_id in self._unsent else ending.sent
                 future.set_exception(self._error(kind, ending.text))
+        self.around.notices_dropped.add(len(self._unsent_notices))
         self._unsent.clear()
+        self._unsent_notices.clear()
         self._unsent_bytes = 0
         self._open = False
         self._wake_connect()

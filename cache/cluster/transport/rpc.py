@@ -1,8 +1,8 @@
-"""Requests and replies between members: the endpoint that owns every stream of a node.
+"""Requests, replies and notices between members: the endpoint that owns every stream of a node.
 
-Outgoing: one multiplexed link per peer address, opened by the first call and reopened by the first call
-after it broke. Incoming: requests of registered types only. Deadlines are kept by one sweep over all calls,
-never by a timer per call.
+Outgoing: one multiplexed link per peer address, opened by the first call or notice and reopened by the first
+one after it broke. Incoming: requests and notices of registered types only. Deadlines are kept by one sweep
+over all calls, never by a timer per call.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cache.cluster.scope import Scope
 from cache.cluster.transport.base import Transport
 from cache.cluster.transport.connection import Connection, Ending, Surroundings
 from cache.cluster.transport.handshake import NONCE_BYTES, Handshake, Role, derive_key, new_hello
-from cache.cluster.transport.inbound import Handler, InboundConnection, Peer
+from cache.cluster.transport.inbound import Handler, InboundConnection, NoticeHandler, Peer
 from cache.cluster.transport.link import Link
-from cache.cluster.wire.messages import Reply, Request
+from cache.cluster.wire.messages import Notice, Reply, Request
 from cache.errors import CacheError, ClosedError
 from cache.metrics import Metrics
 
@@ -79,6 +79,7 @@ class RpcEndpoint:
         self._rng = rng
         self._around = Surroundings(config.limits, clock, scope, metrics)
         self._handlers: dict[type, Handler] = {}
+        self._notice_handlers: dict[type, NoticeHandler] = {}
         self._links: dict[Address, Link] = {}
         self._inbound: dict[InboundConnection, None] = {}
         self._closed = False
@@ -97,10 +98,23 @@ class RpcEndpoint:
         assert message_type not in self._handlers, f"{message_type.__name__} has a handler already"
         self._handlers[message_type] = handler
 
+    def register_notice(self, message_type: type[M], handler: Callable[[M, Peer], None]) -> None:
+        """Take notices of that type. The handler runs on the loop; what it raises is only logged.
+
+        The peer may be a client: a notice that only members may send is the handler's to ignore.
+        """
+        name = message_type.__name__
+        assert message_type not in self._notice_handlers, f"{name} has a handler already"
+        self._notice_handlers[message_type] = handler
+
     def accept(self) -> asyncio.Protocol:
         """Return the protocol for one accepted stream: the factory for `Transport.listen`."""
         connection = InboundConnection(
-            self._around, self._handshake(Role.ACCEPTOR), self._handlers, self._forget_inbound
+            self._around,
+            self._handshake(Role.ACCEPTOR),
+            self._handlers,
+            self._notice_handlers,
+            self._forget_inbound,
         )
         if self._closed:
             connection.end(Ending("this member is closed"))
@@ -145,6 +159,35 @@ class RpcEndpoint:
         if deadline < self._sweep_at:
             self._arm_sweep(now, deadline)
         return future
+
+    def notify(self, to: Address, notice: Notice) -> bool:
+        """Tell the member at `to`, best effort: no answer, no retry, no error.
+
+        Notices of one tick leave in one write, in order, as long as the link lives; what the peer's system
+        accepted may still be lost with it. A notice opens the link when there is none, and waits for it:
+        `limits.in_flight_max` of them at most, and `limits.send_buffer_bytes_max` bytes.
+
+        Returns:
+            False: dropped here, and counted in `rpc.notices_dropped`. True says little: it may be lost.
+
+        Raises:
+            WrongLoopError, ForkedProcessError: not at home.
+        """
+        if self.home is not None:
+            self.home.check()
+        now = self._clock.monotonic()
+        self._around.notices.add()
+        try:
+            link = self._links.get(to)
+            if link is None:
+                link = self._connect(to)
+            link.notify(notice, now)
+        except CacheError as error:
+            self._around.notices_dropped.add()
+            self._around.complain("rpc.notice_dropped to=%s error=%s", to, error)
+            return False
+        self._arm_sweep(now, now + SWEEP_INTERVAL)
+        return True
 
     def disconnect(self, to: Address) -> None:
         """End the link to a peer that is known to be dead; its calls fail at once."""

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from cache.cluster.wire.messages import Greeting, Reply, Request
+from cache.cluster.wire.messages import Greeting, Notice, Reply, Request
 from cache.errors import CodecError, RemoteProtocolError
 
 T = TypeVar("T")
@@ -18,6 +18,7 @@ T = TypeVar("T")
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _REQUESTS: Final[msgspec.msgpack.Decoder[Request]] = msgspec.msgpack.Decoder(Request)
 _REPLIES: Final[msgspec.msgpack.Decoder[Reply]] = msgspec.msgpack.Decoder(Reply)
+_NOTICES: Final[msgspec.msgpack.Decoder[Notice]] = msgspec.msgpack.Decoder(Notice)
 _GREETINGS: Final[msgspec.msgpack.Decoder[Greeting]] = msgspec.msgpack.Decoder(Greeting)
 
 # msgspec's own errors, bad UTF-8 (a ValueError), numbers out of range, and nesting that exhausts the stack.
@@ -31,7 +32,7 @@ _BAD_BYTES: Final = (
 )
 
 
-def encode_message(message: Request | Reply | Greeting) -> bytes:
+def encode_message(message: Request | Reply | Notice | Greeting) -> bytes:
     """Return the bytes of a message.
 
     Raises:
@@ -59,6 +60,15 @@ def decode_reply(body: bytes) -> Reply:
         RemoteProtocolError: these bytes are not exactly one reply.
     """
     return decode_exactly(_REPLIES, body, "a reply")
+
+
+def decode_notice(body: bytes) -> Notice:
+    """Return the notice in `body`.
+
+    Raises:
+        RemoteProtocolError: these bytes are not exactly one notice.
+    """
+    return decode_exactly(_NOTICES, body, "a notice")
 
 
 def decode_greeting(body: bytes) -> Greeting:

@@ -2,7 +2,7 @@
 
     length  4 bytes, big endian: bytes that follow it (9 + body)
     kind    1 byte: one of the constants below
-    id      8 bytes, big endian: chosen by the caller, repeated in the reply; 0 for greetings
+    id      8 bytes, big endian: chosen by the caller, repeated in the reply; 0 for greetings and notices
     body    MessagePack, see `messages.py`; empty for PING and PONG
 
 A length is judged as soon as its four bytes are there, before anything is set aside for the body.
@@ -20,6 +20,8 @@ REQUEST: Final = 2
 REPLY: Final = 3
 PING: Final = 4
 PONG: Final = 5
+NOTICE: Final = 6
+"""From the calling side; nothing answers it."""
 
 HEADER: Final = struct.Struct(">IBQ")
 HEADER_BYTES: Final = HEADER.size

@@ -1021,6 +1021,31 @@ class Drain(_Message, frozen=True, tag=84):
     """Ask a member to leave gracefully; answered by `Inspected` with the receipt."""
 
 
+# -- notices -------------------------------------------------------------------------------------
+
+
+class RaftNotice(_Message, frozen=True, tag=175):
+    """Notice: a message from one replica of a Raft group to another."""
+
+    uuid: bytes
+    """The group's own, so that two groups of one name cannot mix."""
+    target: str
+    """The replica it is for."""
+    body: bytes
+    """See `raft/messages.py`."""
+
+
+class ReplicaGone(_Message, frozen=True, tag=176):
+    """Notice: a message came for a replica that the sender, the one member of that name, does not have."""
+
+    uuid: bytes
+    group: str
+    replica: str
+
+
+Notice = RaftNotice | ReplicaGone
+"""What is told without an answer; lost when the link is down."""
+
 Request = (
     StreamPing
     | PushPull

@@ -54,6 +54,8 @@ class DiskFaults:
     """Syncs that make nothing durable and do not say so."""
     flip: float = 0.0
     """Reads of a record that get one bit wrong; the disk itself has it right."""
+    torn: float = 0.0
+    """Losses of power that end inside a commit that was not synced, if there is one."""
     full: bool = False
     """There is no room at all."""
 
@@ -70,6 +72,8 @@ class SimDisk:
     sync_count: int = 0
     user: object = None
     """Who has it open."""
+    name_kept: str | None = None
+    """Name of the member whose disk it is."""
     rng: Random = field(init=False)
     _journal: bytearray = field(default_factory=bytearray)
     _synced_bytes: int = 0
@@ -104,6 +108,12 @@ class SimDisk:
             self._synced_bytes = len(self._journal)
         return True
 
+    def keep_name(self, proposed: str) -> str:
+        """Return the name that is kept; keep the proposed one when there is none."""
+        if self.name_kept is None:
+            self.name_kept = proposed
+        return self.name_kept
+
     def recover(self) -> None:
         """Read the journal up to the first commit that is not whole; begin a new one with what it says."""
         self.content = SortedRecords()
@@ -131,9 +141,15 @@ class SimDisk:
         unsynced = len(self._journal) - self._synced_bytes
         if power_loss and unsynced:
             kept = self.rng.randrange(unsynced + 1)
+            if self.rng.random() < self.faults.torn:
+                kept = self.rng.randrange(1, self._commit_bytes(self._synced_bytes))
             if kept < unsynced:
                 self.happened["lost"] += 1
             del self._journal[self._synced_bytes + kept :]
+
+    def _commit_bytes(self, position: int) -> int:
+        """Return the length of the commit that begins there."""
+        return HEADER_BYTES + int.from_bytes(self._journal[position : position + 4], "big")
 
     def rot(self, position: bytes) -> None:
         """Damage one record for good.

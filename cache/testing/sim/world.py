@@ -24,6 +24,8 @@ from typing import Any, Final, TypeVar
 
 from cache.cluster.environment import Environment
 from cache.cluster.ids import Address, format_address, parse_address
+from cache.storage import Identity, MemoryStorage, Storage
+from cache.testing.sim.disk import SimDisk, SimStorage
 from cache.testing.sim.kernel import Kernel
 from cache.testing.sim.loop import SimLoop
 from cache.testing.sim.network import SimNetwork
@@ -77,7 +79,21 @@ class SimProcess:
 
     def environment(self) -> Environment:
         """Return the world as a node in this process sees it."""
-        return Environment(clock=self.clock, seed=self._seed, transport=self._transport)
+        return Environment(
+            clock=self.clock,
+            seed=self._seed,
+            transport=self._transport,
+            storage=self._storage,
+            kept_name=self._kept_name,
+        )
+
+    def _storage(self, data_dir: str | None, identity: Identity) -> Storage:
+        if data_dir is None:
+            return MemoryStorage(identity)
+        return SimStorage(self._world.disk(self.host, data_dir), identity)
+
+    def _kept_name(self, data_dir: str, proposed: str) -> str:
+        return self._world.disk(self.host, data_dir).keep_name(proposed)
 
     def _seed(self, name: str) -> Random:
         return self._world.kernel.random(f"{self.name}/{name}")
@@ -171,6 +187,8 @@ class World:
         self.rng = self.kernel.random("workload")
         """Randomness for the scenario itself."""
         self._processes: list[SimProcess] = []
+        self._disks: dict[tuple[str, str], SimDisk] = {}
+        self._disk_count = 0
         self._main = self.process("main")
 
     def process(self, name: str, host: str | None = None) -> SimProcess:
@@ -180,6 +198,18 @@ class World:
         process = SimProcess(self, name, host)
         self._processes.append(process)
         return process
+
+    def disk(self, host: str, data_dir: str) -> SimDisk:
+        """Return the disk that a host has at that path: one for each path, made when first asked for."""
+        if (host, data_dir) not in self._disks:
+            self._disk_count += 1
+            name = f"{host}:{data_dir}#{self._disk_count}"
+            self._disks[host, data_dir] = SimDisk(self.kernel, name)
+        return self._disks[host, data_dir]
+
+    def drop_disk(self, host: str, data_dir: str) -> None:
+        """Take a disk away with all that is on it; the next one asked for is empty."""
+        self._disks.pop((host, data_dir), None)
 
     @property
     def now(self) -> float:

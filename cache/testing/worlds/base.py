@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from cache.cluster.client.client import ClusterClient
@@ -37,8 +37,8 @@ class ClusterWorld(Protocol):
         """Start a client, outside of every member."""
         ...
 
-    async def kill(self, index: int) -> None:
-        """Stop a member at once, as SIGKILL does."""
+    async def kill(self, index: int, *, power_loss: bool = False) -> None:
+        """Stop a member at once, as SIGKILL does; with `power_loss`, as when its host loses power."""
         ...
 
     async def forget(self, index: int) -> None:
@@ -75,6 +75,26 @@ class ClusterWorld(Protocol):
 
     def clock(self, index: int, **shifts: float) -> None:
         """Set skew, drift or jump of a member's clocks."""
+        ...
+
+    def data_dir(self, index: int) -> str:
+        """Return where a member that is to have a disk has it: a folder of its own."""
+        ...
+
+    def drop_disk(self, index: int) -> None:
+        """Remove all that a stopped member kept there."""
+        ...
+
+    def disk(self, index: int, **faults: Any) -> None:  # Any: fields of DiskFaults
+        """Set faults of a member's disk."""
+        ...
+
+    def mend_disk(self, index: int) -> Mapping[str, int]:
+        """Undo them; return how often each that was set has happened."""
+        ...
+
+    def rot(self, index: int, text: str) -> str:
+        """Flip a bit for good in a record whose name has this text; return its name."""
         ...
 
     def now(self) -> float:

@@ -12,16 +12,30 @@ import json
 import logging
 import sys
 
-from cache.cluster.config import ClusterConfig, GossipConfig, LimitsConfig
+from cache.cluster.config import (
+    ClusterConfig,
+    ConsistentConfig,
+    GossipConfig,
+    LimitsConfig,
+    RaftConfig,
+)
 from cache.cluster.node import Node
 from cache.cluster.scope import Scope
 
 
-async def serve(line: str) -> None:
-    """Run the node described by `line` until standard input ends or the node closes."""
+def parse_config(line: str) -> ClusterConfig:
+    """Return the configuration that `json.dumps(asdict(config))` wrote."""
     fields = json.loads(line)
     gossip, limits = GossipConfig(**fields.pop("gossip")), LimitsConfig(**fields.pop("limits"))
-    node = Node(ClusterConfig(gossip=gossip, limits=limits, **fields))
+    consistent = fields.pop("consistent")
+    raft = RaftConfig(**consistent.pop("raft"))
+    fields["consistent"] = ConsistentConfig(raft=raft, **consistent)
+    return ClusterConfig(gossip=gossip, limits=limits, **fields)
+
+
+async def serve(line: str) -> None:
+    """Run the node described by `line` until standard input ends or the node closes."""
+    node = Node(parse_config(line))
     await node.start()
     print(json.dumps({"id": node.id, "address": node.address}), flush=True)
     scope = Scope("process")

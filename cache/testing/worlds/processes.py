@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,8 +147,10 @@ class ProcessesWorld:
         self._clients.append(made)
         return LoopClient(made)
 
-    async def kill(self, index: int) -> None:
+    async def kill(self, index: int, *, power_loss: bool = False) -> None:
         """Send SIGKILL."""
+        if power_loss:
+            raise UnsupportedFaultError("power_loss: real processes")
         await self._members.pop(index).close()
 
     async def forget(self, index: int) -> None:
@@ -188,6 +191,26 @@ class ProcessesWorld:
         """Not possible: processes share the machine's clocks."""
         raise UnsupportedFaultError("clock: real clocks")
 
+    def data_dir(self, index: int) -> str:
+        """Return a folder that ends with this world."""
+        return str(Path(self._folder.name) / f"m{index}")
+
+    def drop_disk(self, index: int) -> None:
+        """Remove that folder."""
+        shutil.rmtree(self.data_dir(index), ignore_errors=True)
+
+    def disk(self, index: int, **faults: object) -> None:
+        """Not possible: the disk is the machine's."""
+        raise UnsupportedFaultError("disk: a real one")
+
+    def mend_disk(self, index: int) -> Mapping[str, int]:
+        """Not possible, see `disk`."""
+        raise UnsupportedFaultError("mend_disk: a real one")
+
+    def rot(self, index: int, text: str) -> str:
+        """Not possible, see `disk`."""
+        raise UnsupportedFaultError("rot: a real disk")
+
     def now(self) -> float:
         """Seconds of the event loop."""
         return asyncio.get_running_loop().time()
@@ -197,10 +220,12 @@ class ProcessesWorld:
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        """Kill every process by its id."""
-        for client in self._clients:
-            await client.close()
-        for index in sorted(self._members):
-            await self._members[index].close()
-        self._members.clear()
-        self._folder.cleanup()
+        """Kill every process by its id, and remove what they kept."""
+        try:
+            for client in self._clients:
+                await client.close()
+            for index in sorted(self._members):
+                await self._members[index].close()
+            self._members.clear()
+        finally:
+            self._folder.cleanup()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
 from cache.cluster.node import Node
 from cache.cluster.structures.gateway import call_method
+from cache.storage.records import describe
 from cache.testing.members import LoopClient
+from cache.testing.sim.disk import DiskFaults, SimDisk
 from cache.testing.sim.world import SimProcess, World
 from cache.testing.worlds.base import ClientMaker
 
@@ -50,6 +53,9 @@ class SimulatedWorld:
         self._members: dict[int, SimulatedBackend] = {}
         self._hosts: dict[int, str] = {}
         self._clients: dict[int, SimProcess] = {}
+        self._disks: dict[int, SimDisk] = {}
+        self._faulty: dict[int, tuple[list[str], Counter[str]]] = {}
+        """By member: the faults that were set, and how often each had happened before."""
         self._lives = 0
         self._affected_before = 0
 
@@ -58,6 +64,8 @@ class SimulatedWorld:
         self._lives += 1
         process = self.world.process(f"{config.name}.{self._lives}", self._hosts.get(index))
         self._hosts[index] = process.host
+        if config.data_dir is not None:
+            self._disks[index] = self.world.disk(process.host, config.data_dir)
 
         async def build() -> Node:
             return Node(config, environment=process.environment())
@@ -67,6 +75,7 @@ class SimulatedWorld:
             await process.run(node.start())
         except BaseException:
             process.kill()
+            self._release(index)
             raise
         backend = self._members[index] = SimulatedBackend(process, node)
         return backend
@@ -83,13 +92,19 @@ class SimulatedWorld:
 
         return LoopClient(await process.run(build()), process.run)
 
-    async def kill(self, index: int) -> None:
-        """Kill the process."""
+    async def kill(self, index: int, *, power_loss: bool = False) -> None:
+        """Kill the process, and what its disk did not sync if the power is lost, too."""
         self._members.pop(index).process.kill()
+        self._release(index, power_loss=power_loss)
 
     async def forget(self, index: int) -> None:
         """End the process of a member that left."""
         self._members.pop(index).process.kill()
+        self._release(index)
+
+    def _release(self, index: int, *, power_loss: bool = False) -> None:
+        if index in self._disks:
+            self._disks[index].crash(power_loss=power_loss)
 
     async def pause(self, index: int) -> None:
         """Stop the process."""
@@ -130,6 +145,40 @@ class SimulatedWorld:
         process.clock.skew = shifts.get("skew", process.clock.skew) + shifts.get("jump", 0.0)
         if "drift" in shifts:
             process.loop.set_drift(shifts["drift"])
+
+    def data_dir(self, index: int) -> str:
+        """Return the path of a disk; it is on the member's simulated host."""
+        return f"/m{index}"
+
+    def drop_disk(self, index: int) -> None:
+        """Give the member's host a new disk there."""
+        if self._disks.pop(index, None) is not None:
+            self.world.drop_disk(self._hosts[index], self.data_dir(index))
+
+    def disk(self, index: int, **faults: Any) -> None:  # Any: fields of DiskFaults
+        """Set faults; those that were set before stay."""
+        disk = self._disks[index]
+        known = [field.name for field in fields(DiskFaults)]
+        for name, value in faults.items():
+            assert name in known, f"{name}: no such fault of a disk; there are {', '.join(known)}"
+            setattr(disk.faults, name, value)
+        names = self._faulty.setdefault(index, ([], Counter(disk.happened)))[0]
+        names += [name for name in faults if name != "latency" and name not in names]
+
+    def mend_disk(self, index: int) -> Mapping[str, int]:
+        """Let the disk work as a new one; what is on it stays as it is."""
+        names, before = self._faulty.pop(index, ([], Counter()))
+        disk = self._disks[index]
+        disk.faults = DiskFaults()
+        return {name: disk.happened[name] - before[name] for name in names}
+
+    def rot(self, index: int, text: str) -> str:
+        """Damage the first of the records whose name has this text."""
+        disk = self._disks[index]
+        found = [position for position in disk.content.content if text in describe(position)]
+        assert found, f"disk {disk.name} has no record with {text!r} in its name"
+        disk.rot(found[0])
+        return describe(found[0])
 
     def now(self) -> float:
         """Virtual seconds."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from cache.cluster.client.client import ClusterClient
@@ -42,6 +45,7 @@ class SocketsWorld:
     def __init__(self) -> None:
         self._nodes: dict[int, Node] = {}
         self._clients: list[ClusterClient] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     async def start(self, index: int, config: ClusterConfig) -> NodeBackend:
         """Start a node on this loop."""
@@ -57,8 +61,10 @@ class SocketsWorld:
         self._clients.append(made)
         return LoopClient(made)
 
-    async def kill(self, index: int) -> None:
+    async def kill(self, index: int, *, power_loss: bool = False) -> None:
         """Close the node's sockets without a goodbye."""
+        if power_loss:
+            raise UnsupportedFaultError("power_loss: nodes in one process")
         await self._nodes.pop(index).abort()
 
     async def forget(self, index: int) -> None:
@@ -97,6 +103,28 @@ class SocketsWorld:
         """Not possible: nodes in one process share its clocks."""
         raise UnsupportedFaultError("clock: real clocks")
 
+    def data_dir(self, index: int) -> str:
+        """Return a folder that ends with this world."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="cache-test-")
+        return str(Path(self._folder.name) / f"m{index}")
+
+    def drop_disk(self, index: int) -> None:
+        """Remove that folder."""
+        shutil.rmtree(self.data_dir(index), ignore_errors=True)
+
+    def disk(self, index: int, **faults: object) -> None:
+        """Not possible: the disk is the machine's."""
+        raise UnsupportedFaultError("disk: a real one")
+
+    def mend_disk(self, index: int) -> Mapping[str, int]:
+        """Not possible, see `disk`."""
+        raise UnsupportedFaultError("mend_disk: a real one")
+
+    def rot(self, index: int, text: str) -> str:
+        """Not possible, see `disk`."""
+        raise UnsupportedFaultError("rot: a real disk")
+
     def now(self) -> float:
         """Seconds of the event loop."""
         return asyncio.get_running_loop().time()
@@ -106,9 +134,13 @@ class SocketsWorld:
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        """Stop every node."""
-        for client in self._clients:
-            await client.close()
-        for index in sorted(self._nodes):
-            await self._nodes[index].abort()
-        self._nodes.clear()
+        """Stop every node, and remove what they kept."""
+        try:
+            for client in self._clients:
+                await client.close()
+            for index in sorted(self._nodes):
+                await self._nodes[index].abort()
+            self._nodes.clear()
+        finally:
+            if self._folder is not None:
+                self._folder.cleanup()

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from cache.cluster.config import MIB, ClusterConfig, GossipConfig, LimitsConfig, TlsConfig
+from cache.cluster.config import (
+    MIB,
+    ClusterConfig,
+    ConsistentConfig,
+    GossipConfig,
+    LimitsConfig,
+    TlsConfig,
+)
 from cache.cluster.ids import Address
 from cache.errors import ConfigError
 
@@ -272,7 +279,9 @@ def test_configuration_is_frozen() -> None:
         config.replica_count = 3
 
 
-@pytest.mark.parametrize("settings", [ClusterConfig, GossipConfig, LimitsConfig, TlsConfig])
+@pytest.mark.parametrize(
+    "settings", [ClusterConfig, ConsistentConfig, GossipConfig, LimitsConfig, TlsConfig]
+)
 def test_every_field_is_documented(settings: type) -> None:
     """Every field has its own docstring: meaning, unit, range, default and why."""
     lines = [line.strip() for line in inspect.getsource(settings).splitlines()]

@@ -529,6 +529,6 @@ async def test_closed_scope_is_a_closed_endpoint(endpoints: Endpoints) -> None:
 
 def test_heartbeat_kinds_are_distinct() -> None:
     """Frame kinds are fixed for ever."""
-    kinds = [frames.GREETING, frames.REQUEST, frames.REPLY, frames.PING, frames.PONG]
+    kinds = [frames.GREETING, frames.REQUEST, frames.REPLY, frames.PING, frames.PONG, frames.NOTICE]
 
-    assert kinds == [1, 2, 3, 4, 5]
+    assert kinds == [1, 2, 3, 4, 5, 6]
