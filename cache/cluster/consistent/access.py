@@ -191,23 +191,25 @@ class Access:
             raise RemoteProtocolError(f"{self.label}: a query that is not held was not answered")
         return self._checked(decode_answer(data), kind)
 
-    async def held(self, query: Query, kind: type[A], wait: float) -> A | None:
+    async def held(self, query: Query, kind: type[A], wait: float, *, session: int = 0) -> A | None:
         """Return the answer as soon as there is one; None after `wait` seconds.
 
         An answer that could not be had (no leader, no quorum) is asked for again until then.
 
         Raises:
             RejectedError: the group could not be asked when the time was over.
-            SessionLostError: at once.
+            SessionLostError: it could not be asked, and `session` is lost.
         """
         deadline = self.clock.monotonic() + wait
         while True:
             left = max(0.0, deadline - self.clock.monotonic())
             try:
                 data = await self.reach.group.query(encode(query), wait=min(left, HOLD_MAX))
-            except SessionLostError:
-                raise
             except RejectedError:
+                if session and self.reach.is_lost(session):
+                    raise SessionLostError(
+                        f"{self.label}: session {session} ended while it waited"
+                    ) from None
                 if self.clock.monotonic() + RETRY_MIN >= deadline:
                     raise
                 await asyncio.sleep(RETRY_MIN)
