@@ -107,7 +107,10 @@ class Reach:
         A claim was made in the session of now, or in one before: the next session to be lost ends it in
         any case, and so does the end of the node.
         """
-        self._scope.spawn(self._settle(encode(command), self._lost), name="consistent.settle")
+        try:
+            self._scope.spawn(self._settle(encode(command), self._lost), name="consistent.settle")
+        except RuntimeError:
+            return  # The node is closed, and with it its session: the caller's own error counts.
 
     async def _settle(self, data: bytes, lost: int) -> None:
         pause = RETRY_MIN
@@ -188,23 +191,25 @@ class Access:
             raise RemoteProtocolError(f"{self.label}: a query that is not held was not answered")
         return self._checked(decode_answer(data), kind)
 
-    async def held(self, query: Query, kind: type[A], wait: float) -> A | None:
+    async def held(self, query: Query, kind: type[A], wait: float, *, session: int = 0) -> A | None:
         """Return the answer as soon as there is one; None after `wait` seconds.
 
         An answer that could not be had (no leader, no quorum) is asked for again until then.
 
         Raises:
             RejectedError: the group could not be asked when the time was over.
-            SessionLostError: at once.
+            SessionLostError: it could not be asked, and `session` is lost.
         """
         deadline = self.clock.monotonic() + wait
         while True:
             left = max(0.0, deadline - self.clock.monotonic())
             try:
                 data = await self.reach.group.query(encode(query), wait=min(left, HOLD_MAX))
-            except SessionLostError:
-                raise
             except RejectedError:
+                if session and self.reach.is_lost(session):
+                    raise SessionLostError(
+                        f"{self.label}: session {session} ended while it waited"
+                    ) from None
                 if self.clock.monotonic() + RETRY_MIN >= deadline:
                     raise
                 await asyncio.sleep(RETRY_MIN)

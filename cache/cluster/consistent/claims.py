@@ -192,7 +192,9 @@ class Claims:
         attempt.is_open = False
         if isinstance(answer, Failure):
             raise error_of(self._access.label, answer)
-        raise LockLostError(f"{self._access.label}: its session or lease ended before it was known")
+        if self._lease:
+            raise LockLostError(f"{self._access.label}: its lease ended before the grant was known")
+        raise SessionLostError(f"{self._access.label}: the session of the claim ended")
 
     async def _require_session(self, session: int) -> None:
         """Keep the session that the claim was made in: the one before may have been lost on the way."""
@@ -207,7 +209,7 @@ class Claims:
             seats = await self._access.held(Look(name, self._kind), Seats, 0.0)
             lease_left = 0.0 if seats is None else seats.lease_left
             patience = min(left, lease_left + LEASE_MARGIN) if lease_left else left
-            answer = await self._access.held(query, Answer, patience)
+            answer = await self._access.held(query, Answer, patience, session=session)
             if answer is not None:
                 return answer
             if lease_left:

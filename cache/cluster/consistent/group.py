@@ -59,6 +59,7 @@ class Group(Protocol):
 
         It is called no later than when `session_ttl` has passed on this node's clock since the *sending* of
         the last command or keep-alive that was confirmed: so before the group can end the session, as
-        long as two clocks run about equally fast. A session of which that was said is never used again.
+        long as two clocks run about equally fast. Also when this node closes, before it gives its session
+        back. A session of which that was said is never used again.
         """
         ...

@@ -74,10 +74,21 @@ class _Object:
     capacity: int
     holding: dict[Holder, _Claim] = field(default_factory=dict)
     waiting: dict[Holder, _Claim] = field(default_factory=dict)
+    taken: int = 0
+    """Permits of those who hold."""
 
-    @property
-    def taken(self) -> int:
-        return sum(claim.permits for claim in self.holding.values())
+    def hold(self, holder: Holder, claim: _Claim) -> None:
+        """The claim is granted."""
+        self.holding[holder] = claim
+        self.taken += claim.permits
+
+    def drop(self, holder: Holder) -> _Claim | None:
+        """Take a claim away, if it is there."""
+        claim = self.holding.pop(holder, None)
+        if claim is None:
+            return self.waiting.pop(holder, None)
+        self.taken -= claim.permits
+        return claim
 
 
 class Grants:
@@ -206,7 +217,7 @@ class Grants:
         held = self._objects.get((kind, name))
         if held is None or not held.holding:
             return NOBODY
-        (session, _), latest = list(held.holding.items())[-1]
+        (session, _), latest = next(reversed(held.holding.items()))
         first_end = min(claim.ends_at for claim in held.holding.values())
         left = 0.0 if first_end == math.inf else max(0.0, first_end - self._time)
         return Seats(latest.token, session, latest.value, held.taken, len(held.waiting), left)
@@ -228,13 +239,16 @@ class Grants:
         self._withdrawn = {session: dict.fromkeys(claims) for session, claims in withdrawn}
         for kind, name, capacity, holding, waiting in objects:
             held = self._objects[kind, name] = _Object(capacity)
-            for claims, saved in ((held.holding, holding), (held.waiting, waiting)):
-                for session, owner, permits, lease, value, token, ends_at in saved:
-                    claim = _Claim(permits, lease, value, token, ends_at or math.inf)
-                    claims[session, owner] = claim
-                    self._enter((kind, name), (session, owner), claim)
-                    if ends_at:
-                        self._leases[ends_at, kind, name, (session, owner)] = None
+            for session, owner, permits, lease, value, token, ends_at in (*holding, *waiting):
+                holder, claim = (session, owner), _Claim(permits, lease, value, token)
+                self._enter((kind, name), holder, claim)
+                if token == 0:
+                    held.waiting[holder] = claim
+                    continue
+                held.hold(holder, claim)
+                if ends_at:
+                    claim.ends_at = ends_at
+                    self._leases[ends_at, kind, name, holder] = None
             self._room.changed(kind, name)
 
     # -- steps -----------------------------------------------------------------------------------
@@ -261,9 +275,7 @@ class Grants:
     def _leave(self, place: Place, holder: Holder, index: int) -> bool:
         """Take a claim away, and grant what is free then; return whether it was there."""
         held = self._objects.get(place)
-        claim = None
-        if held is not None:
-            claim = held.holding.pop(holder, None) or held.waiting.pop(holder, None)
+        claim = None if held is None else held.drop(holder)
         if held is None or claim is None:
             return False
         session, owner = holder
@@ -280,15 +292,13 @@ class Grants:
     def _grant(self, place: Place, held: _Object, index: int) -> None:
         """Grant to those who wait, from the first on, for as long as there is enough for it."""
         self._room.changed(*place)
-        free = held.capacity - held.taken
         while held.waiting:
             holder, claim = next(iter(held.waiting.items()))
-            if claim.permits > free:
+            if claim.permits > held.capacity - held.taken:
                 return
             del held.waiting[holder]
-            free -= claim.permits
             claim.token = index
-            held.holding[holder] = claim
+            held.hold(holder, claim)
             self._lease(place, holder, claim)
 
     def _lease(self, place: Place, holder: Holder, claim: _Claim) -> None:

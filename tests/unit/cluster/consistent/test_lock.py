@@ -9,6 +9,7 @@ import pytest
 from cache.cluster.consistent.consistent import Consistent
 from cache.cluster.consistent.election import Leader
 from cache.cluster.consistent.state.commands import Kind, Look, Seats, decode_answer, encode
+from cache.cluster.scope import Scope
 from cache.cluster.structures.lock import LockToken
 from cache.errors import (
     ConfigError,
@@ -173,6 +174,24 @@ def test_the_end_of_a_block_tells_of_a_lost_session() -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("heals", [False, True])
+def test_who_waits_is_told_of_its_lost_session(*, heals: bool) -> None:
+    """Long before it would give up, whether the group can be asked or not."""
+
+    async def scene(replicas: Replicas) -> None:
+        client, waiter = Client(replicas), Client(replicas, ttl=1.0, timeout=0.3)
+        await consistent(replicas, client).lock("x").acquire()
+        waiting = asyncio.ensure_future(consistent(replicas, waiter).lock("x").acquire(wait="1h"))
+        await until_waiting(client, 1)
+        waiter.is_cut = True
+        await until_waiting(client, 0)
+        waiter.is_cut = not heals
+        with pytest.raises(SessionLostError, match="ended"):
+            await asyncio.wait_for(waiting, 12.0)
+
+    play(scene)
+
+
 def test_who_is_cancelled_while_waiting_withdraws() -> None:
     """So the lock does not go to somebody who is gone."""
 
@@ -189,6 +208,23 @@ def test_who_is_cancelled_while_waiting_withdraws() -> None:
         await until_waiting(client, 0)
         await lock.release()
         assert not await lock.locked()
+
+    play(scene)
+
+
+def test_a_closed_node_has_nothing_to_withdraw() -> None:
+    """Its session ends with it; the caller sees the error of its own call."""
+
+    async def scene(replicas: Replicas) -> None:
+        client, scope = Client(replicas), Scope("node")
+        grid = Consistent(lambda name: client, replicas.clock, scope)
+        await consistent(replicas, Client(replicas)).lock("x").acquire()
+        waiting = asyncio.ensure_future(grid.lock("x").acquire(wait="1m"))
+        await until_waiting(client, 1)
+        await scope.close()
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+        assert waiting.cancelled()
 
     play(scene)
 
