@@ -80,6 +80,10 @@ class NoQuorumError(RejectedError):
     """Too few members or copies are reachable for the configured quorum."""
 
 
+class SessionLostError(RejectedError):
+    """This node's session with a group of the cluster is over; what depended on it is lost."""
+
+
 class OverloadedError(RejectedError):
     """A bounded queue is full; retry later or slow down."""
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cache.cluster.config import ClusterConfig
+from cache.cluster.consensus import Consensus
 from cache.cluster.ids import Address, MemberId, member_name
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.partitions.service import PartitionService
@@ -70,6 +71,7 @@ class Inspection:
         partitions: PartitionService,
         replication: ReplicationService,
         repair: Repair,
+        consensus: Consensus,
         metrics: Metrics,
     ) -> None:
         self._config = config
@@ -77,6 +79,7 @@ class Inspection:
         self._partitions = partitions
         self._replication = replication
         self._repair = repair
+        self._consensus = consensus
         self._metrics = metrics
         self._started_at = replication.clock.monotonic()
 
@@ -136,6 +139,8 @@ class Inspection:
                 return [asdict(report) for report in self._repair.merges.reports()]
             case "lost":
                 return sorted(self._partitions.lost)
+            case "consensus":
+                return self._consensus.info()
             case "copies":
                 map_name, _, key = rest.rpartition(":")
                 return self._copy(map_name, _key(key))

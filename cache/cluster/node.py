@@ -1,8 +1,8 @@
 """One member of the cluster, inside the application's process: builds the services and starts and stops them.
 
-This is the only place that constructs services. Order of start: store, network, membership, table, copies,
-then the node counts as ready. Order of stop: hand everything over, say goodbye, end tasks, close network
-and store.
+Order of start: store, network, groups of consensus, membership, table, copies, then the node counts as ready.
+Order of stop: hand everything over, say goodbye, end tasks, close network and store. `services` constructs
+the services.
 """
 
 from __future__ import annotations
@@ -14,36 +14,28 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from cache.cluster.config import ClusterConfig
+from cache.cluster.consistent.consistent import Consistent
 from cache.cluster.discovery.finder import Finder
 from cache.cluster.environment import Environment, member_name
 from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId, new_member_id, parse_address
-from cache.cluster.inspection import Inspection, NodeStats
-from cache.cluster.leaving import DrainReceipt, Leaving
+from cache.cluster.inspection import NodeStats
+from cache.cluster.leaving import DrainReceipt
 from cache.cluster.membership.members import Member
-from cache.cluster.membership.service import MembershipService
-from cache.cluster.messaging import Messaging, MessagingService
-from cache.cluster.partitions.service import PartitionService
+from cache.cluster.messaging import Messaging
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.merges import MergeReport
-from cache.cluster.replication.repair import Repair
-from cache.cluster.replication.service import ReplicationService
 from cache.cluster.resp.client import Shared
 from cache.cluster.resp.dispatch import TABLE
 from cache.cluster.resp.processors import PROCESSORS
 from cache.cluster.resp.server import RespServer
 from cache.cluster.scope import Scope
+from cache.cluster.services import Surroundings, build_services
 from cache.cluster.setup import run_setup
 from cache.cluster.structures.builtin import BUILTIN
-from cache.cluster.structures.gateway import Gateway
 from cache.cluster.structures.map import DistributedMap
-from cache.cluster.structures.maps import Maps
 from cache.cluster.structures.near import NearCache
-from cache.cluster.structures.near_reader import NearReader
 from cache.cluster.structures.processors import Processor, Processors
-from cache.cluster.structures.router import Router
-from cache.cluster.structures.service import StructureService
-from cache.cluster.structures.state import OperationIds
 from cache.cluster.system import system_environment
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.durations import DEFAULT
@@ -159,7 +151,9 @@ class Node(Messaging):
             await self._listen()
             self._build()
             await self._finder.listening(self._address)
+            await self._consensus.open()
             await self._membership.join()
+            self._consensus.start()
             await self._finder.announce()
             self._partitions.start()
             self._replication.start()
@@ -194,92 +188,42 @@ class Node(Messaging):
             self._membership.receive_packet(source, payload)
 
     def _build(self) -> None:
-        config, metrics, scope = self.config, self._metrics, self._scope
-        clock, seed = self._environment.clock, self._environment.seed
-        self._membership = MembershipService(
-            config=config,
-            finder=self._finder,
-            member=self._id,
-            address=self._address,
-            clock=clock,
-            rng=seed("membership"),
-            transport=self._transport,
-            rpc=self._rpc,
-            metrics=metrics,
-            scope=scope,
+        services = build_services(
+            Surroundings(
+                config=self.config,
+                environment=self._environment,
+                metrics=self._metrics,
+                scope=self._scope,
+                home=self._home,
+                finder=self._finder,
+                storage=None if self.config.data_dir is None else self._storage,
+                member=self._id,
+                address=self._address,
+                transport=self._transport,
+                rpc=self._rpc,
+                processors=self._processors,
+                map_of=self.map,
+                inspect=self.inspect,
+                drain=self._drain_remotely,
+            )
         )
-        self._partitions = PartitionService(
-            config=config, membership=self._membership, rpc=self._rpc, metrics=metrics, scope=scope
-        )
-        self._replication = ReplicationService(
-            config=config,
-            member=self._id,
-            partitions=self._partitions,
-            rpc=self._rpc,
-            clock=clock,
-            metrics=metrics,
-            scope=scope,
-        )
-        self._replication.home = self._home
-        self._repair = Repair(replication=self._replication, rng=seed("repair"), metrics=metrics)
-        self._inspection = Inspection(
-            config=config,
-            membership=self._membership,
-            partitions=self._partitions,
-            replication=self._replication,
-            repair=self._repair,
-            metrics=metrics,
-        )
-        self._build_structures()
+        self._membership = services.membership
+        self._partitions = services.partitions
+        self._replication = services.replication
+        self._repair = services.repair
+        self._structures = services.structures
+        self._behind = services.structures.behind
+        self._consensus = services.consensus
+        self._consistent = services.consistent
+        self._maps = services.maps
+        self._messaging = services.messaging
+        self._leaving = services.leaving
+        self._inspection = services.inspection
         self._rpc.on_refused = self._membership.report_refused
         self._rpc.on_lost = self._membership.report_lost
         self._known: dict[MemberId, Address] = {}
         self._membership.subscribe(self._on_members)
         self._on_members()
-
-    def _build_structures(self) -> None:
-        seed, metrics = self._environment.seed, self._metrics
-        self._structures = StructureService(
-            replication=self._replication,
-            processors=self._processors,
-            metrics=metrics,
-            rng=seed("journal"),
-        )
-        self._behind = self._structures.behind
-        self._leaving = Leaving(
-            self._membership, self._replication, self._repair, self._finder, self._behind
-        )
-        router = Router(
-            config=self.config,
-            tables=self._partitions,
-            site=self._replication,
-            dispatch=self._structures.dispatch,
-            clock=self._environment.clock,
-            metrics=metrics,
-        )
-        near = NearReader(router, self._scope, metrics)
-        operation_ids = OperationIds(seed("operations").randbytes(8))
-        self._maps = Maps(router, near, operation_ids)
-        self._messaging = MessagingService(
-            membership=self._membership,
-            partitions=self._partitions,
-            repair=self._repair,
-            replication=self._replication,
-            router=router,
-            structures=self._structures,
-            operation_ids=operation_ids,
-            scope=self._scope,
-            metrics=metrics,
-        )
-        Gateway(
-            config=self.config,
-            partitions=self._partitions,
-            site=self._replication,
-            rpc=self._rpc,
-            map_of=self.map,
-            inspect=self.inspect,
-            drain=self._drain_remotely,
-        )
 
     async def _open_front_door(self) -> None:
         """Serve Redis clients, where that is asked for."""
@@ -339,6 +283,7 @@ class Node(Messaging):
             await self._resp.close()
         if hasattr(self, "_maps"):
             self._membership.close()
+            self._consensus.stop()
             self._maps.stop()
             self._messaging.close()
             self._replication.set_quorum(reached=False)
@@ -424,6 +369,16 @@ class Node(Messaging):
         self._require_serving()
         return self._maps.open(name, ttl=ttl, serializer=serializer, near_cache=near_cache)
 
+    @property
+    def consistent(self) -> Consistent:
+        """Structures that stay consistent whatever fails, see `Consistent`.
+
+        Raises:
+            ClosedError: the node is not running.
+        """
+        self._require_serving()
+        return self._consistent
+
     def register_processor(self, name: str, function: Processor) -> None:
         """Let `DistributedMap.execute` run `function` on keys that this member owns.
 
@@ -463,7 +418,7 @@ class Node(Messaging):
         """Answer a question about this node.
 
         `what` is one of "status", "members", "table", "stats", "digests", "lost" (partitions), "merges",
-        "copies:<map>:<hex key>", "keys:<map>".
+        "consensus", "copies:<map>:<hex key>", "keys:<map>".
         """
         self._require_serving()
         return self._inspection.answer(what)

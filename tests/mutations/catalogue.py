@@ -317,7 +317,7 @@ MUTATIONS: Final = (
     Mutation(
         "leave without waiting for the hand-over",
         "cluster/leaving.py",
-        "        while self._remaining() and self._has_successor()",
+        "        while self._is_needed() and self._has_successor()",
         "        while False and self._has_successor()",
         "tests/integration/test_leave.py",
     ),

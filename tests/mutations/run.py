@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.mutations.catalogue import CAMPAIGN, MUTATIONS, RAFT_CAMPAIGN, Mutation
+from tests.mutations.consistent import CONSISTENT_MUTATIONS
+from tests.mutations.host import HOST_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
 
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--share", type=int, default=1, help="every n-th of them")
     parser.add_argument("--table", type=Path, help="write the table there")
     options = parser.parse_args(arguments)
-    every = (*MUTATIONS, *RAFT_MUTATIONS, *NODE_MUTATIONS)
+    every = (*MUTATIONS, *RAFT_MUTATIONS, *NODE_MUTATIONS, *CONSISTENT_MUTATIONS, *HOST_MUTATIONS)
     chosen = [mutation for mutation in every if options.only in mutation.name]
     chosen = chosen[:: options.share]
     verdicts = []

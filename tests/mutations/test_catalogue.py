@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.mutations.catalogue import MUTATIONS, Mutation
+from tests.mutations.consistent import CONSISTENT_MUTATIONS
+from tests.mutations.host import HOST_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
 
-ALL = (*MUTATIONS, *RAFT_MUTATIONS, *NODE_MUTATIONS)
+ALL = (*MUTATIONS, *RAFT_MUTATIONS, *NODE_MUTATIONS, *CONSISTENT_MUTATIONS, *HOST_MUTATIONS)
+
 PACKAGE = Path(__file__).parents[2] / "cache"
 
 

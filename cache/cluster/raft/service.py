@@ -79,8 +79,10 @@ class RaftGroup:
     Args:
         persisted: what storage held, or `bootstrap(…)` for the first voters of a new group once that is
             written, or `Persisted()` for a replica that is to join.
+        storage: None for a replica in memory, which takes another id each time it starts.
         send: sends a message, best effort; must not raise or block.
         on_role: called when role, term or leader of this replica changed.
+        on_applied: called when the state has changed.
     """
 
     def __init__(
@@ -90,10 +92,11 @@ class RaftGroup:
         *,
         config: RaftConfig,
         persisted: Persisted,
-        storage: LogStorage,
+        storage: LogStorage | None,
         state: StateMachine,
         send: Callable[[ReplicaId, AnyMessage], None],
         on_role: Callable[[RoleChanged], None] | None = None,
+        on_applied: Callable[[], None] | None = None,
         clock: Clock,
         rng: Random,
         scope: Scope,
@@ -105,11 +108,13 @@ class RaftGroup:
         self._state = AppliedState(state)
         self._send = send
         self._on_role = on_role
+        self._on_applied = on_applied
         self._scope = scope
         self._requests: dict[int, asyncio.Future[Applied]] = {}
         self._request = 0
         self._queue: deque[Output] = deque()
         self._writing = False
+        self._write_task: asyncio.Task[None] | None = None
         self._machine = Consensus(group, me, config, persisted, rng=rng, now=clock.monotonic())
         self._driver: Driver[Event, Output] = Driver(
             self._machine, clock=clock, perform=self._enqueue, inbox_max=INBOX_MAX
@@ -122,6 +127,16 @@ class RaftGroup:
     def close(self) -> None:
         """Take part no longer; requests under way end as unknown."""
         self._stop("it was closed")
+
+    async def wait_written(self) -> None:
+        """Return when nothing more is written; for a replica that was closed."""
+        if self._write_task is not None:
+            await asyncio.wait((self._write_task,))
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a session or a command was applied here, or a snapshot restored."""
+        return self._state.is_used
 
     def status(self) -> Status:
         """Return the state of this replica."""
@@ -231,15 +246,17 @@ class RaftGroup:
         """Carry out what is due, up to the next write; that goes on when it is durable."""
         while self._queue and self.halted is None:
             output = self._queue.popleft()
-            if isinstance(output, Persist):
+            if not isinstance(output, Persist):
+                self._perform(output)
+            elif self._storage is not None:
                 self._writing = True
-                self._scope.spawn(self._write(output), name=f"raft.write.{self.group}")
+                writing = self._write(self._storage, output)
+                self._write_task = self._scope.spawn(writing, name=f"raft.write.{self.group}")
                 return
-            self._perform(output)
 
-    async def _write(self, persist: Persist) -> None:
+    async def _write(self, storage: LogStorage, persist: Persist) -> None:
         try:
-            await self._storage.write(self.group, persist)
+            await storage.write(self.group, persist)
         except Exception as error:
             logger.exception("raft.halted group=%s", self.group)
             self._stop(f"a write failed: {error}")
@@ -259,6 +276,7 @@ class RaftGroup:
                 self._fail(request, _error_of(self.group, reason, leader))
             case Restore(snapshot):
                 self._state.restore(snapshot.data)
+                self._tell_applied()
             case MakeSnapshot(index):
                 self._driver.post(SnapshotMade(index, self._state.snapshot()))
             case RoleChanged():
@@ -274,6 +292,11 @@ class RaftGroup:
             applied = self._state.apply(entry)
             if entry.index in output.requests:
                 self._resolve(output.requests[entry.index], applied)
+        self._tell_applied()
+
+    def _tell_applied(self) -> None:
+        if self._on_applied is not None:
+            self._on_applied()
 
     def _resolve(self, request: int, applied: Applied) -> None:
         future = self._requests.pop(request, None)

@@ -35,8 +35,12 @@ LIFETIME_MAX: Final = 86_400.0
 class StateMachine(Protocol):
     """What a group replicates. It must be deterministic: everything comes from its arguments."""
 
-    def apply(self, command: bytes, *, index: int, time: float) -> bytes:
-        """Apply one command and return its answer; `index` rises, `time` is the group's clock."""
+    def apply(self, command: bytes, *, index: int, time: float, session: int) -> bytes:
+        """Apply one command and return its answer.
+
+        `index` rises, `time` is the group's clock, and `session` is open; it is 0 for a command that was
+        proposed without one.
+        """
         ...
 
     def session_ended(self, session: int, *, index: int, time: float) -> None:
@@ -90,6 +94,8 @@ class AppliedState:
     def __init__(self, machine: StateMachine) -> None:
         self.index = 0
         """Of the last entry that was applied."""
+        self.is_used = False
+        """Whether anything but elections and members was applied."""
         self._machine = machine
         self._sessions: dict[int, _Session] = {}
         self._none_ends_before = math.inf
@@ -105,6 +111,7 @@ class AppliedState:
         assert entry.index > self.index, "an entry is applied once"
         self.index = entry.index
         self._end_sessions(entry)
+        self.is_used = self.is_used or entry.kind not in (Kind.NOOP, Kind.MEMBERS)
         match entry.kind:
             case Kind.COMMAND:
                 return self._command(entry)
@@ -127,6 +134,7 @@ class AppliedState:
 
     def restore(self, data: bytes) -> None:
         """Replace everything by what `snapshot` returned."""
+        self.is_used = True
         self.index, sessions, state = _SNAPSHOTS.decode(data)
         self._sessions = {
             number: _Session(lifetime, ends_at, answered, dict(answers))
@@ -192,7 +200,9 @@ class AppliedState:
         return Applied(Effect.APPLIED, answer)
 
     def _run(self, entry: Entry) -> bytes:
-        return self._machine.apply(entry.data, index=entry.index, time=entry.time)
+        return self._machine.apply(
+            entry.data, index=entry.index, time=entry.time, session=entry.session
+        )
 
     def _forget(self, session: _Session, answered: int) -> None:
         """Drop answers that nobody asks for again; a sequence at or below the bound is never run anew."""

@@ -28,6 +28,10 @@ SecondsRemaining = Annotated[float, msgspec.Meta(ge=NEVER)]
 ends then would never end."""
 
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+"""A time to wait; neither NaN nor endless."""
+
+
 class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """Base of all messages: an immutable typed array."""
 
@@ -1021,6 +1025,109 @@ class Drain(_Message, frozen=True, tag=84):
     """Ask a member to leave gracefully; answered by `Inspected` with the receipt."""
 
 
+# -- consensus -----------------------------------------------------------------------------------
+
+
+class FindGroup(_Message, frozen=True, tag=177):
+    """What do you know of the Raft group of that name? Answered by a `GroupView`."""
+
+    group: str
+
+
+class GroupView(_Message, frozen=True, tag=178):
+    """A group as one member knows it."""
+
+    uuid: bytes
+    """Empty: this member knows of none."""
+    born: bool
+    """Whether the group had a leader, as far as this member knows."""
+    expected_size: int
+    """As this member was told, see `ConsistentConfig`."""
+    term: int
+    leader: str
+    """Replica that leads in that term, or ""."""
+    commit: int
+    """What the replica here knows to be committed; 0 without one."""
+    voters: list[str]
+    learners: list[str]
+
+
+class ReserveMember(_Message, frozen=True, tag=179):
+    """A founder asks a member to hold a place; with `seconds` 0 it gives it back. Answered by `Enlisted`."""
+
+    group: str
+    uuid: bytes
+    seconds: Seconds
+
+
+class EnlistReplica(_Message, frozen=True, tag=180):
+    """The leader wants a member to have a replica, and asks for its name. Answered by `Enlisted`."""
+
+    group: str
+    uuid: bytes
+
+
+class Enlisted(_Message, frozen=True, tag=181):
+    """The name of the log that this member has, or would have; "" when it does not take part."""
+
+    replica: str
+
+
+class OfferGroup(_Message, frozen=True, tag=182):
+    """A new group, for one of its first voters. Answered by `OfferAnswer`."""
+
+    group: str
+    uuid: bytes
+    replica: str
+    """Of the member that is asked."""
+    voters: list[str]
+
+
+class OfferAnswer(_Message, frozen=True, tag=183):
+    """What the member says to it."""
+
+    reply: int
+    """See `raft/founding.py`."""
+
+
+class CallGroup(_Message, frozen=True, tag=184):
+    """Bring an entry into the log of a group. Answered by `GroupAnswer`."""
+
+    group: str
+    uuid: bytes
+    kind: int
+    """See `raft/messages.py`."""
+    data: bytes
+    session: int
+    sequence: int
+    answered: int
+    remaining: Seconds
+    """Seconds that the caller waits."""
+
+
+class QueryGroup(_Message, frozen=True, tag=185):
+    """Ask the state of a group. Answered by `GroupAnswer`."""
+
+    group: str
+    uuid: bytes
+    data: bytes
+    wait: Seconds
+    """Seconds for which the question may be held until there is an answer."""
+    lease: bool
+    remaining: Seconds
+    """Seconds that the caller waits, not counting `wait`."""
+
+
+class GroupAnswer(_Message, frozen=True, tag=186):
+    """What became of a `CallGroup` or a `QueryGroup`."""
+
+    outcome: int
+    """See `raft/calls.py`."""
+    data: bytes = b""
+    leader: str = ""
+    """Whom to ask instead, when this member knows."""
+
+
 # -- notices -------------------------------------------------------------------------------------
 
 
@@ -1094,6 +1201,12 @@ Request = (
     | ReadTopic
     | WatchEntries
     | FetchView
+    | FindGroup
+    | ReserveMember
+    | EnlistReplica
+    | OfferGroup
+    | CallGroup
+    | QueryGroup
     | Call
     | Inspect
     | Drain
@@ -1133,6 +1246,10 @@ Reply = (
     | TopicSlice
     | EntryChanges
     | View
+    | GroupView
+    | Enlisted
+    | OfferAnswer
+    | GroupAnswer
     | Called
     | Inspected
 )

@@ -51,13 +51,13 @@ class Registers:
         """How often each value was applied."""
         self.chain = b""
 
-    def apply(self, command: bytes, *, index: int, time: float) -> bytes:
+    def apply(self, command: bytes, *, index: int, time: float, session: int) -> bytes:
         """Set a register."""
         key, _, value = command.decode().partition("=")
         before = self.values.get(key, "")
         self.values[key] = value
         self.applied[value] = self.applied.get(value, 0) + 1
-        self._note(command + f"{index} {time!r}".encode())
+        self._note(command + f"{index} {time!r} {session}".encode())
         return before.encode()
 
     def session_ended(self, session: int, *, index: int, time: float) -> None:

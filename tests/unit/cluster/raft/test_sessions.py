@@ -85,6 +85,24 @@ def test_a_session_ends_by_the_clock_of_the_log() -> None:
     assert Effect.SESSION_UNKNOWN is scene.command(session, 3, 3)
 
 
+def test_the_machine_is_told_whose_command_it_is() -> None:
+    """What a session holds ends with it, so that the state has to know."""
+    told: list[int] = []
+
+    class Machine(Registers):
+        def apply(self, command: bytes, *, index: int, time: float, session: int) -> bytes:
+            told.append(session)
+            return super().apply(command, index=index, time=time, session=session)
+
+    scene = Scene()
+    scene.state = AppliedState(Machine())
+    session = scene.open()
+    scene.command(session, 1, 1)
+    scene.state.apply(scene.entry())
+
+    assert [session, 0] == told
+
+
 def test_a_session_is_kept_alive() -> None:
     """Without a command."""
     scene = Scene()

@@ -1,0 +1,1 @@
+"""Structures that stay consistent whatever fails, replicated by Raft."""

@@ -1,0 +1,57 @@
+"""What a node says of its groups: to operators, and in the errors of calls that nobody answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cache.cluster.raft.calls import replica_member
+from cache.cluster.raft.founding import NO_GROUP
+from cache.cluster.raft.host import RaftHost
+from cache.cluster.raft.hosted import Hosted
+
+
+def why_not(host: RaftHost, name: str) -> str:
+    """Return what is in the way of a group's answering, in words."""
+    hosted = host.hosted(name)
+    status = hosted.status()
+    if hosted.witness.known == NO_GROUP:
+        host.founder.is_idle(hosted)
+        return f"it is not founded yet: {hosted.waits_for or 'the members are being asked'}"
+    if status is None:
+        return f"no leader was found; the last one known is {hosted.leader or 'nobody'}"
+    live = host.people.live()
+    voters = status.members.voters
+    gone = [voter for voter in voters if voter in hosted.gone]
+    dead = [one for one in voters if one not in gone and replica_member(one) not in live]
+    text = f"{len(voters)} voters, not there: {dead or 'none'}, their log lost: {gone or 'none'}"
+    if hosted.is_lost:
+        text += (
+            "; a majority of its logs is lost, and with it what they held: "
+            "restart every member that still knows the group, to found another"
+        )
+    return text
+
+
+def info(host: RaftHost) -> dict[str, dict[str, Any]]:  # Any: MessagePack values
+    """Return what a node has and knows of each group, by name."""
+    return {name: _info(host, hosted) for name, hosted in host.groups.items()}
+
+
+def _info(host: RaftHost, hosted: Hosted) -> dict[str, Any]:  # Any: MessagePack values
+    status, replica = hosted.status(), hosted.replica
+    view = hosted.view()
+    return {
+        "uuid": view.uuid.hex(),
+        "replica": None if replica is None else hosted.me,
+        "halted": None if replica is None else replica.halted,
+        "role": None if status is None else status.role.value,
+        "leader": view.leader,
+        "term": view.term,
+        "voters": view.voters,
+        "learners": view.learners,
+        "gone": list(hosted.gone),
+        "commit": view.commit,
+        "applied": 0 if status is None else status.applied,
+        "waits_for": "" if view.uuid else why_not(host, hosted.name),
+        "other_groups": [uuid.hex() for uuid in hosted.foreign],
+    }

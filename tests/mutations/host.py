@@ -1,0 +1,168 @@
+"""Planted mutations of the groups on nodes: founding, voters, sessions, questions, leaving."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.catalogue import Mutation
+
+FOUNDING: Final = "cluster/raft/founding.py"
+VOTERS: Final = "cluster/raft/voters.py"
+HOST: Final = "cluster/raft/host.py"
+HOSTED: Final = "cluster/raft/hosted.py"
+KEEPER: Final = "cluster/raft/keeper.py"
+CALLER: Final = "cluster/consistent/caller.py"
+
+FOUNDING_TESTS: Final = "tests/unit/cluster/raft/test_founding.py"
+VOTERS_TESTS: Final = "tests/unit/cluster/raft/test_voters.py"
+TORN: Final = (
+    "tests/integration/test_founding.py::test_cuts_during_the_founding_never_make_two_groups[5]"
+)
+
+
+def _nodes(name: str) -> str:
+    return f"tests/integration/test_consensus.py::{name}[simulated]"
+
+
+HOST_MUTATIONS: Final[tuple[Mutation, ...]] = (
+    Mutation(
+        "founding: a member accepts a second group",
+        FOUNDING,
+        "        if self.known not in (NO_GROUP, uuid):\n            return Reply.NEVER\n",
+        "",
+        FOUNDING_TESTS,
+    ),
+    Mutation(
+        "founding: a member is reserved for two founders",
+        FOUNDING,
+        "        if self.known != NO_GROUP or self._is_reserved_for_another(uuid, now):\n",
+        "        if self.known != NO_GROUP:\n",
+        FOUNDING_TESTS,
+    ),
+    Mutation(
+        "founding: who does not answer knows no group",
+        FOUNDING,
+        "    if silent:\n",
+        "    if silent and not present:\n",
+        FOUNDING_TESTS,
+    ),
+    Mutation(
+        "founding: a voter that may have accepted counts as one that never will",
+        FOUNDING,
+        "        if reply is Reply.NEVER and voter in self.voters:\n",
+        "        if reply is not Reply.ACCEPTED and voter in self.voters:\n",
+        FOUNDING_TESTS,
+    ),
+    Mutation(
+        "founding: a node founds before it has joined",
+        "cluster/node.py",
+        "            await self._membership.join()\n            self._consensus.start()\n",
+        "            self._consensus.start()\n            await self._membership.join()\n",
+        _nodes("test_a_lone_founder_gets_two_more_voters"),
+    ),
+    Mutation(
+        "founding: a voter whose offer was lost never begins",
+        HOST,
+        "            if hosted.offered(notice.uuid, notice.target, now) is Reply.ACCEPTED:\n",
+        "            if hosted.offered(notice.uuid, notice.target, now) is Reply.NEVER:\n",
+        TORN,
+    ),
+    Mutation(
+        "founding: a replica that was removed before its group was born stays for ever",
+        HOST,
+        "            await self._give_up_if_hopeless(hosted)\n        patience",
+        "            await self._give_up_if_hopeless(hosted)\n            return soon\n        patience",
+        TORN,
+    ),
+    Mutation(
+        "voters: a leader without a majority changes them",
+        VOTERS,
+        "    if voters and len(living) * 2 <= len(voters):\n",
+        "    if voters and not living:\n",
+        VOTERS_TESTS,
+    ),
+    Mutation(
+        "voters: the dead outvote those that stay",
+        VOTERS,
+        "    kept = [*live, *away[: here - 1]]\n",
+        "    kept = [*live, *away]\n",
+        VOTERS_TESTS,
+    ),
+    Mutation(
+        "voters: zones do not matter",
+        VOTERS,
+        "    zone = sum(one.zone == candidate.zone for one in taken)\n",
+        "    zone = 0\n",
+        VOTERS_TESTS,
+    ),
+    Mutation(
+        "voters: whoever is missing is replaced at once",
+        KEEPER,
+        "        return Fate.DEAD if now - since >= self._config.replace_after else Fate.MISSING\n",
+        "        return Fate.DEAD if now >= since else Fate.MISSING\n",
+        _nodes("test_a_dead_voter_is_replaced_after_a_while"),
+    ),
+    Mutation(
+        "voters: nobody says that a log is no more",
+        HOST,
+        "            self._rpc.notify(peer.address, ReplicaGone(",
+        "            str(ReplicaGone(",
+        _nodes("test_without_a_majority_calls_say_so_in_time"),
+    ),
+    Mutation(
+        "calls: a repeated command gets another number",
+        CALLER,
+        "                sequence,\n                session.answered,\n",
+        "                session.begin(),\n                0,\n",
+        _nodes("test_commands_go_on_when_the_leader_dies_and_count_once"),
+    ),
+    Mutation(
+        "calls: commands under way are said to be over",
+        CALLER,
+        "                session.answered,\n",
+        "                session.sequence,\n",
+        _nodes("test_commands_go_on_when_the_leader_dies_and_count_once"),
+    ),
+    Mutation(
+        "calls: a leader answers questions without asking a majority",
+        HOSTED,
+        "            await replica.read(timeout=message.remaining, lease=message.lease)\n",
+        "            replica.status()\n",
+        _nodes("test_a_deposed_leader_answers_no_question"),
+    ),
+    Mutation(
+        "calls: a held question is not asked again",
+        HOSTED,
+        "            self._wake_held(self._held.pop(topic, {}))\n",
+        "            self._wake_held({})\n",
+        _nodes("test_a_held_question_is_answered_when_the_object_changes"),
+    ),
+    Mutation(
+        "sessions: nobody is told that one may be over",
+        CALLER,
+        "            if now >= ends_at:\n                self._lose(session)\n",
+        "            if now >= ends_at:\n                return\n",
+        _nodes("test_a_member_that_is_cut_off_knows_when_its_session_may_be_over"),
+    ),
+    Mutation(
+        "sessions: no sign of life is given",
+        CALLER,
+        "            self._scope.spawn(self._keep_alive(session), ",
+        "            self._scope.spawn(asyncio.sleep(0), ",
+        _nodes("test_a_session_is_kept_while_something_depends_on_it"),
+    ),
+    Mutation(
+        "leaving: a drain does not wait for the vote to be handed on",
+        "cluster/leaving.py",
+        "        return bool(self._remaining() or self._consensus.voting())\n",
+        "        return bool(self._remaining())\n",
+        _nodes("test_a_leader_that_drains_is_replaced_first"),
+    ),
+    Mutation(
+        "disks: a replica accepts its group before that is durable",
+        HOST,
+        "            await self._logs.create(hosted.name, persisted, uuid=uuid, log_id=log_id)\n",
+        "            str((uuid, log_id))\n",
+        _nodes("test_members_with_disks_lose_nothing_when_all_are_killed"),
+    ),
+)
