@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
@@ -20,6 +20,8 @@ from cache.errors import CacheError
 from cache.keys import Key
 from cache.testing.members import ClientHandle, MemberHandle
 from cache.testing.worlds.base import ClusterWorld, UnsupportedFaultError, eventually
+
+T = TypeVar("T")
 
 POLL_INTERVAL: Final = 0.02
 
@@ -205,8 +207,13 @@ class TestCluster:
         _skip_if_unsupported(lambda: self._world.slow(index, seconds))
 
     def mend(self, source: int, target: int) -> None:
-        """Let one direction fare as it did before `link`."""
-        _skip_if_unsupported(lambda: self._world.mend(source, target))
+        """Let one direction fare as it did before `link`.
+
+        Raises:
+            AssertionError: in a world that counts it, what `link` did affected nothing.
+        """
+        affected = _supported_value(lambda: self._world.mend(source, target))
+        assert affected != 0, f"the conditions of the link {source} to {target} affected no traffic"
 
     def link(self, source: int, target: int, **conditions: float) -> None:
         """Set `latency`, `jitter`, `loss`, `duplicate`, `reorder` or `bandwidth` of one direction."""
@@ -359,7 +366,7 @@ def _skip_if_unsupported(action: Callable[[], object]) -> None:
         _skip(error)
 
 
-def _supported_value(action: Callable[[], int]) -> int:
+def _supported_value(action: Callable[[], T]) -> T:
     try:
         return action()
     except UnsupportedFaultError as error:

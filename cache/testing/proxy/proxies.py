@@ -133,7 +133,7 @@ class Proxy:
             raise ProxyError(409, "toxic already exists")
         if len(self._toxics) >= TOXICS_MAX:
             raise ProxyError(400, f"proxy {self.name} has {TOXICS_MAX} toxics; remove one")
-        return self._put(toxic)
+        return self.put_toxic(toxic)
 
     def change_toxic(self, name: str, given: Mapping[str, Any]) -> Toxic:  # Any: JSON
         """Give a toxic other attributes, or another toxicity.
@@ -141,9 +141,10 @@ class Proxy:
         Raises:
             ProxyError: 404, there is none of that name; 400, an attribute is bad.
         """
-        return self._put(changed_toxic(self.toxic(name), given))
+        return self.put_toxic(changed_toxic(self.toxic(name), given))
 
-    def _put(self, toxic: Toxic) -> Toxic:
+    def put_toxic(self, toxic: Toxic) -> Toxic:
+        """Let a toxic work on all streams, in the place of the one of its name."""
         self._toxics[toxic.name] = toxic
         for connection in list(self._connections):
             connection.add(toxic)
