@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,13 @@ import pytest
 from cache.cluster.config import ClusterConfig
 from cache.errors import NoQuorumError
 from cache.testing import TestCluster, cluster_test
+from cache.testing.proxy.toxiproxy import ENVIRONMENT
 from cache.testing.worlds.processes import ProcessesWorld
 from cache.testing.worlds.sockets import SocketsWorld
+from tests.integration.proxy_server import proxy_server
 
 PARTITIONS = 32
+WITHIN = 10.0
 ONE_COPY: Any = {"partition_count": PARTITIONS, "replica_count": 1}  # Any: fields of ClusterConfig
 ONE_WAY = 0.5
 """Far above what a call takes on a busy machine, so that one way of it and two can be told apart."""
@@ -221,6 +227,60 @@ async def test_a_poor_network_costs_no_write(cluster: TestCluster) -> None:
 
     for member in cluster.members:
         assert expected == await member.map("m").get_many(expected)
+
+
+# -- a Toxiproxy server --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def toxiproxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a server: that of the environment, or one of ours in its place."""
+    if url := os.environ.get(ENVIRONMENT):
+        yield url
+        return
+    with proxy_server() as (_, url):
+        monkeypatch.setenv(ENVIRONMENT, url)
+        yield url
+
+
+def listed(url: str) -> dict[str, Any]:  # Any: JSON
+    with urllib.request.urlopen(f"{url}/proxies", timeout=WITHIN) as answer:
+        found: dict[str, Any] = json.load(answer)  # Any: JSON
+    return {name: proxy for name, proxy in found.items() if name.startswith("peercache-")}
+
+
+@pytest.mark.parametrize("make", [SocketsWorld, ProcessesWorld])
+async def test_a_toxiproxy_server_carries_the_streams_where_one_is_named(
+    toxiproxy: str, make: type[SocketsWorld | ProcessesWorld]
+) -> None:
+    """A cut, slow and healed link as without it; at the end the server has no proxy of ours left."""
+    config = ClusterConfig.local(**ONE_COPY)
+    async with TestCluster(2, world=make(faults=True), config=config) as cluster:
+        key = await key_of(cluster, 1)
+        far = cluster.member(0).map("m")
+        assert 2 == len(listed(toxiproxy))
+
+        cluster.link(0, 1, latency=ONE_WAY)
+        assert ONE_WAY <= await seconds_of(far.get(key)) < 2 * ONE_WAY
+        cluster.mend(0, 1)
+        cluster.partition([0], [1])
+        toxics = [toxic["type"] for p in listed(toxiproxy).values() for toxic in p["toxics"]]
+        assert ["timeout"] * 4 == toxics
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(far.get(key), 0.3)
+        await sees(cluster, {0: 1, 1: 1})
+        assert cluster.heal() > 0
+        await cluster.wait_for_convergence(2)
+
+        assert "before" == await far.get(key)
+    assert {} == listed(toxiproxy)
+
+
+def test_a_bad_url_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENVIRONMENT, "ftp://127.0.0.1")
+
+    with pytest.raises(ValueError, match="TOXIPROXY_URL is 'ftp:"):
+        SocketsWorld(faults=True)
 
 
 # -- faults that affect nothing ------------------------------------------------------------------

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -20,6 +18,7 @@ from cache.testing.proxy import Proxies, Proxy, Toxic
 from cache.testing.proxy.api import serve
 from cache.testing.proxy.relay import PIPE_BYTES_MAX
 from cache.testing.proxy.toxics import toxic_from_json
+from tests.integration.proxy_server import proxy_server
 from tests.integration.waiting import eventually
 
 WITHIN = 10.0
@@ -448,24 +447,12 @@ async def test_browsers_are_refused() -> None:
 # -- the server as a process, and clients of Toxiproxy -------------------------------------------
 
 
-@contextmanager
-def server(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `python -m cache.testing.proxy`; yields the process and its URL."""
-    command = [sys.executable, "-m", "cache.testing.proxy", "--api", "127.0.0.1:0", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as it:
-        try:
-            assert it.stdout is not None
-            yield it, it.stdout.readline().split()[-1]
-        finally:
-            it.kill()
-
-
 def test_the_server_ends_when_told_to() -> None:
     """By SIGTERM, or with its standard input."""
-    with server() as (process, _):
+    with proxy_server() as (process, _):
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(WITHIN)
-    with server("--until-eof") as (process, _):
+    with proxy_server("--until-eof") as (process, _):
         assert process.stdin is not None
         process.stdin.close()
         assert 0 == process.wait(WITHIN)
@@ -476,7 +463,7 @@ async def test_the_client_from_pypi_drives_it() -> None:
     toxiproxy = pytest.importorskip("toxiproxy", reason="toxiproxy-python is not installed")
     run = asyncio.to_thread
     async with Echo().running() as echo:
-        with server() as (_, url):
+        with proxy_server() as (_, url):
             client = toxiproxy.Toxiproxy()
             host, port = url.removeprefix("http://").split(":")
             client.update_api_consumer(host, int(port))

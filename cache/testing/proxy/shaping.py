@@ -61,7 +61,6 @@ class Shaper:
         self.tally = tally
         self.size_bytes = 0
         self._waiting: deque[tuple[float, Item]] = deque()
-        self._last = 0.0
 
     def begin(self, now: float) -> None:
         """Take up work: the stream was opened, or the toxic was added."""
@@ -100,9 +99,8 @@ class Shaper:
         """Take over from the same toxic with other attributes."""
 
     def _put(self, item: Item, at: float) -> None:
-        """Let an item leave at `at`, or after those before it."""
-        self._last = max(self._last, at)
-        self._waiting.append((self._last, item))
+        """Let an item leave at `at`, but not before those before it."""
+        self._waiting.append((at, item))
         self.size_bytes += _size(item)
 
 
