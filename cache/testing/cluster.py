@@ -43,6 +43,7 @@ class TestCluster:
         self._counter = itertools.count()
         self._cuts: list[tuple[int, int]] = []
         self._faulty_disks: list[int] = []
+        self._links: dict[tuple[int, int], None] = {}
 
     async def __aenter__(self) -> Self:
         try:
@@ -65,8 +66,16 @@ class TestCluster:
             if error is None:
                 for index in list(self._faulty_disks):
                     self.mend_disk(index)
+                self._check_faults()
         finally:
             await self._world.close()
+
+    def _check_faults(self) -> None:
+        """Hold the faults that a test leaves behind to what `heal` and `mend` ask of those it undoes."""
+        for source, target in list(self._links):
+            self.mend(source, target)
+        if self._cuts:
+            self.heal()
 
     # -- members -----------------------------------------------------------------------------
 
@@ -213,11 +222,13 @@ class TestCluster:
             AssertionError: in a world that counts it, what `link` did affected nothing.
         """
         affected = _supported_value(lambda: self._world.mend(source, target))
+        self._links.pop((source, target), None)
         assert affected != 0, f"the conditions of the link {source} to {target} affected no traffic"
 
     def link(self, source: int, target: int, **conditions: float) -> None:
         """Set `latency`, `jitter`, `loss`, `duplicate`, `reorder` or `bandwidth` of one direction."""
         _skip_if_unsupported(lambda: self._world.link(source, target, **conditions))
+        self._links[source, target] = None
 
     def clock(self, index: int, **shifts: float) -> None:
         """Set `skew`, `drift` or `jump` of a member's clocks."""

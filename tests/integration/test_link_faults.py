@@ -8,7 +8,7 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +299,24 @@ async def test_a_fault_that_affects_nothing_fails() -> None:
             cluster.mend(0, 1)
         with pytest.raises(ValueError, match="a link has no 'latancy'"):
             cluster.link(0, 1, latancy=0.1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda cluster: cluster.cut(0, 1), "stopped no traffic"),
+        (lambda cluster: cluster.link(0, 1, loss=0.5), "affected no traffic"),
+    ],
+)
+async def test_a_fault_that_a_test_leaves_behind_has_to_affect_something_too(
+    fault: Callable[[TestCluster], None], words: str
+) -> None:
+    cluster = TestCluster(1, world=SocketsWorld(faults=True), config=ClusterConfig.local())
+    await cluster.__aenter__()
+    fault(cluster)
+
+    with pytest.raises(AssertionError, match=words):
+        await cluster.__aexit__(None, None, None)
 
 
 @cluster_test("sockets", "processes", size=1)

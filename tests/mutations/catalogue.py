@@ -1170,4 +1170,11 @@ MUTATIONS: Final = (
         "        assert affected != -1, ",
         "tests/integration/test_link_faults.py",
     ),
+    Mutation(
+        "proxy: let a test leave faults behind that did nothing",
+        "testing/cluster.py",
+        "                self._check_faults()\n",
+        "                pass\n",
+        "tests/integration/test_link_faults.py",
+    ),
 )

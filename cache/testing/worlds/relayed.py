@@ -14,7 +14,7 @@ from typing import Any
 from cache.cluster.config import TlsConfig
 from cache.cluster.environment import Environment
 from cache.cluster.ids import Address
-from cache.cluster.node import system_environment
+from cache.cluster.system import system_environment
 from cache.testing.proxy.dialler import Counter, DetouringTransport, Guide, LocalGuide, RemoteGuide
 from cache.testing.proxy.links import Links, OwnStreams, Streams
 from cache.testing.proxy.proxies import Proxies
