@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -286,6 +287,83 @@ async def test_closing_leaves_no_task_and_no_socket() -> None:
         async with connected(proxy):
             pass
     assert 0 == proxy.connection_count
+
+
+# -- packets -------------------------------------------------------------------------------------
+
+
+class Packets(asyncio.DatagramProtocol):
+    """A socket that keeps what it gets, and sends it back if it `echoes`."""
+
+    def __init__(self, *, echoes: bool = False) -> None:
+        self.received: asyncio.Queue[bytes] = asyncio.Queue()
+        self._echoes = echoes
+
+    def connection_made(self, transport: Any) -> None:  # Any: event loops have their own
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:  # Any: of sockets
+        self.received.put_nowait(data)
+        if self._echoes:
+            self.transport.sendto(data, addr)
+
+    async def open(self, **where: Any) -> tuple[str, int]:  # Any: arguments of the loop
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, **where)
+        host, port = self.transport.get_extra_info("sockname")
+        return host, port
+
+    async def next(self) -> bytes:
+        return await asyncio.wait_for(self.received.get(), WITHIN)
+
+
+async def test_packets_pass_in_both_directions_under_the_toxics_of_each() -> None:
+    """Two clients, and each gets its own answers."""
+    async with Proxies() as proxies:
+        server = Packets(echoes=True)
+        upstream = "{}:{}".format(*await server.open(local_addr=("127.0.0.1", 0)))
+        proxy = await proxies.create("udp", upstream, packets=True)
+        host, port = proxy.listen.split(":")
+        clients = [Packets(), Packets()]
+        for number, client in enumerate(clients):
+            await client.open(remote_addr=(host, int(port)))
+            client.transport.sendto(bytes([number]))
+        assert [b"\0", b"\1"] == [await client.next() for client in clients]
+
+        client = clients[0]
+        proxy.add_toxic(toxic("duplicate", "upstream", probability=1))
+        client.transport.sendto(b"a")
+        assert [b"a", b"a"] == [await client.next(), await client.next()]
+        proxy.remove_toxic("duplicate_upstream")
+        cut = proxy.add_toxic(toxic("cut", "downstream"))
+        client.transport.sendto(b"lost")
+        await until(lambda: cut.tally.count == 1)
+        proxy.remove_toxic("cut_downstream")
+        proxy.add_toxic(toxic("latency", "downstream", latency=100))
+        began_at = time.monotonic()
+        client.transport.sendto(b"late")
+        assert b"late" == await client.next()
+        assert 0.1 <= time.monotonic() - began_at
+
+        assert [b"\0", b"\1", b"a", b"a", b"lost", b"late"] == [
+            server.received.get_nowait() for _ in range(6)
+        ]
+        for one in (server, *clients):
+            one.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def test_only_a_proxy_that_was_asked_to_relays_packets(http: Http) -> None:
+    """A field of our own, which Toxiproxy's clients do not know and do not see."""
+    wanted = {"name": "q", "upstream": "127.0.0.1:2", "packets": True}
+
+    _, made = await http("POST", "/proxies", wanted)
+
+    assert made["packets"] is True
+    host, port = made["listen"].split(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken, pytest.raises(OSError):  # noqa: PT011
+        taken.bind((host, int(port)))
+    _, other = await http("GET", "/proxies/p")
+    assert "packets" not in other
 
 
 # -- the HTTP API --------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 Paths, JSON fields, status codes and the shape of errors (`{"error": …, "status": …}`) are Toxiproxy's. So is
 what it refuses: browsers, so that no page that somebody reads changes a proxy. It listens on loopback unless
 told otherwise, and asks for no password.
+
+One field of a proxy is our own: with `"packets": true` it relays UDP on the same port, too.
 """
 
 from __future__ import annotations
@@ -78,6 +80,7 @@ class Api:
             _text(given, "upstream") or "",
             listen=_text(given, "listen") or "127.0.0.1:0",
             enabled=_flag(given, "enabled") is not False,
+            packets=_flag(given, "packets") is True,
         )
         return web.json_response(proxy.to_json(), status=201)
 
@@ -166,6 +169,7 @@ def _fields(given: object, place: int) -> str:
             raise ProxyError(400, f"missing required field: {field} at proxy {place}")
     _text(given, "listen")
     _flag(given, "enabled")
+    _flag(given, "packets")
     return cast("str", given["name"])
 
 

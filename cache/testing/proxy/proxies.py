@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Iterator, Mapping
 from random import Random
@@ -10,13 +11,17 @@ from typing import Any, Final, Self
 
 from cache.cluster.ids import format_address, parse_address
 from cache.cluster.scope import Scope
+from cache.testing.proxy.packets import PacketRelay
 from cache.testing.proxy.relay import Connection
-from cache.testing.proxy.toxics import ProxyError, Toxic, changed_toxic
+from cache.testing.proxy.toxics import STREAMS, PacketPath, ProxyError, Toxic, changed_toxic
 
 logger = logging.getLogger(__name__)
 
 CONNECTIONS_MAX: Final = 1024
 """Streams of one proxy at a time; further ones are refused by a reset."""
+
+BIND_ATTEMPTS: Final = 32
+"""With port 0: how often another port is tried when its UDP twin is taken."""
 
 TOXICS_MAX: Final = 100
 PROXIES_MAX: Final = 4096
@@ -25,16 +30,21 @@ PROXIES_MAX: Final = 4096
 class Proxy:
     """One listener, its upstream, and the toxics on the way between them."""
 
-    def __init__(self, name: str, listen: str, upstream: str, *, rng: Random) -> None:
+    def __init__(
+        self, name: str, listen: str, upstream: str, *, rng: Random, has_packets: bool = False
+    ) -> None:
         self.name = name
         self.listen = listen
         self.upstream = upstream
+        self.has_packets = has_packets
         self.refused_count = 0
         self._rng = rng
         self._toxics: dict[str, Toxic] = {}
         self._server: asyncio.Server | None = None
         self._connections: dict[Connection, None] = {}
         self._scope: Scope | None = None
+        self._paths = {stream: PacketPath(rng) for stream in STREAMS}
+        self._packets: PacketRelay | None = None
 
     def __repr__(self) -> str:
         return f"<Proxy {self.name} {self.listen} -> {self.upstream}>"
@@ -51,13 +61,14 @@ class Proxy:
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
         """Return it as Toxiproxy's API shows it."""
-        return {
+        shown = {
             "name": self.name,
             "listen": self.listen,
             "upstream": self.upstream,
             "enabled": self.is_enabled,
             "toxics": [toxic.to_json() for toxic in self.toxics()],
         }
+        return {**shown, "packets": True} if self.has_packets else shown
 
     # -- listening ---------------------------------------------------------------------------
 
@@ -72,12 +83,31 @@ class Proxy:
         try:
             host, port = parse_address(self.listen)
             parse_address(self.upstream)
-            server = await asyncio.get_running_loop().create_server(self._accept, host, port)
+            bound = await self._bind(host, port)
         except (OSError, ValueError) as error:
             raise ProxyError(500, f"listen on {self.listen!r}: {error}") from error
-        self._server = server
         self._scope = Scope(f"proxy {self.name}")
-        self.listen = format_address(host, server.sockets[0].getsockname()[1])
+        self.listen = format_address(host, bound)
+
+    async def _bind(self, host: str, port: int) -> int:
+        """Listen on one port for streams and, if asked for, packets; return it."""
+        for attempt in range(BIND_ATTEMPTS):
+            server = await asyncio.get_running_loop().create_server(self._accept, host, port)
+            bound: int = server.sockets[0].getsockname()[1]
+            try:
+                if self.has_packets:
+                    relay = PacketRelay(*(self._paths[stream] for stream in STREAMS))
+                    await relay.open(host, bound, parse_address(self.upstream))
+                    self._packets = relay
+            except OSError as error:
+                server.close()
+                taken = error.errno == errno.EADDRINUSE and port == 0
+                if not taken or attempt == BIND_ATTEMPTS - 1:
+                    raise
+            else:
+                self._server = server
+                return bound
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _accept(self) -> asyncio.Protocol:
         scope = self._scope
@@ -96,6 +126,9 @@ class Proxy:
         scope, self._scope = self._scope, None
         if server is not None:
             server.close()
+        if self._packets is not None:
+            self._packets.close()
+            self._packets = None
         for connection in list(self._connections):
             connection.close(reset=False)
         if scope is not None:
@@ -146,6 +179,7 @@ class Proxy:
     def put_toxic(self, toxic: Toxic) -> Toxic:
         """Let a toxic work on all streams, in the place of the one of its name."""
         self._toxics[toxic.name] = toxic
+        self._paths[toxic.stream].add(toxic)
         for connection in list(self._connections):
             connection.add(toxic)
         return toxic
@@ -158,6 +192,7 @@ class Proxy:
         """
         toxic = self.toxic(name)
         del self._toxics[name]
+        self._paths[toxic.stream].remove(name)
         for connection in list(self._connections):
             connection.remove(toxic)
         return toxic
@@ -199,18 +234,26 @@ class Proxies:
             raise ProxyError(404, "proxy not found") from None
 
     async def create(
-        self, name: str, upstream: str, *, listen: str = "127.0.0.1:0", enabled: bool = True
+        self,
+        name: str,
+        upstream: str,
+        *,
+        listen: str = "127.0.0.1:0",
+        enabled: bool = True,
+        packets: bool = False,
     ) -> Proxy:
-        """Make a proxy and, unless it is not `enabled`, let it listen.
+        """Make a proxy and, unless it is not `enabled`, let it listen; for `packets`, too, if asked for.
 
         Raises:
             ProxyError: 400, the name or the upstream is missing; 409, the name is taken; 500, it cannot
                 listen, or there are too many.
         """
         async with self._changing:
-            return await self._create(name, upstream, listen, enabled=enabled)
+            return await self._create(name, upstream, listen, enabled=enabled, packets=packets)
 
-    async def _create(self, name: str, upstream: str, listen: str, *, enabled: bool) -> Proxy:
+    async def _create(
+        self, name: str, upstream: str, listen: str, *, enabled: bool, packets: bool
+    ) -> Proxy:
         for field, value in (("name", name), ("upstream", upstream)):
             if not value:
                 raise ProxyError(400, f"missing required field: {field}")
@@ -218,7 +261,8 @@ class Proxies:
             raise ProxyError(409, "proxy already exists")
         if len(self._proxies) >= PROXIES_MAX:
             raise ProxyError(500, f"there are {PROXIES_MAX} proxies; delete one")
-        proxy = Proxy(name, listen, upstream, rng=Random(f"{self._seed} {name}"))
+        rng = Random(f"{self._seed} {name}")
+        proxy = Proxy(name, listen, upstream, rng=rng, has_packets=packets)
         if enabled:
             await proxy.start()
         self._proxies[name] = proxy
@@ -265,14 +309,15 @@ class Proxies:
     async def _populated(self, wanted: Mapping[str, Any]) -> Proxy:  # Any: JSON
         name, upstream = wanted["name"], wanted["upstream"]
         listen, enabled = wanted.get("listen") or "127.0.0.1:0", wanted.get("enabled", True)
-        present = self._proxies.get(name)
-        if present is not None and (present.listen, present.upstream) == (listen, upstream):
+        packets, present = wanted.get("packets", False), self._proxies.get(name)
+        same = (listen, upstream, packets)
+        if present is not None and same == (present.listen, present.upstream, present.has_packets):
             await (present.start() if enabled else present.stop())
             return present
         if present is not None:
             await present.stop()
             del self._proxies[name]
-        return await self._create(name, upstream, listen, enabled=enabled)
+        return await self._create(name, upstream, listen, enabled=enabled, packets=packets)
 
     async def reset(self) -> None:
         """Let every proxy listen, and remove all toxics.

@@ -12,13 +12,12 @@ n bytes  the address, ASCII
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, cast
+from functools import partial
+from typing import Any, cast
 
 from cache.cluster.ids import Address, format_address, parse_address
 from cache.testing.proxy.links import Links
-
-PENDING_MAX: Final = 10_000
-"""Packets that wait for their time; further ones are dropped."""
+from cache.testing.proxy.packets import Later
 
 
 def wrap(other_end: Address, payload: bytes) -> bytes:
@@ -43,10 +42,9 @@ class Switch(asyncio.DatagramProtocol):
     def __init__(self, links: Links) -> None:
         self._links = links
         self._transport: asyncio.DatagramTransport | None = None
-        self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._next = 0
+        self._later = Later()
         self.dropped_count = 0
-        """Packets of strangers, to strangers, without an address, or too many."""
+        """Packets of strangers, to strangers, or without an address."""
 
     async def open(self) -> Address:
         """Listen; return where."""
@@ -73,22 +71,7 @@ class Switch(asyncio.DatagramProtocol):
         now = asyncio.get_running_loop().time()
         packet = wrap(origin, payload)
         for at in self._links.arrivals(source, target, len(payload), now):
-            if at <= now:
-                self._send(packet, to)
-            else:
-                self._send_at(at, packet, to)
-
-    def _send_at(self, at: float, packet: bytes, to: Address) -> None:
-        if len(self._timers) >= PENDING_MAX:
-            self.dropped_count += 1
-            return
-        number = self._next = self._next + 1
-
-        def arrive() -> None:
-            del self._timers[number]
-            self._send(packet, to)
-
-        self._timers[number] = asyncio.get_running_loop().call_at(at, arrive)
+            self._later.at(at, partial(self._send, packet, to))
 
     def _send(self, packet: bytes, to: Address) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -96,9 +79,7 @@ class Switch(asyncio.DatagramProtocol):
 
     async def close(self) -> None:
         """Stop; what waits is lost. Idempotent."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._later.close()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
