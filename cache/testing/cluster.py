@@ -2,8 +2,9 @@
 
 One helper, four worlds, the same calls: `simulated` (virtual time, seeded, every fault), `sockets`
 (several nodes in this process on real loopback sockets), `processes` (each node its own process;
-SIGKILL, SIGSTOP) and `namespaces` (the same on a network that can be cut). Every wait raises on time-out
-and says what each member saw. A fault that a world cannot inject skips the test.
+SIGKILL, SIGSTOP) and `namespaces` (the same on a network that can be cut). In `sockets` and `processes` a
+network fails by the fault-injecting proxy, where a test asks for it. Every wait raises on time-out and
+says what each member saw. A fault that a world cannot inject skips the test.
 """
 
 from __future__ import annotations

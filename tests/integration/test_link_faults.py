@@ -16,6 +16,7 @@ import pytest
 
 from cache.cluster.config import ClusterConfig
 from cache.errors import NoQuorumError
+from cache.pytest_plugin import ClusterMaker
 from cache.testing import TestCluster, cluster_test
 from cache.testing.proxy.toxiproxy import ENVIRONMENT
 from cache.testing.worlds.processes import ProcessesWorld
@@ -61,7 +62,7 @@ async def seconds_of(call: Any) -> float:  # Any: an awaitable
 async def test_a_cut_stops_a_read_that_is_under_way_and_a_heal_lets_it_go_on(
     cluster: TestCluster,
 ) -> None:
-    """First by reading, then by the counter; the answer comes over the stream that was there before."""
+    """First by reading, then by the counter."""
     key = await key_of(cluster, 1)
     assert "before" == await cluster.member(0).map("m").get(key)
 
@@ -317,6 +318,18 @@ async def test_a_fault_that_a_test_leaves_behind_has_to_affect_something_too(
 
     with pytest.raises(AssertionError, match=words):
         await cluster.__aexit__(None, None, None)
+
+
+async def test_the_fixture_of_applications_has_network_faults_when_asked(
+    cache_cluster: ClusterMaker,
+) -> None:
+    async with cache_cluster(2, faults=True, **ONE_COPY) as cluster:
+        key = await key_of(cluster, 1)
+        cluster.isolate(1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(cluster.member(0).map("m").get(key), 0.3)
+        assert cluster.heal() > 0
+        assert "before" == await cluster.member(0).map("m").get(key)
 
 
 @cluster_test("sockets", "processes", size=1)
