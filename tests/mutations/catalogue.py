@@ -1168,13 +1168,13 @@ MUTATIONS: Final = (
         "testing/cluster.py",
         "        assert affected != 0 or may_be_idle, ",
         "        assert True, ",
-        "tests/integration/test_link_faults.py",
+        "tests/integration/test_link_faults.py::test_a_fault_that_affects_nothing_fails",
     ),
     Mutation(
         "proxy: let a test leave faults behind that did nothing",
         "testing/cluster.py",
         "                self._check_faults()\n",
         "                pass\n",
-        "tests/integration/test_link_faults.py",
+        "tests/integration/test_link_faults.py::test_a_fault_that_a_test_leaves_behind_has_to_affect_something_too",
     ),
 )
