@@ -56,14 +56,21 @@ def cache_cluster() -> ClusterMaker:
     """Starts clusters of real nodes in this process.
 
     Use it as `async with cache_cluster(3, replica_count=2) as cluster:`; keyword arguments are fields of
-    `ClusterConfig`. `cluster.member(0).node` is a `Node`; the rest is `cache.testing.TestCluster`: add,
-    kill, drain and restart members, see who holds what.
+    `ClusterConfig`, and `faults=True` lets `cut`, `isolate`, `link` and their like work. `cluster.member(0)`
+    has a `.node`; the rest is `cache.testing.TestCluster`: add, kill, drain and restart members, see who
+    holds what.
     """
     from cache.cluster import ClusterConfig  # noqa: PLC0415  See the module's docstring.
     from cache.testing import TestCluster  # noqa: PLC0415
     from cache.testing.worlds.sockets import SocketsWorld  # noqa: PLC0415
 
-    def start(size: int = 3, **config: Any) -> TestCluster:  # Any: fields of ClusterConfig
-        return TestCluster(size, world=SocketsWorld(), config=ClusterConfig.local(**config))
+    def start(
+        size: int = 3,
+        *,
+        faults: bool = False,
+        **config: Any,  # Any: fields of ClusterConfig
+    ) -> TestCluster:
+        world = SocketsWorld(faults=faults)
+        return TestCluster(size, world=world, config=ClusterConfig.local(**config))
 
     return start

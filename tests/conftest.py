@@ -30,6 +30,7 @@ FAULTS = (
     "test_campaign",
     "test_chaos",
     "test_crash_at_every_step",
+    "test_link_faults",
     "test_membership_scale",
     "test_namespaces",
     "test_safeguards",

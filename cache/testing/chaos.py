@@ -1,9 +1,10 @@
 """The same load, nemesis and checkers over real processes: `python -m cache.testing.chaos --seconds 600`.
 
-Kills are SIGKILL, pauses SIGSTOP, leaves are drains, and members join and come back all the time. Where
-network namespaces can be made (Linux, root, `ip`, `nft`) members run in them, and for a part of the time the
-network is cut for real: in one direction, around one member, in two, or it loses packets. Elsewhere members
-are on loopback and the network holds. What real processes cannot suffer (clocks) is left to the simulator.
+Kills are SIGKILL, pauses SIGSTOP, leaves are drains, and members join and come back all the time. For a part
+of the time the network is cut: in one direction, around one member, in two, or it loses packets. Where
+network namespaces can be made (Linux, root, `ip`, `nft`) members run in them and nftables cuts; elsewhere
+(`proxied`) they are on loopback and the fault-injecting proxy does. In `processes` the network holds. What
+real processes cannot suffer (clocks) is left to the simulator.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ CUT_WINDOW: Final = 12.0
 """In so many seconds of each period the network fails, too. In the rest it must be one cluster again: while
 members are divided each side has its own truth, and the checkers can say less."""
 
-ChaosWorld = Literal["processes", "namespaces"]
+ChaosWorld = Literal["processes", "proxied", "namespaces"]
 
 
 @dataclass(slots=True)
@@ -106,20 +107,21 @@ def _draw_network_fault(rng: Random, at: float) -> Fault:
 
 
 def run_chaos(seed: int, seconds: float, *, world: ChaosWorld = "processes") -> Findings:
-    """Run over real processes, in namespaces with cuts, and check the history."""
-    findings = Findings()
-    schedule = draw_chaos(seed, seconds, cuts=world == "namespaces")
+    """Run over real processes, with cuts unless the world is `processes`, and check the history."""
+    findings, has_cuts = Findings(), world != "processes"
+    schedule = draw_chaos(seed, seconds, cuts=has_cuts)
 
     async def scenario(cluster: TestCluster) -> None:
         await _run(cluster, schedule, findings)
-        if world == "namespaces":
+        if has_cuts:
             findings.stopped = cluster.heal()
             if not findings.stopped:
                 findings.violations.append("the cuts stopped no packet: nothing is shown")
 
     run_cluster(
         scenario,
-        world=world,
+        world="namespaces" if world == "namespaces" else "processes",
+        faults=world == "proxied",
         size=SIZE,
         replica_count=COPIES,
         partition_count=PARTITIONS,
@@ -207,8 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--world",
-        choices=("processes", "namespaces"),
-        help="default: namespaces where they can be made, else processes, without cuts",
+        choices=("processes", "proxied", "namespaces"),
+        help="default: namespaces where they can be made, else proxied; processes are without cuts",
     )
     options = parser.parse_args(arguments)
     world = options.world or _choose_world()
@@ -217,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"operations: {findings.counts}")
     print(f"slowest call {findings.slowest:.2f} s, slowest write {findings.slowest_write:.2f} s")
     print(f"longest time a key was not writable, divisions apart: {findings.outage:.2f} s")
-    if world == "namespaces":
+    if world != "processes":
         share = findings.divided / findings.lasted
         print(f"packets stopped by cuts: {findings.stopped}; divided for {share:.0%} of the time")
     if findings.story:
@@ -233,8 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _choose_world() -> ChaosWorld:
     """Take the world with the most faults that can be made here, and say which."""
     if reason := why_unavailable():
-        print(f"world: processes on loopback, without cuts: {reason}", flush=True)
-        return "processes"
+        print(f"world: processes on loopback, cut by the proxy: {reason}", flush=True)
+        return "proxied"
     print("world: namespaces, the network is cut by nftables", flush=True)
     return "namespaces"
 

@@ -2,8 +2,9 @@
 
 One helper, four worlds, the same calls: `simulated` (virtual time, seeded, every fault), `sockets`
 (several nodes in this process on real loopback sockets), `processes` (each node its own process;
-SIGKILL, SIGSTOP) and `namespaces` (the same on a network that can be cut). Every wait raises on time-out
-and says what each member saw. A fault that a world cannot inject skips the test.
+SIGKILL, SIGSTOP) and `namespaces` (the same on a network that can be cut). In `sockets` and `processes` a
+network fails by the fault-injecting proxy, where a test asks for it. Every wait raises on time-out and
+says what each member saw. A fault that a world cannot inject skips the test.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
@@ -20,6 +21,8 @@ from cache.errors import CacheError
 from cache.keys import Key
 from cache.testing.members import ClientHandle, MemberHandle
 from cache.testing.worlds.base import ClusterWorld, UnsupportedFaultError, eventually
+
+T = TypeVar("T")
 
 POLL_INTERVAL: Final = 0.02
 
@@ -41,6 +44,7 @@ class TestCluster:
         self._counter = itertools.count()
         self._cuts: list[tuple[int, int]] = []
         self._faulty_disks: list[int] = []
+        self._links: dict[tuple[int, int], None] = {}
 
     async def __aenter__(self) -> Self:
         try:
@@ -63,8 +67,16 @@ class TestCluster:
             if error is None:
                 for index in list(self._faulty_disks):
                     self.mend_disk(index)
+                self._check_faults()
         finally:
             await self._world.close()
+
+    def _check_faults(self) -> None:
+        """Hold the faults that a test leaves behind to what `heal` and `mend` ask of those it undoes."""
+        for source, target in list(self._links):
+            self.mend(source, target)
+        if self._cuts:
+            self.heal()
 
     # -- members -----------------------------------------------------------------------------
 
@@ -204,13 +216,25 @@ class TestCluster:
         """Let each piece of work on a member's event loop take so long; 0 ends it."""
         _skip_if_unsupported(lambda: self._world.slow(index, seconds))
 
-    def mend(self, source: int, target: int) -> None:
-        """Let one direction fare as it did before `link`."""
-        _skip_if_unsupported(lambda: self._world.mend(source, target))
+    def mend(self, source: int, target: int, *, may_be_idle: bool = False) -> None:
+        """Let one direction fare as it did before `link`.
+
+        Args:
+            source: who sends.
+            target: to whom.
+            may_be_idle: whether there may have been nothing to affect, as when random faults end a member.
+
+        Raises:
+            AssertionError: in a world that counts it, what `link` did affected nothing.
+        """
+        affected = _supported_value(lambda: self._world.mend(source, target))
+        self._links.pop((source, target), None)
+        assert affected != 0 or may_be_idle, f"the link {source} to {target} affected no traffic"
 
     def link(self, source: int, target: int, **conditions: float) -> None:
         """Set `latency`, `jitter`, `loss`, `duplicate`, `reorder` or `bandwidth` of one direction."""
         _skip_if_unsupported(lambda: self._world.link(source, target, **conditions))
+        self._links[source, target] = None
 
     def clock(self, index: int, **shifts: float) -> None:
         """Set `skew`, `drift` or `jump` of a member's clocks."""
@@ -359,7 +383,7 @@ def _skip_if_unsupported(action: Callable[[], object]) -> None:
         _skip(error)
 
 
-def _supported_value(action: Callable[[], int]) -> int:
+def _supported_value(action: Callable[[], T]) -> T:
     try:
         return action()
     except UnsupportedFaultError as error:

@@ -318,7 +318,7 @@ class _Run:
         else:
             self.cluster.link(*pair, loss=self.rng.uniform(0.2, 0.7), duplicate=0.2, reorder=0.3)
         await self.cluster.sleep(self.rng.uniform(0.6, 3.0))
-        self.cluster.mend(*pair)
+        self.cluster.mend(*pair, may_be_idle=True)
         return True
 
     async def _kill(self, kind: str) -> bool:

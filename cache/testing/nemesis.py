@@ -269,7 +269,7 @@ class Nemesis:
             return False
         self.cluster.link(source, target, **fault.settings)
         await self.cluster.sleep(fault.lasting)
-        self.cluster.mend(source, target)
+        self.cluster.mend(source, target, may_be_idle=True)
         return True
 
     def _note(self, event: str) -> None:

@@ -49,9 +49,13 @@ def run_cluster(
     size: int = 3,
     seed: int | None = None,
     limit: float = 3600.0,
+    faults: bool = False,
     **config: Any,  # Any: fields of ClusterConfig
 ) -> str | None:
     """Run `scenario` against a fresh cluster of `size` members in the named world.
+
+    `faults` puts the fault-injecting proxy between members in `sockets` and `processes`; the other worlds
+    have network faults always.
 
     Returns:
         The trace hash of a simulated run, else None.
@@ -62,16 +66,16 @@ def run_cluster(
         )
     if world == "namespaces":
         config.setdefault("secret", SECRET)
-    asyncio.run(_run(scenario, _make(world), size, ClusterConfig.local(**config)))
+    asyncio.run(_run(scenario, _make(world, faults=faults), size, ClusterConfig.local(**config)))
     return None
 
 
-def _make(world: Literal["sockets", "processes", "namespaces"]) -> ClusterWorld:
+def _make(world: Literal["sockets", "processes", "namespaces"], *, faults: bool) -> ClusterWorld:
     match world:
         case "sockets":
-            return SocketsWorld()
+            return SocketsWorld(faults=faults)
         case "processes":
-            return ProcessesWorld()
+            return ProcessesWorld(faults=faults)
         case "namespaces":
             return NamespacesWorld()
 
@@ -96,12 +100,13 @@ async def _run(scenario: Scenario, world: ClusterWorld, size: int, config: Clust
 
 
 def cluster_test(
-    *worlds: WorldName, size: int = 3, **config: Any
+    *worlds: WorldName, size: int = 3, faults: bool = False, **config: Any
 ) -> Callable[[Scenario], Callable[[WorldName], None]]:
     """Turn an async function of a `TestCluster` into a test that runs in each of `worlds`.
 
     By default those are `ALL_WORLDS`; a world that cannot be made here skips the test, with the reason.
-    `config` are fields of `ClusterConfig`, on top of the `local()` preset.
+    `faults` is for tests that cut or slow links in `sockets` or `processes`; without it such a test is
+    skipped there. `config` are fields of `ClusterConfig`, on top of the `local()` preset.
     """
     # Any: field values, checked by ClusterConfig.
     import pytest  # Imported here: the library itself does not need pytest.
@@ -110,7 +115,7 @@ def cluster_test(
         def test(world: WorldName) -> None:
             if world == "namespaces" and (reason := why_unavailable()):
                 pytest.skip(reason)
-            run_cluster(scenario, world=world, size=size, **config)
+            run_cluster(scenario, world=world, size=size, faults=faults, **config)
 
         test.__name__ = getattr(scenario, "__name__", "test")
         test.__doc__ = scenario.__doc__

@@ -2,7 +2,15 @@
 
 import pytest
 
-from cache.testing.chaos import CUT_PERIOD, CUT_WINDOW, DEADLINE, GRACE, draw_chaos, run_chaos
+from cache.testing.chaos import (
+    CUT_PERIOD,
+    CUT_WINDOW,
+    DEADLINE,
+    GRACE,
+    ChaosWorld,
+    draw_chaos,
+    run_chaos,
+)
 from cache.testing.schedule import DIVIDING, parse
 from cache.testing.worlds.lan import why_unavailable
 
@@ -20,12 +28,13 @@ def test_real_processes_that_die_and_stand_still_lose_nothing() -> None:
 
 
 @pytest.mark.processes
-def test_a_network_that_is_really_cut_loses_nothing() -> None:
+@pytest.mark.parametrize("world", ["proxied", "namespaces"])
+def test_a_network_that_is_really_cut_loses_nothing(world: ChaosWorld) -> None:
     """One direction, one member, two sides, while members die and stand still; the same checkers."""
-    if reason := why_unavailable():
+    if world == "namespaces" and (reason := why_unavailable()):
         pytest.skip(reason)
 
-    findings = run_chaos(seed=7, seconds=9.0, world="namespaces")
+    findings = run_chaos(seed=7, seconds=9.0, world=world)
 
     assert [] == findings.violations
     assert sum(findings.faults.get(kind, 0) for kind in ("cut", "isolate", "split")) >= 3

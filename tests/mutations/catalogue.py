@@ -66,6 +66,8 @@ LAG: Final = "tests/unit/cluster/membership/test_lag.py"
 
 DISCOVERY: Final = "tests/integration/test_discovery_kinds.py"
 CLIENT: Final = "tests/integration/test_client.py"
+LINKS: Final = "testing/proxy/links.py"
+LINK_TESTS: Final = "tests/unit/testing/proxy/test_links.py"
 
 MUTATIONS: Final = (
     Mutation(
@@ -1083,5 +1085,96 @@ MUTATIONS: Final = (
         "        if power_loss and unsynced:\n",
         "        if not power_loss and unsynced:\n",
         STORE,
+    ),
+    Mutation(
+        "proxy: cut the streams only",
+        LINKS,
+        "        self._path(direction).add(toxic)\n",
+        "",
+        LINK_TESTS,
+    ),
+    Mutation(
+        "proxy: cut the packets only",
+        LINKS,
+        "                self._streams.add_toxic(_name(through), _on(toxic, stream))\n",
+        "                pass\n",
+        LINK_TESTS,
+    ),
+    Mutation(
+        "proxy: cut the streams dialled only",
+        LINKS,
+        '    return ((source, target), "upstream"), ((target, source), "downstream")\n',
+        '    return ((source, target), "upstream"), ((source, target), "upstream")\n',
+        LINK_TESTS,
+    ),
+    Mutation(
+        "proxy: heal all links but one",
+        LINKS,
+        "        for direction in [d for d in self._toxics if self._is_cut(d)]:\n",
+        "        for direction in [d for d in self._toxics if self._is_cut(d)][1:]:\n",
+        LINK_TESTS,
+    ),
+    Mutation(
+        "proxy: cut both ways where one was to be",
+        LINKS,
+        "        wanted = dict.fromkeys(cuts)\n",
+        "        wanted = dict.fromkeys(cut for a, b in cuts for cut in ((a, b), (b, a)))\n",
+        LINK_TESTS,
+    ),
+    Mutation(
+        "proxy: refuse a dial through a cut",
+        LINKS,
+        '            return Route("wait")\n',
+        '            return Route("refused")\n',
+        LINK_TESTS,
+    ),
+    Mutation(
+        "proxy: forget the faults set before a member came",
+        LINKS,
+        "                    self._streams.add_toxic(name, _on(toxic, stream))\n",
+        "                    pass\n",
+        LINK_TESTS,
+    ),
+    Mutation(
+        "proxy: a cut that loses bytes",
+        "testing/proxy/toxics.py",
+        'lambda given, rng, tally: Delayed(tally, lambda: float("inf"))',
+        "lambda given, rng, tally: Swallowing(tally, 0.0)",
+        "tests/unit/testing/proxy/test_shaping.py",
+    ),
+    Mutation(
+        "proxy: lose what a removed toxic held back",
+        "testing/proxy/shaping.py",
+        "        items = [item for _, item in self._waiting]\n",
+        "        items: list[Item] = []\n",
+        "tests/unit/testing/proxy/test_shaping.py",
+    ),
+    Mutation(
+        "proxy: read on while the pipe is full",
+        "testing/proxy/relay.py",
+        "            self.source.pause_reading()\n",
+        "            pass\n",
+        "tests/integration/test_proxy.py",
+    ),
+    Mutation(
+        "proxy: tell the end before it is due",
+        "testing/proxy/relay.py",
+        "        self._inward.feed(End.EOF)\n        return True",
+        "        self._connection.close(reset=False)\n        return True",
+        "tests/integration/test_proxy.py",
+    ),
+    Mutation(
+        "proxy: a slow link that slowed nothing is no error",
+        "testing/cluster.py",
+        "        assert affected != 0 or may_be_idle, ",
+        "        assert True, ",
+        "tests/integration/test_link_faults.py::test_a_fault_that_affects_nothing_fails",
+    ),
+    Mutation(
+        "proxy: let a test leave faults behind that did nothing",
+        "testing/cluster.py",
+        "                self._check_faults()\n",
+        "                pass\n",
+        "tests/integration/test_link_faults.py::test_a_fault_that_a_test_leaves_behind_has_to_affect_something_too",
     ),
 )

@@ -208,6 +208,8 @@ PURE: Final = (
     "cache.local.eviction",
     "cache.local.store",
     "cache.storage.records",
+    "cache.testing.proxy.shaping",
+    "cache.testing.proxy.toxics",
     "cache.testing.timeline",
 )
 """Modules (or whole packages) that take time and randomness as arguments and do no I/O."""

@@ -65,8 +65,8 @@ class ClusterWorld(Protocol):
         """Set latency, jitter, loss, duplicate, reorder or bandwidth of one direction."""
         ...
 
-    def mend(self, source: int, target: int) -> None:
-        """Undo what `link` did to one direction."""
+    def mend(self, source: int, target: int) -> int | None:
+        """Undo what `link` did to one direction; return how much that affected, None if it is not counted."""
         ...
 
     def slow(self, index: int, seconds: float) -> None:

@@ -67,10 +67,11 @@ class NamespacesWorld(ProcessesWorld):
         link.update(conditions)
         self._lan.set_link((self._hosts[source], self._hosts[target]), link)
 
-    def mend(self, source: int, target: int) -> None:
+    def mend(self, source: int, target: int) -> int | None:
         """Give one direction the conditions of any other."""
         if self._links.pop((source, target), None) is not None:
             self._lan.set_link((self._hosts[source], self._hosts[target]), {})
+        return None
 
     async def client(self, index: int, client: ClientMaker) -> LoopClient:
         """Not possible: this process is on none of its hosts."""

@@ -1,8 +1,9 @@
 """One member as a process of its own, for the processes world: configuration in, ready line out.
 
-Standard input carries one JSON line, the fields of `ClusterConfig`; standard output answers with
-one JSON line once the node serves. The process ends when its standard input ends, so that it never
-outlives the test that started it.
+Standard input carries one JSON line, the fields of `ClusterConfig`, and under `relays` where to ask for the
+ways to other members, if a proxy stands between them; standard output answers with one JSON line once the
+node serves. The process ends when its standard input ends, so that it never outlives the test that
+started it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from cache.cluster.config import (
 )
 from cache.cluster.node import Node
 from cache.cluster.scope import Scope
+from cache.testing.worlds.relayed import environment_from
 
 
 def parse_config(line: str) -> ClusterConfig:
-    """Return the configuration that `json.dumps(asdict(config))` wrote."""
+    """Return the configuration that `json.dumps(asdict(config))` wrote, whatever stands under `relays`."""
     fields = json.loads(line)
+    fields.pop("relays", None)
     gossip, limits = GossipConfig(**fields.pop("gossip")), LimitsConfig(**fields.pop("limits"))
     consistent = fields.pop("consistent")
     raft = RaftConfig(**consistent.pop("raft"))
@@ -35,7 +38,9 @@ def parse_config(line: str) -> ClusterConfig:
 
 async def serve(line: str) -> None:
     """Run the node described by `line` until standard input ends or the node closes."""
-    node = Node(parse_config(line))
+    config, relays = parse_config(line), json.loads(line).get("relays")
+    environment = None if relays is None else environment_from(relays, config.tls)
+    node = Node(config, environment=environment)
     await node.start()
     print(json.dumps({"id": node.id, "address": node.address}), flush=True)
     scope = Scope("process")

@@ -1,4 +1,7 @@
-"""Each member its own process on loopback: kills are SIGKILL, pauses are SIGSTOP."""
+"""Each member its own process on loopback: kills are SIGKILL, pauses are SIGSTOP.
+
+Network faults are those of the fault-injecting proxy in the test's process, if a test asks for it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +26,7 @@ from cache.cluster.transport.base import Transport
 from cache.member_client import MemberClient
 from cache.testing.members import LoopClient
 from cache.testing.worlds.base import ClientMaker, UnsupportedFaultError
+from cache.testing.worlds.relayed import NetworkFaults
 
 READY_TIMEOUT: Final = 60.0
 """Seconds for a process to serve; generous, because test machines are shared."""
@@ -101,10 +105,11 @@ class ProcessBackend:
                     pipe.close()
 
 
-class ProcessesWorld:
-    """Real processes, real time."""
+class ProcessesWorld(NetworkFaults):
+    """Real processes, real time. `faults` puts the fault-injecting proxy between members."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, faults: bool = False) -> None:
+        super().__init__(faults=faults)
         self._members: dict[int, ProcessBackend] = {}
         self._clients: list[ClusterClient] = []
         self._folder = tempfile.TemporaryDirectory(prefix="cache-test-")
@@ -112,6 +117,8 @@ class ProcessesWorld:
 
     async def start(self, index: int, config: ClusterConfig) -> ProcessBackend:
         """Start a process and return when its node serves."""
+        if self._relays is not None:
+            await self._relays.open()
         return await self._launch(index, config, [], None)
 
     async def _launch(
@@ -131,7 +138,10 @@ class ProcessesWorld:
         backend = ProcessBackend(process, log)
         assert process.stdin is not None, "started with a pipe"
         try:
-            process.stdin.write(json.dumps(asdict(config)).encode() + b"\n")
+            fields = asdict(config)
+            if self._relays is not None:
+                fields["relays"] = self._relays.settings(index)
+            process.stdin.write(json.dumps(fields).encode() + b"\n")
             process.stdin.flush()
             await backend.connect(config, transport)
         except BaseException:
@@ -142,7 +152,7 @@ class ProcessesWorld:
 
     async def client(self, index: int, client: ClientMaker) -> LoopClient:
         """Start a client in this process."""
-        made = client(None)
+        made = client(None if self._relays is None else self._relays.environment(index, None))
         await made.start()
         self._clients.append(made)
         return LoopClient(made)
@@ -152,12 +162,18 @@ class ProcessesWorld:
         if power_loss:
             raise UnsupportedFaultError("power_loss: real processes")
         await self._members.pop(index).close()
+        self._ended(index)
 
     async def forget(self, index: int) -> None:
         """Wait for a member that left; it ends by itself."""
         backend = self._members.pop(index)
         await backend.wait()
         await backend.close()
+        self._ended(index)
+
+    def _ended(self, index: int) -> None:
+        if self._relays is not None:
+            self._relays.links.left(index)
 
     async def pause(self, index: int) -> None:
         """Send SIGSTOP."""
@@ -166,22 +182,6 @@ class ProcessesWorld:
     async def resume(self, index: int) -> None:
         """Send SIGCONT."""
         os.kill(self._members[index].process.pid, signal.SIGCONT)
-
-    def set_cuts(self, cuts: Sequence[tuple[int, int]]) -> None:
-        """Not possible on loopback without a proxy."""
-        raise UnsupportedFaultError("cut: real processes on loopback")
-
-    def heal(self) -> int:
-        """Not possible, see `set_cuts`."""
-        raise UnsupportedFaultError("heal: real processes on loopback")
-
-    def link(self, source: int, target: int, **conditions: float) -> None:
-        """Not possible, see `set_cuts`."""
-        raise UnsupportedFaultError("link: real processes on loopback")
-
-    def mend(self, source: int, target: int) -> None:
-        """Not possible, see `set_cuts`."""
-        raise UnsupportedFaultError("mend: real processes on loopback")
 
     def slow(self, index: int, seconds: float) -> None:
         """Not possible without limiting the processor."""
@@ -220,7 +220,7 @@ class ProcessesWorld:
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        """Kill every process by its id, and remove what they kept."""
+        """Kill every process by its id, stop what is between them, and remove what they kept."""
         try:
             for client in self._clients:
                 await client.close()
@@ -228,4 +228,6 @@ class ProcessesWorld:
                 await self._members[index].close()
             self._members.clear()
         finally:
+            if self._relays is not None:
+                await self._relays.close()
             self._folder.cleanup()

@@ -131,9 +131,10 @@ class SimulatedWorld:
         """Change the conditions of one direction."""
         self.world.network.set_link(self._hosts[source], self._hosts[target], **conditions)
 
-    def mend(self, source: int, target: int) -> None:
+    def mend(self, source: int, target: int) -> int | None:
         """Give one direction the conditions of any other."""
         self.world.network.reset_link(self._hosts[source], self._hosts[target])
+        return None
 
     def slow(self, index: int, seconds: float) -> None:
         """Slow one process down."""

@@ -1,11 +1,11 @@
-"""Several nodes in this process, on real loopback sockets. Network faults cannot be injected here."""
+"""Several nodes in this process, on real loopback sockets; network faults by the proxy, if asked for."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cache.cluster.node import Node
 from cache.cluster.structures.gateway import call_method
 from cache.testing.members import LoopClient
 from cache.testing.worlds.base import ClientMaker, UnsupportedFaultError
+from cache.testing.worlds.relayed import NetworkFaults
 
 
 class NodeBackend:
@@ -39,24 +40,29 @@ class NodeBackend:
         return asdict(await self.node.drain())
 
 
-class SocketsWorld:
-    """Real sockets, real time, one event loop."""
+class SocketsWorld(NetworkFaults):
+    """Real sockets, real time, one event loop. `faults` puts the fault-injecting proxy between members."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, faults: bool = False) -> None:
+        super().__init__(faults=faults)
         self._nodes: dict[int, Node] = {}
         self._clients: list[ClusterClient] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     async def start(self, index: int, config: ClusterConfig) -> NodeBackend:
         """Start a node on this loop."""
-        node = Node(config)
+        environment = None
+        if self._relays is not None:
+            await self._relays.open()
+            environment = self._relays.environment(index, config.tls)
+        node = Node(config, environment=environment)
         await node.start()
         self._nodes[index] = node
         return NodeBackend(node)
 
     async def client(self, index: int, client: ClientMaker) -> LoopClient:
         """Start a client on this loop."""
-        made = client(None)
+        made = client(None if self._relays is None else self._relays.environment(index, None))
         await made.start()
         self._clients.append(made)
         return LoopClient(made)
@@ -65,11 +71,16 @@ class SocketsWorld:
         """Close the node's sockets without a goodbye."""
         if power_loss:
             raise UnsupportedFaultError("power_loss: nodes in one process")
-        await self._nodes.pop(index).abort()
+        await self._ended(index)
 
     async def forget(self, index: int) -> None:
         """Drop a node that closed by itself."""
+        await self._ended(index)
+
+    async def _ended(self, index: int) -> None:
         await self._nodes.pop(index).abort()
+        if self._relays is not None:
+            self._relays.links.left(index)
 
     async def pause(self, index: int) -> None:
         """Not possible: the nodes share one event loop."""
@@ -78,22 +89,6 @@ class SocketsWorld:
     async def resume(self, index: int) -> None:
         """Not possible, see `pause`."""
         raise UnsupportedFaultError("resume: nodes in one process share its event loop")
-
-    def set_cuts(self, cuts: Sequence[tuple[int, int]]) -> None:
-        """Not possible: the kernel's loopback has no faults."""
-        raise UnsupportedFaultError("cut: real loopback sockets")
-
-    def heal(self) -> int:
-        """Not possible, see `set_cuts`."""
-        raise UnsupportedFaultError("heal: real loopback sockets")
-
-    def link(self, source: int, target: int, **conditions: float) -> None:
-        """Not possible, see `set_cuts`."""
-        raise UnsupportedFaultError("link: real loopback sockets")
-
-    def mend(self, source: int, target: int) -> None:
-        """Not possible, see `set_cuts`."""
-        raise UnsupportedFaultError("mend: real sockets on loopback")
 
     def slow(self, index: int, seconds: float) -> None:
         """Not possible without limiting the processor."""
@@ -134,7 +129,7 @@ class SocketsWorld:
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        """Stop every node, and remove what they kept."""
+        """Stop every node, then what is between them, and remove what they kept."""
         try:
             for client in self._clients:
                 await client.close()
@@ -142,5 +137,7 @@ class SocketsWorld:
                 await self._nodes[index].abort()
             self._nodes.clear()
         finally:
+            if self._relays is not None:
+                await self._relays.close()
             if self._folder is not None:
                 self._folder.cleanup()
