@@ -68,7 +68,6 @@ class Leaving:
         deadline = started_at + self._replication.config.leave_timeout
         # What waits for a store goes there first, for half of the time: the rest moves with its partition.
         await self._behind.flush(started_at + self._replication.config.leave_timeout / 2)
-        await self._consensus.close_sessions(FAREWELL_TIMEOUT)
         self._membership.announce_leaving()
         # Three unrelated things can end the wait, so that it looks from time to time.
         while self._is_needed() and self._has_successor() and clock.monotonic() < deadline:  # noqa: ASYNC110
@@ -76,6 +75,7 @@ class Leaving:
         await self._behind.flush(deadline)  # If nobody is left to take it.
         remaining, queued = self._remaining_with_data(), self._behind.waiting()
         voting = len(self._consensus.voting(with_state=True))
+        await self._consensus.close_sessions(FAREWELL_TIMEOUT)
         await self._finder.withdraw()
         await self._membership.leave()
         return DrainReceipt(

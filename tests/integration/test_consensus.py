@@ -382,3 +382,23 @@ def test_a_damaged_log_is_forgotten_and_fetched_anew() -> None:
     With this seed the store itself can be opened, and a record of the log cannot be read.
     """
     run_cluster(damage_a_log, size=3, seed=1, data_dir="kept")
+
+
+@cluster_test("simulated", size=4)
+async def test_a_member_that_leaves_gives_its_session_back(cluster: TestCluster) -> None:
+    """What it held is free at once, not only when its session has run out; and it is told before."""
+    holder, other = Counter(cluster, 0), Counter(cluster, 1)
+    lost: list[int] = []
+    holder.group.on_session_lost(lost.append)
+    session = await holder.session()
+    await holder.run(lambda: holder.node.consistent.lock("job").acquire())
+    waiting = asyncio.ensure_future(
+        other.run(lambda: other.node.consistent.lock("job").acquire(wait=30.0))
+    )
+    await cluster.sleep(1.0)
+    begun = cluster.now()
+    await cluster.remove_member(0)
+    await waiting
+
+    assert cluster.now() - begun < ALONE.session_ttl / 2
+    assert [session] == lost

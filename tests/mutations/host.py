@@ -152,6 +152,20 @@ HOST_MUTATIONS: Final[tuple[Mutation, ...]] = (
         _nodes("test_a_session_is_kept_while_something_depends_on_it"),
     ),
     Mutation(
+        "sessions: a member that leaves keeps its own",
+        CALLER,
+        "                if session.is_kept and timeout > 0:\n",
+        "                if not session.is_kept and timeout > 0:\n",
+        _nodes("test_a_member_that_leaves_gives_its_session_back"),
+    ),
+    Mutation(
+        "disks: a member with a damaged log does not start",
+        HOST,
+        "                await self._logs.forget(hosted.name)\n                continue\n",
+        "                raise\n",
+        "tests/integration/test_consensus.py::test_a_damaged_log_is_forgotten_and_fetched_anew",
+    ),
+    Mutation(
         "leaving: a drain does not wait for the vote to be handed on",
         "cluster/leaving.py",
         "        return bool(self._remaining() or self._consensus.voting())\n",

@@ -163,23 +163,29 @@ class GroupCaller:
 
     async def close(self, timeout: float) -> None:
         """Give the session back, if that is possible in time; no call succeeds afterwards."""
-        session, self._session = self._session, None
-        self._closed = True
-        if session is None or timeout <= 0 or not session.is_kept:
-            return
-        trying = _Try(self._clock.monotonic() + timeout)
+        session = self._session
+        try:
+            if session is not None:
+                self._lose(session)
+                if session.is_kept and timeout > 0:
+                    await self._close_session(session, timeout)
+        finally:
+            self.stop()
 
+    async def _close_session(self, session: Session, timeout: float) -> None:
         def ask(uuid: bytes, remaining: float) -> CallGroup:
             return self._entry(uuid, Kind.CLOSE_SESSION, b"", session.number, remaining)
 
         try:
-            await self._call(ask, trying)
+            await self._call(ask, _Try(self._clock.monotonic() + timeout))
         except CacheError as error:
             logger.info("session.not_closed group=%s error=%s", self.name, error)
 
     def stop(self) -> None:
-        """Let no further try be made."""
+        """Let no further try be made; whoever depends on the session is told that it is over."""
         self._closed = True
+        if self._session is not None:
+            self._lose(self._session)
 
     def _begin(self, deadline: float | None) -> _Try:
         if self._rpc.home is not None:
