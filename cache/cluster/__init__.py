@@ -14,6 +14,7 @@ from cache.cluster.cluster_events import (
 )
 from cache.cluster.config import (
     ClusterConfig,
+    ConsistentConfig,
     GossipConfig,
     LimitsConfig,
     MapPolicy,
@@ -21,6 +22,13 @@ from cache.cluster.config import (
     StoreConfig,
     TlsConfig,
 )
+from cache.cluster.consistent.consistent import Consistent
+from cache.cluster.consistent.election import ConsistentElection, Leader
+from cache.cluster.consistent.lock import ConsistentLock
+from cache.cluster.consistent.log import ConsistentLog, LogPage, LogRecord
+from cache.cluster.consistent.map import ConsistentMap, ConsistentRegister, Versioned
+from cache.cluster.consistent.numbers import ConsistentCounter, ConsistentIds, ConsistentLatch
+from cache.cluster.consistent.semaphore import ConsistentSemaphore
 from cache.cluster.discovery.base import Discovery, Presence
 from cache.cluster.discovery.callback import PeersFunction
 from cache.cluster.discovery.dns import DnsPeers
@@ -62,6 +70,17 @@ __all__ = [
     "ClusterConfig",
     "ClusterEvent",
     "ClusterEvents",
+    "Consistent",
+    "ConsistentConfig",
+    "ConsistentCounter",
+    "ConsistentElection",
+    "ConsistentIds",
+    "ConsistentLatch",
+    "ConsistentLock",
+    "ConsistentLog",
+    "ConsistentMap",
+    "ConsistentRegister",
+    "ConsistentSemaphore",
     "Discovery",
     "DistributedLock",
     "DistributedMap",
@@ -72,9 +91,12 @@ __all__ = [
     "EtcdPeers",
     "EventsMissed",
     "GossipConfig",
+    "Leader",
     "LessThan",
     "LimitsConfig",
     "LockToken",
+    "LogPage",
+    "LogRecord",
     "MapPolicy",
     "MapStats",
     "MapStore",
@@ -109,5 +131,6 @@ __all__ = [
     "TopicCounts",
     "TopicMessage",
     "TopicPattern",
+    "Versioned",
     "siblings_config",
 ]
