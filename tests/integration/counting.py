@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
+from cache.cluster.config.consistent import ConsistentConfig
 from cache.cluster.consistent.group import Group
 from cache.cluster.consistent.state.commands import (
     CountDown,
@@ -16,11 +18,16 @@ from cache.cluster.consistent.state.commands import (
 )
 from cache.cluster.raft.calls import replica_member
 from cache.errors import NoQuorumError
-from cache.testing import TestCluster
+from cache.testing import TestCluster, cluster_test
 from cache.testing.worlds.simulated import SimulatedWorld
 from tests.integration.inside import node_of, run_on
 
 NAME = b"hits"
+
+AT_START = ConsistentConfig.local(found_at_start=True)
+
+consensus_test = partial(cluster_test, consistent=AT_START)
+"""A `cluster_test` whose groups are founded as soon as the members are there."""
 
 
 class Counter:

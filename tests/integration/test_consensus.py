@@ -11,18 +11,20 @@ from cache.errors import NoQuorumError
 from cache.testing import TestCluster, cluster_test
 from cache.testing.running import run_cluster
 from tests.integration.counting import (
+    AT_START,
     Counter,
     add_many,
+    consensus_test,
     infos,
     leader_of,
     uuids,
     voters_of,
 )
 
-ALONE = ConsistentConfig.local(expected_size=1)
+ALONE = ConsistentConfig.local(expected_size=1, found_at_start=True)
 
 
-@cluster_test(size=3)
+@consensus_test(size=3)
 async def test_three_members_found_one_group(cluster: TestCluster) -> None:
     """All of them vote."""
     await leader_of(cluster)
@@ -31,7 +33,44 @@ async def test_three_members_found_one_group(cluster: TestCluster) -> None:
     assert ["m0", "m1", "m2"] == await voters_of(cluster, 3)
 
 
-@cluster_test("simulated", "sockets", size=2)
+@cluster_test("simulated", "sockets", size=3)
+async def test_a_group_is_founded_when_it_is_first_used(cluster: TestCluster) -> None:
+    """Whoever uses none sends no message for one; from any member the first use founds it."""
+    await cluster.sleep(3.0)
+    assert [] == await uuids(cluster)
+    for member in cluster.members:
+        assert 0 == (await member.inspect("stats"))["rpc.notices"]
+
+    assert 1 == await Counter(cluster, 2).add()
+    assert ["m0", "m1", "m2"] == await voters_of(cluster, 3)
+
+
+@consensus_test("simulated", size=4)
+async def test_whoever_comes_later_is_told_of_the_group(cluster: TestCluster) -> None:
+    """Three that never used it do not found another one when they are cut off from those that have it."""
+    await voters_of(cluster, 3)
+    for _ in range(3):
+        await cluster.add_member()
+    voters = [int(name[1:]) for name in await voters_of(cluster, 5)]
+    others = [member.index for member in cluster.members if member.index not in voters]
+    assert 2 == len(others)
+    known = await uuids(cluster)
+
+    async def all_know() -> bool:
+        return all(info["uuid"] for info in (await infos(cluster)).values())
+
+    await cluster.eventually(all_know, what="everybody has heard of the group")
+    apart = [*others, voters[0]]
+    cluster.partition(apart, voters[1:])
+    for index in others:
+        with pytest.raises(NoQuorumError):
+            await Counter(cluster, index).add(timeout=5.0)
+
+    assert known == await uuids(cluster)
+    cluster.heal()
+
+
+@consensus_test("simulated", "sockets", size=2)
 async def test_two_of_three_expected_members_found_nothing(cluster: TestCluster) -> None:
     """And say what they wait for, within the deadline."""
     begun = cluster.now()
@@ -42,7 +81,7 @@ async def test_two_of_three_expected_members_found_nothing(cluster: TestCluster)
     assert [] == await uuids(cluster)
 
 
-@cluster_test("simulated", "sockets", size=3)
+@consensus_test("simulated", "sockets", size=3)
 async def test_every_member_reaches_the_group(cluster: TestCluster) -> None:
     """Followers, the leader, and a lite member, which has no replica; what one wrote the next one reads."""
     await cluster.add_member(data=False)
@@ -53,7 +92,7 @@ async def test_every_member_reaches_the_group(cluster: TestCluster) -> None:
     assert (await infos(cluster))[3]["replica"] is None
 
 
-@cluster_test(size=1, consistent=ALONE)
+@consensus_test(size=1, consistent=ALONE)
 async def test_a_lone_founder_gets_two_more_voters(cluster: TestCluster) -> None:
     """Two members have one voter still; joiners never found."""
     await leader_of(cluster)
@@ -66,19 +105,19 @@ async def test_a_lone_founder_gets_two_more_voters(cluster: TestCluster) -> None
     assert first == await uuids(cluster)
 
 
-@cluster_test(size=5, consistent=ConsistentConfig.local(expected_size=5))
+@consensus_test(size=5, consistent=ConsistentConfig.local(expected_size=5, found_at_start=True))
 async def test_five_members_have_five_voters(cluster: TestCluster) -> None:
     """Two may die."""
     assert 5 == len(await voters_of(cluster, 5))
 
 
-@cluster_test("simulated", "sockets", size=5)
+@consensus_test("simulated", "sockets", size=5)
 async def test_three_founders_get_two_more_voters(cluster: TestCluster) -> None:
     """As soon as five members are there."""
     assert 5 == len(await voters_of(cluster, 5))
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_commands_go_on_when_the_leader_dies_and_count_once(cluster: TestCluster) -> None:
     """What the dead leader applied and did not answer is repeated, and takes effect once."""
     caller = await cluster.add_member(data=False)
@@ -98,7 +137,7 @@ async def test_commands_go_on_when_the_leader_dies_and_count_once(cluster: TestC
     assert leader != await leader_of(cluster)
 
 
-@cluster_test("sockets", size=3)
+@consensus_test("sockets", size=3)
 async def test_commands_go_on_when_the_leader_stops(cluster: TestCluster) -> None:
     """On real sockets."""
     leader = await leader_of(cluster)
@@ -110,7 +149,7 @@ async def test_commands_go_on_when_the_leader_stops(cluster: TestCluster) -> Non
     assert leader != await leader_of(cluster)
 
 
-@cluster_test("processes", size=3)
+@consensus_test("processes", size=3)
 async def test_another_process_leads_when_the_leader_is_killed(cluster: TestCluster) -> None:
     """And the member that comes back without its log votes again."""
     leader = await leader_of(cluster)
@@ -123,7 +162,7 @@ async def test_another_process_leads_when_the_leader_is_killed(cluster: TestClus
     assert before not in (await infos(cluster))[leader]["voters"]
 
 
-@cluster_test("simulated", "sockets", size=3)
+@consensus_test("simulated", "sockets", size=3)
 async def test_without_a_majority_calls_say_so_in_time(cluster: TestCluster) -> None:
     """In memory the two that come back have lost their logs, and the group says that it is lost."""
     leader = await leader_of(cluster)
@@ -148,7 +187,7 @@ async def test_without_a_majority_calls_say_so_in_time(cluster: TestCluster) -> 
     assert 1 == len(await uuids(cluster)), "nobody founds another group over it"
 
 
-@cluster_test("simulated", "sockets", size=3)
+@consensus_test("simulated", "sockets", size=3)
 async def test_a_rolling_restart_in_memory_loses_nothing(cluster: TestCluster) -> None:
     """Each member hands its vote on before it goes, and gets one when it is back."""
     await voters_of(cluster, 3)
@@ -165,7 +204,7 @@ async def test_a_rolling_restart_in_memory_loses_nothing(cluster: TestCluster) -
     assert 1 == len(await uuids(cluster))
 
 
-@cluster_test("simulated", "sockets", size=4)
+@consensus_test("simulated", "sockets", size=4)
 async def test_a_leader_that_drains_is_replaced_first(cluster: TestCluster) -> None:
     """Calls go on meanwhile; the receipt says that the vote was handed on."""
     leader = await leader_of(cluster)
@@ -180,7 +219,7 @@ async def test_a_leader_that_drains_is_replaced_first(cluster: TestCluster) -> N
     assert leader != await leader_of(cluster)
 
 
-@cluster_test("simulated", size=4)
+@consensus_test("simulated", size=4)
 async def test_a_dead_voter_is_replaced_after_a_while(cluster: TestCluster) -> None:
     """Not at once: a restart is no reason to move a copy."""
     leader = await leader_of(cluster)
@@ -194,7 +233,7 @@ async def test_a_dead_voter_is_replaced_after_a_while(cluster: TestCluster) -> N
     assert 1 == await Counter(cluster, leader).add()
 
 
-@cluster_test(size=3, data_dir="kept")
+@consensus_test(size=3, data_dir="kept")
 async def test_members_with_disks_lose_nothing_when_all_are_killed(cluster: TestCluster) -> None:
     """The same group, with the same logs, goes on where it was."""
     await voters_of(cluster, 3)
@@ -210,7 +249,7 @@ async def test_members_with_disks_lose_nothing_when_all_are_killed(cluster: Test
     assert before == {info["replica"] for info in (await infos(cluster)).values()}
 
 
-@cluster_test("simulated", "sockets", size=3, data_dir="kept")
+@consensus_test("simulated", "sockets", size=3, data_dir="kept")
 async def test_what_was_acknowledged_survives_the_death_of_all(cluster: TestCluster) -> None:
     """An acknowledgement means: on the disks of a majority."""
     assert list(range(1, 21)) == await add_many([Counter(cluster, n) for n in range(3)], 20)
@@ -223,7 +262,7 @@ async def test_what_was_acknowledged_survives_the_death_of_all(cluster: TestClus
     assert 21 == await Counter(cluster, 2).add()
 
 
-@cluster_test("simulated", "sockets", size=3, data_dir="kept")
+@consensus_test("simulated", "sockets", size=3, data_dir="kept")
 async def test_with_disks_a_majority_that_comes_back_goes_on(cluster: TestCluster) -> None:
     """Nothing was lost but time."""
     leader = await leader_of(cluster)
@@ -239,7 +278,7 @@ async def test_with_disks_a_majority_that_comes_back_goes_on(cluster: TestCluste
     assert 2 == await Counter(cluster, leader).add()
 
 
-@cluster_test("simulated", size=3, data_dir="kept")
+@consensus_test("simulated", size=3, data_dir="kept")
 async def test_a_member_that_lost_its_disk_comes_back_as_another_replica(
     cluster: TestCluster,
 ) -> None:
@@ -256,7 +295,7 @@ async def test_a_member_that_lost_its_disk_comes_back_as_another_replica(
     assert 1 == await Counter(cluster, other).get()
 
 
-@cluster_test("simulated", "sockets", size=3)
+@consensus_test("simulated", "sockets", size=3)
 async def test_a_node_gives_its_consistent_structures(cluster: TestCluster) -> None:
     """A lock of one member is not to be had by another one until that one leaves."""
     first, second = Counter(cluster, 0), Counter(cluster, 1)
@@ -271,7 +310,7 @@ async def test_a_node_gives_its_consistent_structures(cluster: TestCluster) -> N
     assert 5 == await second.run(read)
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_a_held_question_is_answered_when_the_object_changes(cluster: TestCluster) -> None:
     """Although the leader that held it died meanwhile; and by nothing when its time is over."""
     leader = await leader_of(cluster)
@@ -290,7 +329,7 @@ async def test_a_held_question_is_answered_when_the_object_changes(cluster: Test
     assert cluster.now() - opened_at < 0.1 < opened_at - asked_at
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_a_session_is_kept_while_something_depends_on_it(cluster: TestCluster) -> None:
     """Without a command for three times its life; a new leader changes nothing of that."""
     leader = await leader_of(cluster)
@@ -306,7 +345,7 @@ async def test_a_session_is_kept_while_something_depends_on_it(cluster: TestClus
     assert [] == lost
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_a_member_that_is_cut_off_knows_when_its_session_may_be_over(
     cluster: TestCluster,
 ) -> None:
@@ -327,7 +366,7 @@ async def test_a_member_that_is_cut_off_knows_when_its_session_may_be_over(
     assert session != await counter.session(timeout=20.0)
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_a_deposed_leader_answers_no_question(cluster: TestCluster) -> None:
     """It is cut off, and does not know yet that others lead: it asks a majority before each answer."""
     leader = await leader_of(cluster)
@@ -341,7 +380,7 @@ async def test_a_deposed_leader_answers_no_question(cluster: TestCluster) -> Non
     assert 2 == await stale
 
 
-@cluster_test("simulated", size=4, data_dir="kept")
+@consensus_test("simulated", size=4, data_dir="kept")
 async def test_a_replica_whose_disk_fails_stops_and_is_replaced(cluster: TestCluster) -> None:
     """It promises nothing more, says why, and its vote goes to the member that had none."""
     leader = await leader_of(cluster)
@@ -381,10 +420,10 @@ def test_a_damaged_log_is_forgotten_and_fetched_anew() -> None:
 
     With this seed the store itself can be opened, and a record of the log cannot be read.
     """
-    run_cluster(damage_a_log, size=3, seed=1, data_dir="kept")
+    run_cluster(damage_a_log, consistent=AT_START, size=3, seed=1, data_dir="kept")
 
 
-@cluster_test("simulated", size=4)
+@consensus_test("simulated", size=4)
 async def test_a_member_that_leaves_gives_its_session_back(cluster: TestCluster) -> None:
     """What it held is free at once, not only when its session has run out; and it is told before."""
     holder, other = Counter(cluster, 0), Counter(cluster, 1)

@@ -11,7 +11,7 @@ from cache.errors import IndeterminateError, RejectedError
 from cache.testing import TestCluster
 from cache.testing.running import run_cluster
 from cache.testing.sim.world import ProcessKilledError
-from tests.integration.counting import Counter, leader_of, uuids
+from tests.integration.counting import AT_START, Counter, leader_of, uuids
 
 SEEDS = 6
 SIZE = 5
@@ -101,4 +101,4 @@ def test_each_command_counts_once_under_faults(seed: int) -> None:
         assert len(callers.answers) <= total <= len(callers.answers) + callers.unknown_count
         assert 1 == len(await uuids(cluster))
 
-    run_cluster(scenario, size=SIZE, seed=seed, data_dir="kept")
+    run_cluster(scenario, consistent=AT_START, size=SIZE, seed=seed, data_dir="kept")

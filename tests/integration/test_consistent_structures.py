@@ -8,11 +8,11 @@ from typing import Any
 from cache.cluster.consistent.consistent import Consistent
 from cache.cluster.structures.lock import LockToken
 from cache.errors import CacheError, RejectedError
-from cache.testing import TestCluster, cluster_test
+from cache.testing import TestCluster
 from cache.testing.history import Operation, Outcome, Recorder
 from cache.testing.linearizability import check
 from cache.testing.models import Counter, Register
-from tests.integration.counting import leader_of
+from tests.integration.counting import consensus_test, leader_of
 from tests.integration.inside import node_of, run_on
 
 
@@ -29,7 +29,7 @@ async def acquire(cluster: TestCluster, index: int, wait: str = "1m") -> LockTok
     return token
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_the_lock_of_a_member_that_dies_goes_to_the_next(cluster: TestCluster) -> None:
     """When its session has ended; tokens rise."""
     holder = await leader_of(cluster)
@@ -43,7 +43,7 @@ async def test_the_lock_of_a_member_that_dies_goes_to_the_next(cluster: TestClus
     assert 4.0 <= cluster.now() - begun <= 8.0  # session_ttl of a local cluster: 5 s
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_a_holder_that_is_cut_off_knows_before_the_next_one_holds(
     cluster: TestCluster,
 ) -> None:
@@ -69,7 +69,7 @@ async def test_a_holder_that_is_cut_off_knows_before_the_next_one_holds(
     assert times["lost"] <= times["held"]
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_a_member_that_leaves_gives_back_what_it_holds(cluster: TestCluster) -> None:
     """At once: it closes its session, and says so to whoever holds something by it."""
     holder = await leader_of(cluster)
@@ -82,7 +82,7 @@ async def test_a_member_that_leaves_gives_back_what_it_holds(cluster: TestCluste
     assert cluster.now() - begun < 2.0
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_members_elect_a_leader_and_all_see_it(cluster: TestCluster) -> None:
     """Also the one whose own leader of the group died."""
     await leader_of(cluster)
@@ -122,7 +122,7 @@ async def turns(cluster: TestCluster, index: int, recorder: Recorder, count: int
                 await note("get", "n", None, lambda: grid.counter("n").get(lease=True))  # noqa: B023
 
 
-@cluster_test("simulated", size=5)
+@consensus_test("simulated", size=5)
 async def test_histories_through_nodes_are_linearizable(cluster: TestCluster) -> None:
     """While leaders are cut off and killed."""
     await leader_of(cluster)

@@ -12,7 +12,7 @@ import pytest
 
 from cache.testing import TestCluster
 from cache.testing.running import run_cluster
-from tests.integration.counting import Counter, infos, leader_of, uuids
+from tests.integration.counting import AT_START, Counter, infos, leader_of, uuids
 from tests.integration.inside import node_of
 
 LATENCY = 0.02
@@ -91,6 +91,6 @@ def test_cuts_during_the_founding_never_make_two_groups(block: int) -> None:
         async def scenario(cluster: TestCluster, seed: int = seed) -> None:
             hits.append(await found_under_cuts(cluster, Random(seed)))
 
-        run_cluster(scenario, size=2, seed=seed)
+        run_cluster(scenario, consistent=AT_START, size=2, seed=seed)
 
     assert sum(hits) > 0, "no cut came in the middle of a founding"

@@ -54,6 +54,20 @@ HOST_MUTATIONS: Final[tuple[Mutation, ...]] = (
         FOUNDING_TESTS,
     ),
     Mutation(
+        "founding: a leader tells nobody of its group",
+        KEEPER,
+        "            all_know = await self._tell_all()\n",
+        "            all_know = True\n",
+        _nodes("test_whoever_comes_later_is_told_of_the_group"),
+    ),
+    Mutation(
+        "founding: a group that nobody uses is founded",
+        HOST,
+        " or not hosted.is_wanted:",
+        ":",
+        _nodes("test_a_group_is_founded_when_it_is_first_used"),
+    ),
+    Mutation(
         "founding: a node founds before it has joined",
         "cluster/node.py",
         "            await self._membership.join()\n            self._consensus.start()\n",

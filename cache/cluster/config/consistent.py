@@ -25,6 +25,10 @@ class ConsistentConfig:
     members that a cluster starts with, at least, or two halves of it may found one each. 1, for development
     and tests: the first member founds alone."""
 
+    found_at_start: bool = False
+    """Whether a group is founded as soon as that many members are there, so that its first use waits for no
+    election. By default it is founded when it is first used: who uses none pays nothing."""
+
     groups: int = 1
     """Raft groups, 1 to 64; the name of an object says which one has it. One is enough until its leader's
     disk or processor is the limit."""

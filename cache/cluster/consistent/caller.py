@@ -422,11 +422,16 @@ class GroupCaller:
         if status is not None and status.leader is not None:
             hosted.hear(status.leader, status.term)
             return
-        members = [one for one in self._host.people.stayers() if one.id != self._host.people.me]
+        self._host.want(hosted)
+        me = self._host.people.me
+        members = [one for one in self._host.people.stayers() if one.id != me]
         start = self._asked % max(1, len(members))
         self._asked += ASKED_MAX
         asked = [*members[start:], *members[:start]][:ASKED_MAX]
-        question = FindGroup(self.name)
+        if members and hosted.witness.known == NO_GROUP:
+            founder = min(members, key=lambda one: one.id)
+            asked = [founder, *(one for one in asked if one is not founder)]
+        question = FindGroup(self.name, is_wanted=True)
         waiting = [self._rpc.call(one.address, question, timeout=timeout) for one in asked]
         while waiting and hosted.leader is None:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

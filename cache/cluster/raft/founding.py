@@ -9,6 +9,7 @@ first group lives only if a majority of its v voters accepted it, and a second o
 
 lives of members begin before every member has heard of the first group: five, for three members that are
 expected. A member in memory that restarts begins another life; one with a disk does not.
+The leader of a group tells every member of it (`KnowGroup`).
 
 A founding goes like this, for the live member with the lowest id:
 

@@ -46,6 +46,7 @@ from cache.cluster.wire.messages import (
     EnlistReplica,
     FindGroup,
     GroupView,
+    KnowGroup,
     OfferAnswer,
     OfferGroup,
     QueryGroup,
@@ -152,6 +153,7 @@ class RaftHost:
         """Answer others."""
         register = self._rpc.register
         register(FindGroup, self._on_find)
+        register(KnowGroup, self._on_know)
         register(ReserveMember, self._on_reserve)
         register(EnlistReplica, self._on_enlist)
         register(OfferGroup, self._on_offer)
@@ -196,8 +198,23 @@ class RaftHost:
         local = self._membership.local()
         return local.holds_data and not local.leaving and not self._closed
 
+    def want(self, hosted: Hosted) -> None:
+        """Somebody wants to use a group: found it, if it is this member's turn and there is none."""
+        if not hosted.is_wanted:
+            hosted.is_wanted = True
+            self._wake(hosted.name)
+
     def _on_find(self, message: FindGroup, peer: Peer) -> GroupView:
-        return self.hosted(message.group).view()
+        hosted = self.hosted(message.group)
+        if message.is_wanted:
+            self.want(hosted)
+        return hosted.view()
+
+    def _on_know(self, message: KnowGroup, peer: Peer) -> GroupView:
+        _require_member(peer)
+        hosted = self.hosted(message.group)
+        hosted.know(message.uuid)
+        return hosted.view()
 
     def _on_reserve(self, message: ReserveMember, peer: Peer) -> Enlisted:
         _require_member(peer)
@@ -409,7 +426,7 @@ class RaftHost:
         return soon
 
     async def _without_replica(self, hosted: Hosted, soon: float) -> float:
-        if hosted.witness.known != NO_GROUP:
+        if hosted.witness.known != NO_GROUP or not hosted.is_wanted:
             return math.inf
         if self.founder.is_idle(hosted) or not self.may_take_part:
             return math.inf

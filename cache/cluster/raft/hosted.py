@@ -74,6 +74,8 @@ class Hosted:
         """Members of the group whose log does not exist any more."""
         self.foreign: dict[bytes, None] = {}
         """Other groups of the same name."""
+        self.is_wanted = around.config.found_at_start
+        """Whether it is to be founded if there is none."""
         self.waits_for = ""
         """Why there is no group yet."""
         self.changing = asyncio.Lock()
@@ -198,12 +200,18 @@ class Hosted:
         """Take in what another member knows of the group; return whether it is the same one."""
         if view.uuid == NO_GROUP or not view.born:
             return False
-        if not self.witness.learn(view.uuid):
-            self._note_foreign(view.uuid)
+        if not self.know(view.uuid):
             return False
         if view.leader:
             self.hear(ReplicaId(view.leader), view.term)
         return True
+
+    def know(self, uuid: bytes) -> bool:
+        """Hear that a group lives; return whether it is the one known here from now on."""
+        if self.witness.learn(uuid):
+            return True
+        self._note_foreign(uuid)
+        return False
 
     def _note_foreign(self, uuid: bytes) -> None:
         if uuid in self.foreign or len(self.foreign) >= FOREIGN_MAX:

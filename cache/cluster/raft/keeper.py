@@ -12,13 +12,14 @@ from typing import Final
 
 from cache.clock import Clock
 from cache.cluster.config.consistent import ConsistentConfig
+from cache.cluster.ids import MemberId
 from cache.cluster.membership.members import Member
 from cache.cluster.raft.calls import replica_member
 from cache.cluster.raft.hosted import Hosted
 from cache.cluster.raft.messages import Members, ReplicaId
 from cache.cluster.raft.people import People
 from cache.cluster.raft.voters import Candidate, Fate, Plan, Voter, choose
-from cache.cluster.wire.messages import Enlisted, EnlistReplica
+from cache.cluster.wire.messages import Enlisted, EnlistReplica, GroupView, KnowGroup, Request
 from cache.errors import CacheError, RejectedError
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,14 @@ class Keeper:
         self._clock = clock
         self._dead_since: dict[str, float] = {}
         self._declined: dict[str, float] = {}
+        self._told: dict[MemberId, None] = {}
+        """Members that know the group."""
 
     def forget(self) -> None:
         """Begin to count anew: somebody else led meanwhile."""
         self._dead_since.clear()
         self._declined.clear()
+        self._told.clear()
 
     async def step(self) -> bool:
         """Do what is next; return whether there is nothing to do until something changes."""
@@ -59,7 +63,9 @@ class Keeper:
         plan = choose(voters, self._candidates(members), self._config.voters)
         wanted = await self._next(members, plan)
         if wanted is None:
-            return all(voter.fate is not Fate.MISSING for voter in voters) and not plan.add
+            all_know = await self._tell_all()
+            is_missing = any(voter.fate is Fate.MISSING for voter in voters)
+            return all_know and not is_missing and not plan.add
         try:
             await replica.change_members(*wanted, timeout=self._people.timeout)
         except CacheError as error:
@@ -72,6 +78,24 @@ class Keeper:
     def _forget_strangers(self, members: Members) -> None:
         known = dict.fromkeys((*members.voters, *members.learners))
         self._hosted.gone = {one: None for one in self._hosted.gone if one in known}
+
+    async def _tell_all(self) -> bool:
+        """Tell members of the group, lest they found another; return whether all know."""
+        hosted = self._hosted
+        live = {member.id: member for member in self._people.stayers()}
+        self._told = {one: None for one in self._told if one in live}
+        question = KnowGroup(hosted.name, hosted.witness.known)
+        untold = {one: member for one, member in live.items() if one not in self._told}
+        untold.pop(self._people.me, None)
+        questions: dict[MemberId, tuple[Member, Request]] = {}
+        for one, member in untold.items():
+            questions[one] = (member, question)
+        answers = await self._people.ask_all(questions)
+        for one, view in answers.items():
+            if isinstance(view, GroupView):
+                hosted.learn(view)  # It may know another one, which is noted.
+                self._told[one] = None
+        return len(answers) == len(untold)
 
     # -- who is there ----------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ def why_not(host: RaftHost, name: str) -> str:
     hosted = host.hosted(name)
     status = hosted.status()
     if hosted.witness.known == NO_GROUP:
+        if not hosted.is_wanted:
+            return "it is founded when it is first used"
         host.founder.is_idle(hosted)
         return f"it is not founded yet: {hosted.waits_for or 'the members are being asked'}"
     if status is None:

@@ -1032,6 +1032,15 @@ class FindGroup(_Message, frozen=True, tag=177):
     """What do you know of the Raft group of that name? Answered by a `GroupView`."""
 
     group: str
+    is_wanted: bool = False
+    """Somebody wants to use it: found it, if there is none."""
+
+
+class KnowGroup(_Message, frozen=True, tag=187):
+    """A leader tells a member of its group, lest it found another. Answered by a `GroupView`."""
+
+    group: str
+    uuid: bytes
 
 
 class GroupView(_Message, frozen=True, tag=178):
@@ -1202,6 +1211,7 @@ Request = (
     | WatchEntries
     | FetchView
     | FindGroup
+    | KnowGroup
     | ReserveMember
     | EnlistReplica
     | OfferGroup
