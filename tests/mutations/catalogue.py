@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 CAMPAIGN: Final = "campaign"
+FEATURES_CAMPAIGN: Final = "features campaign"
 RAFT_CAMPAIGN: Final = "raft campaign"
 
 
@@ -24,7 +25,7 @@ class Mutation:
     old: str
     new: str
     killer: str = CAMPAIGN
-    """`campaign` or `raft campaign` for random seeds, else what pytest is to run."""
+    """One of the campaigns for random seeds, else what pytest is to run."""
     first: int = 0
     """For the campaign: the seed to begin with, one that is known to notice."""
 

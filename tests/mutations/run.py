@@ -20,7 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.mutations.catalogue import CAMPAIGN, MUTATIONS, RAFT_CAMPAIGN, Mutation
+from tests.mutations.catalogue import (
+    CAMPAIGN,
+    FEATURES_CAMPAIGN,
+    MUTATIONS,
+    RAFT_CAMPAIGN,
+    Mutation,
+)
 from tests.mutations.consistent import CONSISTENT_MUTATIONS
 from tests.mutations.host import HOST_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
@@ -30,7 +36,11 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 SEEDS: Final = 400
 """Seeds that the campaign may take to notice."""
 
-CAMPAIGNS: Final = {CAMPAIGN: "cache.testing.campaign", RAFT_CAMPAIGN: "cache.testing.raft"}
+CAMPAIGNS: Final = {
+    CAMPAIGN: ["cache.testing.campaign"],
+    FEATURES_CAMPAIGN: ["cache.testing.campaign", "--load", "features"],
+    RAFT_CAMPAIGN: ["cache.testing.raft"],
+}
 
 TIMEOUT: Final = 300.0
 
@@ -68,7 +78,7 @@ def plant(mutation: Mutation, root: Path) -> None:
 
 def _kill(mutation: Mutation, root: Path) -> str:
     if mutation.killer in CAMPAIGNS:
-        command = ["-m", CAMPAIGNS[mutation.killer], "--stop", "--seeds", str(SEEDS)]
+        command = ["-m", *CAMPAIGNS[mutation.killer], "--stop", "--seeds", str(SEEDS)]
         command += ["--first", str(mutation.first)]
     else:
         command = ["-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider", mutation.killer]
