@@ -173,8 +173,16 @@ class Events(Feature):
         members = self.targets()
         last: dict[str, Written] = {}
 
+        sessions = [_sessions(listener) for listener in self.listeners]
+
         def is_done(listener: Listener) -> Callable[[], bool]:
             return lambda: _has_last(listener, last)
+
+        async def are_listening() -> bool:
+            return all(
+                _sessions(listener) > count
+                for listener, count in zip(self.listeners, sessions, strict=True)
+            )
 
         async with asyncio.TaskGroup() as group:
             for number, listener in enumerate(self.listeners):
@@ -182,6 +190,7 @@ class Events(Feature):
                     listener, members[number % len(members)], LAST_BOUND, is_done(listener)
                 )
                 group.create_task(listening)
+            await self.cluster.eventually(are_listening, within=LAST_BOUND, what="listeners")
             for key in self.names():
                 last[key] = await self._write(key, len(self.written) + 1, members[-1])
         violations = [
@@ -200,6 +209,10 @@ def _keys_of(writer: int) -> list[str]:
     return [f"event-{writer}-{number}" for number in range(KEYS_PER_WRITER)]
 
 
+def _sessions(listener: Listener) -> int:
+    return sum(heard.kind == RESUMED for heard in listener.heard)
+
+
 def _has_last(listener: Listener, last: Mapping[str, Written]) -> bool:
     heard = {item.value for item in listener.heard}
     everything = WRITERS * KEYS_PER_WRITER
@@ -213,7 +226,7 @@ def check_key(
     followed = _Followed(listener.name, key, written, history)
     for heard in listener.heard:
         if heard.kind == GAP:
-            followed.forget()
+            followed.miss()
         elif heard.kind == RESUMED:
             followed.resume()
         elif heard.key == key:
@@ -232,14 +245,15 @@ class _Followed:
         self._history = history
         self._all = {w.value: w for w in written if w.value}
         self._sure = [w.value for w in written if w.value and w.outcome is Outcome.OK]
-        self.forget()
-
-    def forget(self) -> None:
-        """What came before says nothing of what comes now."""
         self._last: Heard | None = None
         self._base: Heard | None = None
         self._seen: dict[int, None] = {}
-        self._resumed = False
+        self._resumed = self._missed = False
+
+    def miss(self) -> None:
+        """Something may be left out, but what comes still comes later than what came."""
+        self._last = None
+        self._missed = True
 
     def resume(self) -> None:
         """A few events may come again."""
@@ -279,8 +293,9 @@ class _Followed:
             if not self._resumed:
                 self._complain(heard, f"{base.value} was told before")
         else:
-            self._check_missing(base, heard)
-            self._resumed = False
+            if not self._missed:
+                self._check_missing(base, heard)
+            self._resumed = self._missed = False
         self._seen[heard.value] = None
 
     def _is_undone(self) -> bool:
