@@ -45,6 +45,9 @@ SEGMENT_DIGITS: Final = 24
 READ_MAX: Final = 3.0
 """Seconds that a reader reads before it goes on through another member, at most."""
 
+COUNTS: Final = (1, 10, 1_000_000)
+"""Messages after which it does so at the latest: also in the middle of what its owner sent it."""
+
 REST_MAX: Final = 2.0
 END: Final = -1
 """Number of the message after which a topic is read to its end."""
@@ -153,7 +156,9 @@ class Topics(Feature):
         async def act(rng: Random) -> None:
             member = self.choose(rng)
             if member is not None:
-                await self._read(reader, member, rng.uniform(0.0, READ_MAX))
+                most = len(reader.messages) + rng.choice(COUNTS)
+                seconds = rng.uniform(0.0, READ_MAX)
+                await self._read(reader, member, seconds, lambda: len(reader.messages) >= most)
             await self.cluster.sleep(rng.uniform(0.0, REST_MAX))
 
         return act
