@@ -58,6 +58,15 @@ FEATURE_MUTATIONS: Final = (
         TOPIC_LOAD,
     ),
     Mutation(
+        "let an owner go on with a former owner's segment",
+        RING,
+        "            self._own = (stamp, origin)\n",
+        "            last = self._segments.peekitem()[0] if self._segments else None\n"
+        "            self._own = last or (stamp, origin)\n",
+        TOPIC_LOAD,
+        first=6,
+    ),
+    Mutation(
         "hear a member that comes back from its beginning",
         EVENTS,
         "                self._sources[member] = _Source(UNKNOWN)\n",
@@ -87,7 +96,7 @@ FEATURE_MUTATIONS: Final = (
         "        places += [[member, UNKNOWN, 0, 0] for member in self._former]\n",
         "",
         FEATURES,
-        first=95,
+        first=102,
     ),
     Mutation(
         "hide from other copies that a store has a write",
@@ -113,6 +122,14 @@ FEATURE_MUTATIONS: Final = (
         "        if False:\n",
         BEHIND_LOAD,
         first=18,
+    ),
+    Mutation(
+        "read from the store what waits to be deleted there",
+        STORES,
+        "            if waiting is not None and waiting[0] is not None:\n",
+        "            if False:\n",
+        BEHIND_LOAD,
+        first=1,
     ),
     Mutation(
         "give up on a store that failed once",
