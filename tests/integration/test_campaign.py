@@ -44,7 +44,7 @@ def test_the_same_seed_gives_the_same_trace_in_any_process(load: str) -> None:
     traces = [_traces_with_hash_seed(seed, load) for seed in ("1", "2")]
 
     assert traces[0] == traces[1]
-    assert 4 == len(traces[0].splitlines())
+    assert 3 == len(traces[0].splitlines())
 
 
 def _traces_with_hash_seed(seed: str, load: str) -> str:
@@ -52,7 +52,7 @@ def _traces_with_hash_seed(seed: str, load: str) -> str:
     command += "from dataclasses import replace\n"
     command += "from cache.testing.campaign import run_schedule\n"
     command += "from cache.testing.schedule import draw\n"
-    command += f"drawn = [replace(draw(seed), load={load!r}) for seed in range(40, 44)]\n"
+    command += f"drawn = [replace(draw(seed), load={load!r}) for seed in range(40, 43)]\n"
     command += "for schedule in drawn: print(schedule.seed, run_schedule(schedule).trace)"
     return subprocess.run(
         [sys.executable, "-c", command],
