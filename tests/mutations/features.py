@@ -99,6 +99,14 @@ FEATURE_MUTATIONS: Final = (
         first=102,
     ),
     Mutation(
+        "note as events what a stalled owner hears of others",
+        "cluster/structures/event_owner.py",
+        "        if map_name in self._maps and self._replication.stalled:\n",
+        "        if False:\n",
+        FEATURES,
+        first=1074,
+    ),
+    Mutation(
         "hide from other copies that a store has a write",
         "cluster/replication/replica.py",
         "2 * entry[2] + (entry[0] is None)",
