@@ -112,7 +112,7 @@ FEATURE_MUTATIONS: Final = (
         "2 * entry[2] + (entry[0] is None)",
         "2 * entry[2]",
         BEHIND_LOAD,
-        first=16,
+        first=69,
     ),
     Mutation(
         "take a write out of the queue that came after the one that was stored",
