@@ -16,16 +16,19 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from cache.errors import CacheError
 from cache.testing.checkers import check_digests
+from cache.testing.clients import Clients
 from cache.testing.cluster import TestCluster
+from cache.testing.features import NAMES, Features, draw_features
 from cache.testing.history import History
 from cache.testing.ledgers import SETUP, Ledgers
 from cache.testing.load import Load
@@ -47,12 +50,46 @@ CALM_BEFORE_END: Final = 0.3
 LOAD_PACE: Final = 0.06
 """Seconds between two writes of one client, at most."""
 
-LOADS: Final[Mapping[str, type[Load | Ledgers]]] = MappingProxyType(
-    {"entries": Load, "ledgers": Ledgers}
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the clients of one run do."""
+
+    bind: Callable[[TestCluster, History], Clients]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What members need for it.  Any: fields of ClusterConfig."""
+
+
+def _entries(seed: int) -> Work:
+    return Work(lambda cluster, history: Load(cluster, history, seed, pace=LOAD_PACE))
+
+
+def _ledgers(seed: int) -> Work:
+    return Work(
+        lambda cluster, history: Ledgers(cluster, history, seed, LOAD_PACE), {"setup": SETUP}
+    )
+
+
+def _features(seed: int) -> Work:
+    return _only(draw_features(seed), seed)
+
+
+def _only(names: Sequence[str], seed: int) -> Work:
+    features = Features(names, seed)
+    return Work(
+        lambda cluster, history: features.bind(cluster, history, LOAD_PACE), features.settings()
+    )
+
+
+LOADS: Final[Mapping[str, Callable[[int], Work]]] = MappingProxyType(
+    {
+        "entries": _entries,
+        "ledgers": _ledgers,
+        "features": _features,
+        **{name: partial(_only, (name,)) for name in NAMES},
+    }
 )
-SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(  # Any: fields of ClusterConfig
-    {"entries": {}, "ledgers": {"setup": SETUP}}
-)
+"""By name, what makes the work of a seed; "features" draws which features, the rest is one each."""
 
 REPEATED_PART: Final = 100
 """One seed in so many runs twice, to compare the traces."""
@@ -75,9 +112,10 @@ class Result:
 def run_schedule(schedule: Schedule) -> Result:
     """Run one schedule in the simulator and check its history."""
     result = Result(schedule)
+    work = LOADS[schedule.load](schedule.seed)
 
     async def scenario(cluster: TestCluster) -> None:
-        await _run(cluster, schedule, result)
+        await _run(cluster, work, result)
 
     try:
         trace = run_cluster(
@@ -86,7 +124,7 @@ def run_schedule(schedule: Schedule) -> Result:
             size=schedule.size,
             seed=schedule.seed,
             limit=RUN_LIMIT,
-            **{**SETTINGS[schedule.load], **schedule.config},
+            **{**work.settings, **schedule.config},
         )
     except Exception as error:  # noqa: BLE001  (whatever stops a run is a violation)
         result.violations.append(_describe(error))
@@ -101,11 +139,10 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def _run(cluster: TestCluster, schedule: Schedule, result: Result) -> None:
+async def _run(cluster: TestCluster, work: Work, result: Result) -> None:
     history = History()
-    kind = LOADS[schedule.load]
-    load = kind(cluster, history, schedule.seed, pace=LOAD_PACE)
-    nemesis = Nemesis(cluster, schedule, history, load)
+    load = work.bind(cluster, history)
+    nemesis = Nemesis(cluster, result.schedule, history, load)
     sampling = True
 
     async def sample() -> None:

@@ -22,7 +22,7 @@ import base64
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -102,10 +102,26 @@ class History:
     divided: list[Span] = field(default_factory=list)
     """When members could not all reach each other, up to the convergence after it: each side serves."""
     wipes: list[Wipe] = field(default_factory=list)
+    stalls: list[tuple[int, Span]] = field(default_factory=list)
+    """Which member stood still, or was slow, and when."""
+    receipts: list[Mapping[str, Any]] = field(default_factory=list)
+    """Of members that left gracefully.  Any: fields of the receipt."""
     ownership: dict[tuple[int, int], dict[str, None]] = field(default_factory=dict)
     """Owners seen in any member's table, by (partition, epoch)."""
     clocks_disagree: bool = False
     """Wall clocks were set apart: which side of a split wins is then theirs to say."""
+
+    def was_divided(self, start: float, end: float) -> bool:
+        """Return whether members could not all reach each other at any time from start to end."""
+        return any(span.overlaps(start, end) for span in self.divided)
+
+    def was_wiped(self, key: str, start: float, end: float) -> bool:
+        """Return whether every copy of a key was destroyed at any time from start to end."""
+        return any(key in wipe.keys and start <= wipe.at <= end for wipe in self.wipes)
+
+    def was_stalled(self, member: int, start: float, end: float) -> bool:
+        """Return whether a member stood still, or was slow, at any time from start to end."""
+        return any(index == member and span.overlaps(start, end) for index, span in self.stalls)
 
     @property
     def writes(self) -> list[Operation]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from cache.cluster.node import Node
 from cache.cluster.structures.processors import MutableEntry
+from cache.testing.clients import place_of
 from cache.testing.cluster import TestCluster
 from cache.testing.history import History, Outcome
 from cache.testing.load import MAP, outcome_of
@@ -75,6 +76,10 @@ class Ledgers:
         self.appended = {key: {} for key in LEDGERS}
         self.climbed = {key: Counter() for key in LADDERS}
 
+    def aim(self, targets: Callable[[], list[MemberHandle]]) -> None:
+        """Let the clients use only these members from now on."""
+        self.targets = targets
+
     async def run(self) -> None:
         """Let the clients work until `stop`."""
         await self.cluster.members[0].map(MAP).set_many(dict.fromkeys(CONSTANTS, 1))
@@ -94,6 +99,10 @@ class Ledgers:
     def keys(self) -> list[str]:
         """Return every key."""
         return [*LEDGERS, *LADDERS, *CONSTANTS]
+
+    def partition_of(self, key: str, partition_count: int) -> int:
+        """Return where a key is kept."""
+        return place_of(MAP, key, partition_count)
 
     async def _work(
         self, name: str, act: Callable[[Random, str, MemberHandle], Awaitable[None]]

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from cache.errors import CacheError, RejectedError
 from cache.testing.checkers import check_history
+from cache.testing.clients import place_of
 from cache.testing.cluster import TestCluster
 from cache.testing.history import DELETE, GET, INCR, SET, History, Operation, Outcome
 from cache.testing.members import MapHandle, MemberHandle
@@ -42,6 +43,10 @@ class Load:
         self._stopped = False
         self._expiring: list[str] = []
 
+    def aim(self, targets: Callable[[], list[MemberHandle]]) -> None:
+        """Let the clients use only these members from now on."""
+        self.targets = targets
+
     async def run(self) -> None:
         """Let the clients work until `stop`."""
         async with asyncio.TaskGroup() as group:
@@ -58,6 +63,10 @@ class Load:
         """Return every key that lives for ever, counters included."""
         plain = [f"w{w}-{n}" for w in range(WRITERS) for n in range(KEYS_PER_WRITER)]
         return [*plain, *COUNTERS]
+
+    def partition_of(self, key: str, partition_count: int) -> int:
+        """Return where a key is kept."""
+        return place_of(MAP, key, partition_count)
 
     # -- clients -----------------------------------------------------------------------------
 

@@ -184,6 +184,19 @@ class MemberHandle:
         """Ask the member about itself; see `Node.inspect`."""
         return await self._backend.inspect(what)
 
+    async def run(self, function: Callable[[Node], Coroutine[Any, Any, R]]) -> R:
+        """Run `function(node)` on the member's event loop, where that is in this process.
+
+        Raises:
+            TypeError: the member is a process of its own.
+            ProcessKilledError: the simulated process was killed before it was done.
+        """
+        # Any: what coroutines send and yield.
+        run: Callable[[Any], Coroutine[Any, Any, R]] | None = getattr(self._backend, "run", None)
+        if run is None:
+            raise TypeError(f"{self!r} runs in another process")
+        return await run(function)
+
     async def members(self) -> list[str]:
         """Return the ids of the members this one sees, sorted."""
         return sorted(member["id"] for member in await self.inspect("members"))

@@ -13,13 +13,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from cache.cluster.partitions.table import map_seed, partition_of
-from cache.codec import encode_key
 from cache.errors import CacheError
+from cache.testing.clients import Clients
 from cache.testing.cluster import UNFINISHED, TestCluster
 from cache.testing.history import History, Span, Wipe
-from cache.testing.ledgers import Ledgers
-from cache.testing.load import MAP, Load
 from cache.testing.members import MemberHandle
 from cache.testing.schedule import DIVIDING, Fault, Schedule
 from cache.testing.sim.world import ProcessKilledError
@@ -44,7 +41,7 @@ class Nemesis:
     cluster: TestCluster
     schedule: Schedule
     history: History
-    load: Load | Ledgers
+    load: Clients
     ranked: bool = False
     """Whether a fault's members are ranks among those that run then, not indexes: no fault is in vain."""
     done: dict[str, int] = field(default_factory=dict)
@@ -59,14 +56,13 @@ class Nemesis:
     _dividing: int = 0
     _divided_since: float | None = None
     _paused: dict[int, int] = field(default_factory=dict)
-    _pauses: list[tuple[int, Span]] = field(default_factory=list)
     _ending: dict[int, None] = field(default_factory=dict)
     _killing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Guards "all copies are complete" until the kill that relies on it."""
     _numbers: Any = field(default_factory=itertools.count)  # Any: itertools.count has no nice type
 
     def __post_init__(self) -> None:
-        self.load.targets = self.targets
+        self.load.aim(self.targets)
 
     async def run(self) -> None:
         """Let every fault happen at its time; return when all are over and undone."""
@@ -115,6 +111,7 @@ class Nemesis:
         self._ending[index] = None
         try:
             receipt = await self.cluster.remove_member(index)
+            self.history.receipts.append(receipt)
         except (CacheError, ProcessKilledError):
             receipt = {"complete": False}
         finally:
@@ -163,13 +160,12 @@ class Nemesis:
 
     def _note_lost(self, lost: list[int], partition_count: int) -> None:
         self.expected_lost.update(dict.fromkeys(lost))
-        seed = map_seed(MAP)
         gone = dict.fromkeys(lost)
         writes = {write.key: None for write in self.history.writes}
         keys = [
             key
             for key in (*self.load.keys(), *writes)
-            if partition_of(encode_key(key), seed, partition_count) in gone
+            if self.load.partition_of(key, partition_count) in gone
         ]
         if gone:
             self.history.wipes.append(Wipe(self.cluster.now(), frozenset(keys)))
@@ -190,7 +186,7 @@ class Nemesis:
         began_at = self.cluster.now()
         await self.cluster.pause(index)
         await self.cluster.sleep(fault.lasting)
-        self._pauses.append((index, Span(began_at, self.cluster.now() + RECOVERY)))
+        self.history.stalls.append((index, Span(began_at, self.cluster.now())))
         self._paused[index] -= 1
         if dividing:
             await self._unpause(index)
@@ -221,7 +217,9 @@ class Nemesis:
         if not self._is_there(index):
             return False
         set_cost(index, fault.settings["cost"])
+        began_at = self.cluster.now()
         await self.cluster.sleep(fault.lasting)
+        self.history.stalls.append((index, Span(began_at, self.cluster.now())))
         if self._is_there(index):
             set_cost(index, 0.0)
         return True
@@ -289,8 +287,8 @@ class Nemesis:
         return alive - count >= least
 
     def was_paused(self, index: int, start: float, end: float) -> bool:
-        """Return whether a member stood still, or had just resumed, at any time from start to end."""
-        return any(index == paused and span.overlaps(start, end) for paused, span in self._pauses)
+        """Return whether a member stalled, or had just resumed, at any time from start to end."""
+        return self.history.was_stalled(index, start - RECOVERY, end)
 
     def targets(self) -> list[MemberHandle]:
         """Return the members that clients may use: not those that are about to leave."""

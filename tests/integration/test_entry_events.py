@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -164,6 +165,30 @@ async def test_an_owner_that_dies_leaves_a_reported_gap(cluster: TestCluster) ->
 
     await _check(cluster, listener, writer)
     assert EventsMissed(None) in gaps(listener)
+
+
+@cluster_test("simulated", size=4, replica_count=2)
+async def test_a_member_that_comes_back_is_not_heard_from_its_beginning(
+    cluster: TestCluster,
+) -> None:
+    """It stood still and was taken for dead: what it had noted before is older than what was heard since."""
+    listener = await listen(cluster, 0, events)
+    writer = Writer(cluster, 1)
+    await cluster.sleep(0.2)
+
+    await cluster.pause(3)
+    for index in (0, 1, 2):
+        await cluster.eventually(partial(_sees_three, cluster, index), what="a death")
+    await cluster.sleep(0.2)
+    await cluster.resume(3)
+    await cluster.wait_for_convergence()
+
+    await _check(cluster, listener, writer)
+    assert EventsMissed(None) in gaps(listener)
+
+
+async def _sees_three(cluster: TestCluster, index: int) -> bool:
+    return len(await cluster.member(index).members()) == 3
 
 
 @cluster_test("simulated", size=2, replica_count=1)

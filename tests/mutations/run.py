@@ -20,17 +20,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.mutations.catalogue import CAMPAIGN, MUTATIONS, RAFT_CAMPAIGN, Mutation
+from cache.testing.features import NAMES as FEATURE_LOADS
+from tests.mutations.catalogue import (
+    CAMPAIGN,
+    MUTATIONS,
+    RAFT_CAMPAIGN,
+    Mutation,
+)
 from tests.mutations.consistent import CONSISTENT_MUTATIONS
+from tests.mutations.features import FEATURE_MUTATIONS
 from tests.mutations.host import HOST_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
 
+FEATURES: Final = "features"
 ROOT: Final = Path(__file__).resolve().parents[2]
 SEEDS: Final = 400
 """Seeds that the campaign may take to notice."""
 
-CAMPAIGNS: Final = {CAMPAIGN: "cache.testing.campaign", RAFT_CAMPAIGN: "cache.testing.raft"}
+CAMPAIGNS: Final = {
+    CAMPAIGN: ["cache.testing.campaign"],
+    RAFT_CAMPAIGN: ["cache.testing.raft"],
+    **{
+        f"{load} campaign": ["cache.testing.campaign", "--load", load]
+        for load in (FEATURES, *FEATURE_LOADS)
+    },
+}
 
 TIMEOUT: Final = 300.0
 
@@ -68,7 +83,7 @@ def plant(mutation: Mutation, root: Path) -> None:
 
 def _kill(mutation: Mutation, root: Path) -> str:
     if mutation.killer in CAMPAIGNS:
-        command = ["-m", CAMPAIGNS[mutation.killer], "--stop", "--seeds", str(SEEDS)]
+        command = ["-m", *CAMPAIGNS[mutation.killer], "--stop", "--seeds", str(SEEDS)]
         command += ["--first", str(mutation.first)]
     else:
         command = ["-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider", mutation.killer]
@@ -102,7 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--share", type=int, default=1, help="every n-th of them")
     parser.add_argument("--table", type=Path, help="write the table there")
     options = parser.parse_args(arguments)
-    every = (*MUTATIONS, *RAFT_MUTATIONS, *NODE_MUTATIONS, *CONSISTENT_MUTATIONS, *HOST_MUTATIONS)
+    every = (
+        *MUTATIONS,
+        *FEATURE_MUTATIONS,
+        *RAFT_MUTATIONS,
+        *NODE_MUTATIONS,
+        *CONSISTENT_MUTATIONS,
+        *HOST_MUTATIONS,
+    )
     chosen = [mutation for mutation in every if options.only in mutation.name]
     chosen = chosen[:: options.share]
     verdicts = []

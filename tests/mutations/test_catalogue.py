@@ -8,11 +8,19 @@ import pytest
 
 from tests.mutations.catalogue import MUTATIONS, Mutation
 from tests.mutations.consistent import CONSISTENT_MUTATIONS
+from tests.mutations.features import FEATURE_MUTATIONS
 from tests.mutations.host import HOST_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
 
-ALL = (*MUTATIONS, *RAFT_MUTATIONS, *NODE_MUTATIONS, *CONSISTENT_MUTATIONS, *HOST_MUTATIONS)
+ALL = (
+    *MUTATIONS,
+    *FEATURE_MUTATIONS,
+    *RAFT_MUTATIONS,
+    *NODE_MUTATIONS,
+    *CONSISTENT_MUTATIONS,
+    *HOST_MUTATIONS,
+)
 
 PACKAGE = Path(__file__).parents[2] / "cache"
 

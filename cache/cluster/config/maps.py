@@ -111,6 +111,11 @@ class Rules:
         return self.max_idle < math.inf or self.lru
 
     @property
+    def ends_early(self) -> bool:
+        """Whether entries end by a tombstone of their own version, made by one copy: others may miss it."""
+        return self.is_queue or self.max_idle < math.inf
+
+    @property
     def is_plain(self) -> bool:
         """Whether copies of the map need no books besides those that all maps have."""
         return not (self.bounded or self.watches_reads or self.is_queue)

@@ -3,6 +3,9 @@
 Unequal copies have equal digests by accident once in 2^64. The digest of a set of entries is the
 XOR of a 64-bit hash of each (map, key, version), kept up to date with every change. Values are not
 hashed: equal versions carry equal values. 64 buckets by key narrow a difference down.
+
+One thing ends an entry without another version: its owner's word that it was idle, or that a store has it
+(`Rules.ends_early`). A copy that missed that word has the same version, so there the digest says which it is.
 """
 
 from __future__ import annotations

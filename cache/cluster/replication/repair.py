@@ -339,9 +339,9 @@ class Repair:
                 continue
             entry = from_record(record, told_at, tombstone_lifetime=self._config.tombstone_lifetime)
             held = ownership.replica.entry(record.map, record.key)
-            if held is None or held[1:3] < entry[1:3]:
+            if ownership.replica.prevails(record.map, record.key, entry):
                 changes.append((record.map, record.key, entry))
-            elif held[1:3] > entry[1:3]:
+            elif held is not None and held[1:3] > entry[1:3]:
                 overtaken[record.map, record.key] = None
         self._merge_won.add(len(changes))
         self._merge_lost.add(len(records) - len(changes))

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 from cache.cluster.config.maps import HIDDEN
-from cache.cluster.replication.digest import BUCKET_COUNT, Digest, bucket_of
+from cache.cluster.replication.digest import Digest, bucket_of
 from cache.cluster.replication.entries import (
     CHANGED,
     ENTRY_BYTES,
@@ -34,7 +34,6 @@ from cache.codec import has_tag
 STALE_FACTOR: Final = 3
 STALE_MIN: Final = 64
 """References to expiries beyond so many per entry, and so many in all, are made anew."""
-
 SPARED_MAX: Final = 32
 """Entries that are passed over at once to find one that makes room: bounds the work of one write."""
 
@@ -147,16 +146,18 @@ class PartitionReplica:
             self.entry_count += 1
             self._count(len(key) + len(entry[0] or b""), ENTRY_BYTES)
         elif held[1:3] < entry[1:3]:
-            self._digest.toggle(map_name, key, held[1], held[2])
+            self._sign(map_name, key, held)
             self._count(len(entry[0] or b"") - len(held[0] or b""))
             if self._usage.limit is not None or self.kept:
                 del entries[key]  # To the end: the order is that of the last writes.
         else:
-            if held[1:3] == entry[1:3]:
-                self._merge_equal(entries, map_name, key, held, entry)
+            is_same = held[1:3] == entry[1:3]
+            if is_same and held[0] is not None and (entry[0] is None or entry[3] < held[3]):
+                self._replace(map_name, key, entry, CHANGED)
+                self._remember_expiry(map_name, key, entry[3])
             return False
         entries[key] = entry
-        self._digest.toggle(map_name, key, entry[1], entry[2])
+        self._sign(map_name, key, entry)
         if self.kept:
             self._keep_books(map_name, key, held, entry)
         self._remember_expiry(map_name, key, entry[3])
@@ -215,19 +216,19 @@ class PartitionReplica:
         if entry is not None:
             self.apply(map_name, key, entry)
 
-    def _merge_equal(
-        self, entries: dict[bytes, Entry], map_name: str, key: bytes, held: Entry, entry: Entry
-    ) -> None:
-        if held[0] is not None and (entry[0] is None or entry[3] < held[3]):
-            self._count(len(entry[0] or b"") - len(held[0]))
-            entries[key] = entry
-            if self.kept:
-                self._keep_books(map_name, key, held, entry)
-            self._remember_expiry(map_name, key, entry[3])
-            if self.listener is not None:
-                self.listener(map_name, key, held, entry, CHANGED)
-            if self._views:
-                self._show(map_name, key, held, entry)
+    def _replace(self, map_name: str, key: bytes, entry: Entry, cause: int) -> None:
+        """Put an entry in the place of one of the same version."""
+        entries = self._maps[map_name]
+        held, entries[key] = entries[key], entry
+        self._count(len(entry[0] or b"") - len(held[0] or b""))
+        if self.kept:
+            self._sign(map_name, key, held)
+            self._sign(map_name, key, entry)
+            self._keep_books(map_name, key, held, entry)
+        if self.listener is not None:
+            self.listener(map_name, key, held, entry, cause)
+        if self._views:
+            self._show(map_name, key, held, entry)
 
     @property
     def memory_bytes(self) -> int:
@@ -370,12 +371,9 @@ class PartitionReplica:
 
     def footprint(self, map_name: str, now: float) -> tuple[int, int]:
         """Return how many live keys of a map there are, and the bytes of those keys and their values."""
-        count = size = 0
-        for key, entry in self._maps.get(map_name, {}).items():
-            if entry[0] is not None and now < entry[3]:
-                count += 1
-                size += len(key) + len(entry[0])
-        return count, size
+        entries = self._maps.get(map_name, {}).items()
+        sizes = [len(k) + len(e[0]) for k, e in entries if e[0] is not None and now < e[3]]
+        return len(sizes), sum(sizes)
 
     def records_for(self, keys: Iterable[tuple[str, bytes]], now: float) -> list[EntryRecord]:
         """Return the wire form of those of `keys` that are stored here."""
@@ -394,16 +392,30 @@ class PartitionReplica:
 
     def versions(self, buckets: Sequence[int]) -> list[KeyVersion]:
         """Return the versions of all keys in `buckets`, tombstones included, in a stable order."""
-        wanted = [False] * BUCKET_COUNT
-        for bucket in buckets:
-            if 0 <= bucket < BUCKET_COUNT:
-                wanted[bucket] = True
+        wanted = frozenset(buckets)
         return [
-            KeyVersion(name, key, entries[key][1], entries[key][2])
+            KeyVersion(name, key, entries[key][1], self._origin(name, entries[key]))
             for name, entries in sorted(self._maps.items())
             for key in sorted(entries)
-            if wanted[bucket_of(name, key)]
+            if bucket_of(name, key) in wanted
         ]
+
+    def prevails(self, map_name: str, key: bytes, entry: Entry) -> bool:
+        """Return whether `apply` would store an entry, or end by it the one that is here."""
+        held = self.entry(map_name, key)
+        signed = (entry[1], self._origin(map_name, entry))
+        return held is None or (held[1], self._origin(map_name, held)) < signed
+
+    def _origin(self, map_name: str, entry: Entry) -> int:
+        """Return the origin of a version as other copies are told it: an end of the same version is later."""
+        kept = self.kept.get(map_name)
+        is_plain = kept is None or not kept.rules.ends_early
+        return entry[2] if is_plain else 2 * entry[2] + (entry[0] is None)
+
+    def _sign(self, map_name: str, key: bytes, entry: Entry) -> None:
+        """Add an entry to the digest, or take it out if it is in."""
+        origin = self._origin(map_name, entry) if self.kept else entry[2]
+        self._digest.toggle(map_name, key, entry[1], origin)
 
     # -- time --------------------------------------------------------------------------------
 
@@ -424,16 +436,9 @@ class PartitionReplica:
                 self._usage.of(map_name).expired += 1
             if value is not None and now < expires_at + self._tombstone_lifetime:
                 tombstone: Entry = (None, hlc, origin, expires_at + self._tombstone_lifetime)
-                entries[key] = tombstone
-                self._count(-len(value))
-                if self.kept:
-                    self._keep_books(map_name, key, entry, tombstone)
+                self._replace(map_name, key, tombstone, EXPIRED)
                 self._wheel.add(map_name, key, tombstone[3])
-                if self._views:
-                    self._show(map_name, key, entry, tombstone)
                 expired += 1
-                if self.listener is not None:
-                    self.listener(map_name, key, entry, tombstone, EXPIRED)
             else:
                 self._forget(map_name, key, entry)
                 forgotten += 1
@@ -484,7 +489,7 @@ class PartitionReplica:
         del self._maps[map_name][key]
         if self.kept:
             self._keep_books(map_name, key, entry, None)
-        self._digest.toggle(map_name, key, entry[1], entry[2])
+        self._sign(map_name, key, entry)
         self.entry_count -= 1
         self._count(-len(key) - len(entry[0] or b""), -ENTRY_BYTES)
         if self._views:

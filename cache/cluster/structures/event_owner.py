@@ -98,7 +98,10 @@ class EventOwner:
         cause: int,
     ) -> None:
         """See `Follower`."""
-        if map_name in self._maps:
+        if map_name in self._maps and self._replication.stalled:
+            # Whoever owns the partition since may have noted this already: readers are told of a gap.
+            self._forget(map_name)
+        elif map_name in self._maps:
             now, invalidating = self._clock.monotonic(), self._invalidating
             for change in changes_of(key, before, after, cause, now=now, invalidating=invalidating):
                 self._noted.add()
@@ -115,7 +118,9 @@ class EventOwner:
                 self._forget(map_name)
 
     def _forget(self, map_name: str) -> None:
-        del self._maps[map_name]
+        watched = self._maps.pop(map_name)
+        for waiting in list(watched.waiting):
+            self._answer(watched, waiting)
         if not self._maps:
             self._is_following = False
             self._changes.leave(self)

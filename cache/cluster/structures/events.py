@@ -36,8 +36,15 @@ WAIT: Final = 10.0
 
 ANSWER_TIMEOUT: Final = 1.0
 RETRY_INTERVAL: Final = 0.2
+ALL: Final = -1
+"""Instead of the number of a journal: all that it has."""
+
 UNKNOWN: Final = -2
 """No journal has this number: its member says that something may have been missed, and goes on from there."""
+
+
+FORMER_MAX: Final = 64
+"""Members that are not there any more and are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +73,9 @@ class _Source:
 
 @dataclass(slots=True)
 class _Heard:
-    order: int
+    order: float
     source: _Source
-    sequence: int
-    event: EntryEvent
+    event: EntryEvent | EventsMissed
 
 
 class EntryEvents:
@@ -110,6 +116,8 @@ class EntryEvents:
         self._include_value = include_value
         self._sources = {} if after is None else _parse(after)
         self._resumes = after is not None
+        self._former: dict[MemberId, None] = {}
+        """Members that are not there any more; one that comes back is not heard from its beginning."""
         self._queue: deque[tuple[_Source | None, int, EntryEvent | EventsMissed]] = deque()
         self._heard: list[_Heard] = []
         self._beginnings: dict[int, int] = {}
@@ -121,7 +129,9 @@ class EntryEvents:
     @property
     def token(self) -> str:
         """Where the reader stands, for `events(after=…)`; keep it wherever you like."""
-        places = [[m, *s.read, s.owned] for m, s in sorted(self._sources.items()) if s.read[0] > 0]
+        heard = [(m, s) for m, s in sorted(self._sources.items()) if s.read[0] != ALL]
+        places = [[m, *(s.read if s.read[0] > 0 else (UNKNOWN, 0)), s.owned] for m, s in heard]
+        places += [[member, UNKNOWN, 0, 0] for member in self._former]
         packed: bytes = msgpack.packb(places)
         return urlsafe_b64encode(packed).decode()
 
@@ -158,6 +168,9 @@ class EntryEvents:
                 source, sequence, event = self._queue.popleft()
                 if source is not None:
                     source.read = (source.journal, sequence)
+                if not self._queue and not self._heard:
+                    for source in self._sources.values():
+                        source.read = (source.journal, source.sequence)
                 return event
             await self._listen()
         raise StopAsyncIteration
@@ -187,11 +200,20 @@ class EntryEvents:
                 source = self._sources.pop(member)
                 self._give_up(source)
                 if source.owned:
-                    self._missed(None)
+                    # After what it told, which may not have been given on yet.
+                    told = [heard.order for heard in self._heard if heard.source is source]
+                    self._missed(source, None, order=max(told, default=0))
+                self._former[member] = None
+                if len(self._former) > FORMER_MAX:
+                    del self._former[next(iter(self._former))]
         for member in addresses:
             if member not in self._sources:
                 begins_now = at_start and not self._resumes
-                self._sources[member] = _Source(0 if begins_now else -1)
+                self._sources[member] = _Source(0 if begins_now else ALL)
+            if member in self._former:
+                # It was taken for dead. What it noted before is older than what was heard since.
+                del self._former[member]
+                self._sources[member] = _Source(UNKNOWN)
 
     def _poll(self, wait: float) -> None:
         now = self._router.clock.monotonic()
@@ -227,15 +249,15 @@ class EntryEvents:
             return
         reply = poll.result()
         assert isinstance(reply, EntryChanges)
+        source.is_due = source.is_due and reply.sequence < reply.latest
+        if not self._in_round and (EVENT_BEGINS in reply.kinds or reply.missed < 0):
+            self._begin_round()
         if reply.missed:
-            self._missed(reply.missed if reply.missed > 0 else None)
+            count = reply.missed if reply.missed > 0 else None
+            self._missed(source, count, order=min(reply.stamps, default=math.inf))
         source.owned = reply.owned
         source.journal, source.sequence = reply.journal, reply.sequence
-        source.is_due = source.is_due and reply.sequence < reply.latest
-        if EVENT_BEGINS in reply.kinds and not self._in_round:
-            self._hear(source, reply)
-            self._begin_round()
-        elif self._in_round:
+        if self._in_round:
             self._hear(source, reply)
         else:
             self._give(source, reply)
@@ -251,8 +273,12 @@ class EntryEvents:
         decoded = None if value is None else self._access.decode(value)
         return EntryEvent(KINDS[kind - 1], decode_key(key), decoded)
 
-    def _missed(self, count: int | None) -> None:
-        self._queue.append((None, 0, EventsMissed(count)))
+    def _missed(self, source: _Source, count: int | None, *, order: float) -> None:
+        """Report a gap; in a round after what is older, so that nothing older comes after the report."""
+        if self._in_round:
+            self._heard.append(_Heard(order, source, EventsMissed(count)))
+        else:
+            self._queue.append((None, 0, EventsMissed(count)))
 
     # -- rounds ------------------------------------------------------------------------------------
 
@@ -265,24 +291,26 @@ class EntryEvents:
 
     def _hear(self, source: _Source, reply: EntryChanges) -> None:
         """Keep an answer until the round is over. Versions of a key never go back at one source."""
-        latest: dict[Key, int] = {h.event.key: h.order for h in self._heard if h.source is source}
-        columns = zip(
-            reply.sequences, reply.kinds, reply.keys, reply.values, reply.stamps, strict=True
-        )
-        for sequence, kind, key, value, stamp in columns:
+        latest: dict[Key, float] = {
+            heard.event.key: heard.order
+            for heard in self._heard
+            if heard.source is source and isinstance(heard.event, EntryEvent)
+        }
+        columns = zip(reply.kinds, reply.keys, reply.values, reply.stamps, strict=True)
+        for kind, key, value, stamp in columns:
             if kind == EVENT_BEGINS:
                 self._beginnings[stamp] = self._round
                 continue
             event = self._event(kind, key, value)
             order = latest[event.key] = max(stamp, latest.get(event.key, 0))
-            self._heard.append(_Heard(order, source, sequence, event))
+            self._heard.append(_Heard(order, source, event))
 
     def _end_round(self) -> None:
         new = {stamp: n for stamp, n in self._beginnings.items() if n == self._round}
         self._beginnings = new
         until = min(new, default=math.inf)
         self._heard.sort(key=lambda heard: heard.order)
-        given = [heard for heard in self._heard if heard.order < until]
+        given = [heard for heard in self._heard if heard.order < until or not new]
         self._heard = self._heard[len(given) :]
         self._queue.extend((None, 0, heard.event) for heard in given)
         if new:

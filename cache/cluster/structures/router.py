@@ -198,7 +198,9 @@ class Router:
             (reply, instant at which it was asked for).
         """
         # Any: a map request.
-        reply, _, sent_at = await self._on_owner(partition, request, lambda _: patience, deadline)
+        reply, _, sent_at = await self._on_owner(
+            partition, request, lambda remaining: min(patience, remaining), deadline
+        )
         return reply, sent_at
 
     async def poll(self, partition: int, request: Any, wait: float) -> Reply:  # Any: a request

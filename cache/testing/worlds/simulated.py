@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
@@ -17,6 +17,8 @@ from cache.testing.members import LoopClient
 from cache.testing.sim.disk import DiskFaults, SimDisk
 from cache.testing.sim.world import SimProcess, World
 from cache.testing.worlds.base import ClientMaker
+
+R = TypeVar("R")
 
 
 class SimulatedBackend:
@@ -35,6 +37,10 @@ class SimulatedBackend:
             return await call_method(self.node.map(map_name), method, arguments)
 
         return await self.process.run(call())
+
+    async def run(self, function: Callable[[Node], Coroutine[Any, Any, R]]) -> R:
+        """Run `function(node)` on the node's loop.  # Any: what coroutines send and yield."""
+        return await self.process.run(function(self.node))
 
     async def inspect(self, what: str) -> Any:
         """Look into the node; takes no virtual time.  # Any: MessagePack values."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
@@ -17,6 +17,8 @@ from cache.cluster.structures.gateway import call_method
 from cache.testing.members import LoopClient
 from cache.testing.worlds.base import ClientMaker, UnsupportedFaultError
 from cache.testing.worlds.relayed import NetworkFaults
+
+R = TypeVar("R")
 
 
 class NodeBackend:
@@ -30,6 +32,10 @@ class NodeBackend:
     async def call(self, map_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
         """Run a map method.  # Any: as the map's method."""
         return await call_method(self.node.map(map_name), method, arguments)
+
+    async def run(self, function: Callable[[Node], Coroutine[Any, Any, R]]) -> R:
+        """Run `function(node)`.  # Any: what coroutines send and yield."""
+        return await function(self.node)
 
     async def inspect(self, what: str) -> Any:
         """Ask the node about itself.  # Any: MessagePack values."""

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache.cluster.config.maps import QUEUE
+from cache.cluster.replication.differences import difference
 from cache.cluster.replication.digest import BUCKET_COUNT, bucket_of, entry_digest
 from cache.cluster.replication.entries import Entry, from_record, to_record
 from cache.cluster.replication.replica import PartitionReplica
@@ -214,6 +216,24 @@ def test_a_copy_that_missed_a_delete_has_another_digest() -> None:
 
     assert before.digest() != after.digest()
     assert replica_of().digest() != after.digest()
+
+
+def test_a_copy_that_missed_an_end_of_the_same_version_has_another_digest() -> None:
+    """A store's word ends what waited in a queue without a new version; a copy that missed it is repaired."""
+    waits, done = live(b"v", 7), deleted(7)
+    queue = QUEUE + "m"
+    before, after = replica_of([(queue, b"k", waits)]), replica_of([(queue, b"k", done)])
+
+    assert before.digest() != after.digest()
+    assert ([], [(queue, b"k")]) == difference(
+        before.versions(ALL_BUCKETS), after.versions(ALL_BUCKETS)
+    )
+    assert before.prevails(queue, b"k", done)
+    assert not after.prevails(queue, b"k", waits)
+
+    before.apply(queue, b"k", done)
+
+    assert before.digest() == after.digest()
 
 
 def test_a_deleted_key_is_not_listed_but_its_version_is() -> None:
