@@ -223,7 +223,7 @@ async def serve(settings: dict[str, Any]) -> int:  # Any: JSON
         cluster_name="bench-raft",
         secret=SECRET,
         leave_timeout=1.0,
-        consistent=ConsistentConfig.local(expected_size=MEMBERS),
+        consistent=ConsistentConfig.local(expected_size=MEMBERS, found_at_start=True),
     )
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()

@@ -187,6 +187,27 @@ HOST_MUTATIONS: Final[tuple[Mutation, ...]] = (
         _nodes("test_a_leader_that_drains_is_replaced_first"),
     ),
     Mutation(
+        "calls: a call waits for its next try when a leader is there",
+        CALLER,
+        "        await self._hosted.await_leader(",
+        "        await asyncio.sleep(",
+        _nodes("test_calls_go_on_as_soon_as_there_is_a_leader"),
+    ),
+    Mutation(
+        "calls: callers that doubt the same leader wake each other",
+        HOSTED,
+        "is_news = term > self.leader_term",
+        "is_news = True",
+        "tests/unit/cluster/raft/test_hosted.py",
+    ),
+    Mutation(
+        "messages: a member that came back is sought where it was",
+        "cluster/raft/people.py",
+        "        self._ids = None\n",
+        "        pass\n",
+        _nodes("test_a_rolling_restart_in_memory_loses_nothing"),
+    ),
+    Mutation(
         "disks: a replica accepts its group before that is durable",
         HOST,
         "            await self._logs.create(hosted.name, persisted, uuid=uuid, log_id=log_id)\n",
