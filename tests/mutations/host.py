@@ -194,6 +194,13 @@ HOST_MUTATIONS: Final[tuple[Mutation, ...]] = (
         _nodes("test_calls_go_on_as_soon_as_there_is_a_leader"),
     ),
     Mutation(
+        "calls: a request that timed out takes its room for ever",
+        "cluster/raft/service.py",
+        "                self._driver.post(Cancel(request))\n",
+        "                pass\n",
+        "tests/unit/cluster/raft/test_service.py",
+    ),
+    Mutation(
         "calls: callers that doubt the same leader wake each other",
         HOSTED,
         "is_news = term > self.leader_term",

@@ -230,7 +230,8 @@ class RaftGroup:
         # A timer of its own: `asyncio.wait` and `asyncio.timeout` cost several times as much.
         def expire() -> None:
             text = f"group {self.group}: no majority answered within {timeout} s"
-            self._fail(request, timed_out(text))
+            if not future.done():
+                future.set_exception(timed_out(text))
 
         timer = asyncio.get_running_loop().call_later(timeout, expire)
         self._driver.post(event)
