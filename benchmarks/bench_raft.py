@@ -533,7 +533,8 @@ async def main(arguments: argparse.Namespace) -> int:
                 figures = await writes(found, arguments, folder if on_disk else None)
                 print_writes(place, figures)
                 outages = {one.name: await elections(one, arguments.kills) for one in found}
-                print_elections(place, outages)
+                if arguments.kills:
+                    print_elections(place, outages)
         results[place] = {"writes": figures, "outages": outages}
     print(f"\nload average before: {results['load_average']}, after: {os.getloadavg()}")
     write_json(arguments.json, results)
