@@ -107,6 +107,8 @@ class Driver(Generic[EventT, OutputT]):
 
     def _arm(self) -> None:
         deadline = self._machine.next_deadline()
+        if self._timer is not None and deadline == self._timer_at:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -137,6 +137,23 @@ async def test_commands_go_on_when_the_leader_dies_and_count_once(cluster: TestC
     assert leader != await leader_of(cluster)
 
 
+@consensus_test("simulated", size=3)
+async def test_calls_go_on_as_soon_as_there_is_a_leader(cluster: TestCluster) -> None:
+    """However long the pauses between their tries have become."""
+    leader = await leader_of(cluster)
+    counters = [Counter(cluster, index) for index in range(3) if index != leader]
+    await add_many(counters, 2)
+    cluster.partition([0], [1], [2])
+    calls = [asyncio.ensure_future(counters[n % 2].add(timeout=20.0)) for n in range(20)]
+    await cluster.sleep(4.0)
+    cluster.heal()
+    await leader_of(cluster)
+    elected_at = cluster.now()
+
+    assert list(range(3, 23)) == sorted(await asyncio.gather(*calls))
+    assert cluster.now() - elected_at <= 0.1
+
+
 @consensus_test("sockets", size=3)
 async def test_commands_go_on_when_the_leader_stops(cluster: TestCluster) -> None:
     """On real sockets."""

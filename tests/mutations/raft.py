@@ -193,8 +193,8 @@ TRANSCRIPT_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "commit-is-told-at-once",
         "tell of commits only by heartbeats",
         LEADERSHIP,
-        "if progress.commit_sent < min(commit, prev) and",
-        "if progress.commit_sent > commit and",
+        "if not progress.inflight and progress.commit_sent < ",
+        "if progress.commit_sent < 0 * ",
     ),
     _of(
         "late-ack-of-an-old-term",
@@ -504,8 +504,18 @@ TRANSCRIPT_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "compacted-on-the-way",
         "tell of a commit at a compacted position",
         LEADERSHIP,
-        "min(commit, prev) and prev_term is not None:",
-        "min(commit, prev) and prev_term != 0:",
+        "not progress.inflight and progress.commit_sent < min(self._log.commit, progress.match):\n"
+        "            # While entries are on their way, what follows their answer tells: more entries.\n"
+        "            self._send(to, progress, self._append_from(progress.next))\n",
+        "progress.commit_sent < min(self._log.commit, progress.match):\n"
+        "            self._send(to, progress, self._append_from(progress.match + 1))\n",
+    ),
+    _of(
+        "commit-travels-with-entries",
+        "tell of each commit in a message of its own",
+        LEADERSHIP,
+        "if not progress.inflight and progress.commit_sent",
+        "if progress.commit_sent",
     ),
     _of(
         "repeated-chunk-answers",

@@ -114,7 +114,10 @@ class GroupCaller:
     async def command(self, data: bytes, *, deadline: float | None = None) -> bytes:
         """See `Group`."""
         trying = self._begin(deadline)
-        await self._acquire(self._room.acquire(), trying)
+        if self._room.locked():
+            await self._acquire(self._room.acquire(), trying)
+        else:
+            await self._room.acquire()  # At once.
         try:
             while True:
                 session = await self._open(trying)
@@ -444,10 +447,11 @@ class GroupCaller:
             future.cancel()
 
     async def _pause(self, trying: _Try) -> None:
+        """Wait before the next try, longer each time, but not beyond the news of a later leader."""
         longest = min(PAUSE * 2 ** min(trying.count, 10), PAUSE_MAX)
         trying.count += 1
         left = max(0.0, trying.deadline - self._clock.monotonic())
-        await asyncio.sleep(min(left, longest * self._rng.uniform(0.5, 1.0)))
+        await self._hosted.await_leader(min(left, longest * self._rng.uniform(0.5, 1.0)))
 
     async def _acquire(self, acquiring: Awaitable[bool], trying: _Try) -> None:
         try:

@@ -170,6 +170,11 @@ class Consensus:
         """The latest term that this replica heard of."""
         return self._election.term
 
+    @property
+    def leader(self) -> ReplicaId | None:
+        """Who leads the present term, if that is known."""
+        return self._election.leader
+
     def status(self) -> Status:
         """Return a replica's state, for its operator."""
         replica, log, election = self._replica, self._log, self._election

@@ -104,6 +104,7 @@ class RaftHost:
         self._rng = rng
         self._scope = scope
         self._closed = False
+        self._last: tuple[AnyMessage | None, bytes] = None, b""
         self._logs = logs
         """Where replicas are kept; None: in memory."""
         foundings = metrics.counter("raft.foundings")
@@ -319,7 +320,13 @@ class RaftHost:
         if address is None or self._closed:
             self._unreachable.add()
         else:
-            self._rpc.notify(address, RaftNotice(uuid, to, encode(message)))
+            self._rpc.notify(address, RaftNotice(uuid, to, self._encoded(message)))
+
+    def _encoded(self, message: AnyMessage) -> bytes:
+        """Return the bytes of a message, which may go to several one after another."""
+        if self._last[0] is not message:
+            self._last = message, encode(message)
+        return self._last[1]
 
     def _on_notice(self, notice: RaftNotice, peer: Peer) -> None:
         if peer.member is None or self._closed:

@@ -82,6 +82,7 @@ class Hosted:
         """Guards what is stored while a replica begins or ends."""
         self.leaderless_since: float | None = None
         self._machine: Machine | None = None
+        self._awaiting_leader: dict[asyncio.Future[bool], None] = {}
         self._held: dict[bytes, dict[asyncio.Future[bool], None]] = {}
         self._held_count = 0
 
@@ -193,8 +194,21 @@ class Hosted:
 
     def hear(self, leader: ReplicaId, term: int) -> None:
         """Note who leads; what is older than what is known is not believed."""
-        if term >= self.leader_term:
-            self.leader, self.leader_term = leader, term
+        if term < self.leader_term:
+            return
+        is_news = term > self.leader_term
+        self.leader, self.leader_term = leader, term
+        if is_news:  # Not who was doubted, and is heard of again: callers would wake each other.
+            self._wake_held(self._awaiting_leader)
+
+    async def await_leader(self, timeout: float) -> None:
+        """Return when one of a later term is heard of, or after so many seconds."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._awaiting_leader[future] = None
+        try:
+            await asyncio.wait((future,), timeout=timeout)
+        finally:
+            del self._awaiting_leader[future]
 
     def learn(self, view: GroupView) -> bool:
         """Take in what another member knows of the group; return whether it is the same one."""
@@ -256,14 +270,13 @@ class Hosted:
 
     def _refusal(self, uuid: bytes) -> GroupAnswer | None:
         """Return why a call is not for this node, or None if it leads that group."""
-        leader = self.leader or ""
-        status = self.status()
+        replica = self.replica
         if uuid != self.witness.known:
             return GroupAnswer(Outcome.NO_GROUP)
-        if status is None:
-            return GroupAnswer(Outcome.NO_GROUP, leader=leader)
-        if status.leader != self.me:
-            return GroupAnswer(Outcome.NOT_LEADER, leader=status.leader or "")
+        if replica is None or replica.halted is not None:
+            return GroupAnswer(Outcome.NO_GROUP, leader=self.leader or "")
+        if replica.leader != self.me:
+            return GroupAnswer(Outcome.NOT_LEADER, leader=replica.leader or "")
         return None
 
     async def call(self, message: CallGroup) -> GroupAnswer:

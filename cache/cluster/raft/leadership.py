@@ -57,6 +57,8 @@ class Leadership:
         self._transfer_ends_at = 0.0
         self._change_request: tuple[str, int] = ("", 0)
         self._forwards: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._made: dict[int, Append] = {}
+        """Messages of the present flush, by their first entry."""
         self._followers = Followers(replica.me)
         self._followers.include(replica.members, replica.log.last_index + 1, now)
         self.first_index = self.append(Entry(0, 0, kind=Kind.NOOP), now)
@@ -271,6 +273,7 @@ class Leadership:
         self._now = now
         if self.reads.round_wanted:
             self._begin_round()  # Not `heartbeat`: reads must not put off what is timed.
+        self._made.clear()
         for replica, progress in self._followers:
             self._send_entries(replica, progress)
         return self.reads.take_confirmed(self._replica.members, self._round_of)
@@ -294,17 +297,20 @@ class Leadership:
             message = self._append_from(progress.next)
             progress.sent(message.entries[-1].index, self._now)
             self._send(to, progress, message)
-        prev, commit = progress.match, self._log.commit
-        prev_term = self._log.term_at(prev)
-        if progress.commit_sent < min(commit, prev) and prev_term is not None:
-            # None: compacted while messages are on their way; those that follow will tell.
-            self._send(to, progress, Append(*self._head, prev, prev_term, commit))
+        if not progress.inflight and progress.commit_sent < min(self._log.commit, progress.match):
+            # While entries are on their way, what follows their answer tells: more entries.
+            self._send(to, progress, self._append_from(progress.next))
 
     def _append_from(self, start: int) -> Append:
-        prev_term = self._log.term_at(start - 1)
-        assert prev_term is not None, "the entry before is known, or a snapshot is sent"
-        entries = self._log.slice(start, self._replica.config.append_bytes_max)
-        return Append(*self._head, start - 1, prev_term, self._log.commit, entries)
+        """Return one message for all that are equally far: it is encoded once."""
+        made = self._made.get(start)
+        if made is None:
+            prev_term = self._log.term_at(start - 1)
+            assert prev_term is not None, "the entry before is known, or a snapshot is sent"
+            entries = self._log.slice(start, self._replica.config.append_bytes_max)
+            made = Append(*self._head, start - 1, prev_term, self._log.commit, entries)
+            self._made[start] = made
+        return made
 
     def _send(self, to: ReplicaId, progress: Progress, message: Append) -> None:
         known = message.prev_index + len(message.entries)

@@ -31,6 +31,9 @@ class People:
         self.me = membership.local().id
         self._membership = membership
         self._rpc = rpc
+        self._ids: dict[str, MemberId] | None = None
+        """Of live members by name; None: to be looked up, because something changed."""
+        membership.subscribe(self._members_changed)
 
     @property
     def my_name(self) -> str:
@@ -49,8 +52,14 @@ class People:
 
     def address_of(self, replica: ReplicaId) -> Address | None:
         """Return where a replica is now, if its member lives."""
-        member = self.live().get(replica_member(replica))
-        return None if member is None else member.address
+        if self._ids is None:
+            self._ids = {name: member.id for name, member in self.live().items()}
+        known = self._ids.get(replica_member(replica))
+        member = None if known is None else self._membership.member(known)
+        return member.address if member is not None and member.live else None
+
+    def _members_changed(self) -> None:
+        self._ids = None
 
     async def ask(self, member: Member, question: Request) -> Reply | None:
         """Return what a member answers, or None if it does not."""

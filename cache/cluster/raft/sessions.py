@@ -14,6 +14,7 @@ Source: Ongaro's dissertation, 2014, §6.3.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
@@ -206,11 +207,14 @@ class AppliedState:
 
     def _forget(self, session: _Session, answered: int) -> None:
         """Drop answers that nobody asks for again; a sequence at or below the bound is never run anew."""
-        session.answered = max(session.answered, answered)
         if len(session.answers) > ANSWERS_MAX:
-            session.answered = max(session.answered, min(session.answers))
-        for sequence in [one for one in session.answers if one <= session.answered]:
-            del session.answers[sequence]
+            answered = max(answered, min(session.answers))
+        first, session.answered = session.answered + 1, max(session.answered, answered)
+        over: Iterable[int] = range(first, session.answered + 1)
+        if session.answered - first >= len(session.answers):  # The bound is the client's to say.
+            over = [one for one in session.answers if one <= session.answered]
+        for sequence in over:
+            session.answers.pop(sequence, None)
 
 
 def _read_lifetime(data: bytes) -> float:

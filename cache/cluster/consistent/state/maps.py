@@ -117,7 +117,6 @@ class Maps:
             return Failure(Code.TOO_LARGE, VALUE_BYTES_MAX)
         if not self._room.has(_size(name, key, value) - self._size_of(name, key)):
             return Failure(Code.FULL, self._room.limit)
-        self._remove(name, key)
         self._store(name, key, Entry(value, index))
         return Outcome(True, index)
 
@@ -129,6 +128,8 @@ class Maps:
         entries = self._maps.get(name)
         if entries is None:
             entries = self._maps[name] = SortedDict()
+        if (held := entries.get(key)) is not None:
+            self._room.give(_size(name, key, held.value or b""))
         entries[key] = entry
         self._room.take(_size(name, key, entry.value or b""))
         self._room.changed(Kind.MAP, name, key)

@@ -69,7 +69,7 @@ class Trio:
         self.groups[name] = RaftGroup(
             GROUP,
             ReplicaId(name),
-            config=RaftConfig(snapshot_interval=5, snapshot_trailing=1),
+            config=RaftConfig(snapshot_interval=5, snapshot_trailing=1, waiting_max=3),
             persisted=self.disks[name].read(),
             storage=Storage(self.disks[name]),
             state=self.registers[name],
@@ -204,6 +204,22 @@ def test_without_a_majority_a_write_is_unknown_and_a_read_refused() -> None:
             await leader.propose(b"x=3", timeout=5.0)
         trio.cut = set()
         assert Effect.APPLIED is (await (await trio.leader()).propose(b"y=1", timeout=2.0)).effect
+
+    play(scene)
+
+
+def test_a_request_that_timed_out_takes_no_room() -> None:
+    """As many may wait as `waiting_max` says, however many waited in vain before."""
+
+    async def scene(trio: Trio) -> None:
+        leader = await trio.leader()
+        trio.cut = {name for name in NAMES if name != leader.status().replica}
+        for _ in range(8):
+            with pytest.raises(NoQuorumError, match="no majority"):
+                await leader.read(timeout=0.01)
+        for number in range(8):
+            with pytest.raises(OperationTimeoutError, match="no majority"):
+                await leader.propose(f"x={number}".encode(), timeout=0.01)
 
     play(scene)
 

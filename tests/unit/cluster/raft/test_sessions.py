@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -137,6 +138,19 @@ def test_answers_of_one_session_are_bounded() -> None:
 
     assert Effect.FORGOTTEN is scene.command(session, 1, 0)
     assert Effect.REPEATED is scene.command(session, 2, 0)
+
+
+def test_however_far_a_client_is_its_answers_are_forgotten_at_once() -> None:
+    """The number is the client's to say: work is bounded by the answers that are kept."""
+    scene = Scene()
+    session = scene.open()
+    for sequence in (1, 2, 3):
+        scene.command(session, sequence, sequence)
+    scene.command(session, 1 << 61, 4, answered=1 << 60)
+
+    _, kept, _ = msgspec.msgpack.decode(scene.state.snapshot())
+    assert [1 << 61] == [sequence for sequence, _ in kept[0][4]]
+    assert Effect.FORGOTTEN is scene.command(session, 1 << 60, 5)
 
 
 class SessionsMachine(RuleBasedStateMachine):
