@@ -28,8 +28,15 @@ HOST_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "founding: a member accepts a second group",
         FOUNDING,
-        "        if self.known not in (NO_GROUP, uuid):\n            return Reply.NEVER\n",
-        "",
+        "        if self.known == NO_GROUP and self._reserved == uuid:\n",
+        "        if self._reserved == uuid:\n",
+        FOUNDING_TESTS,
+    ),
+    Mutation(
+        "founding: a member accepts a founder that it was not reserved for last",
+        FOUNDING,
+        "        if self.known == NO_GROUP and self._reserved == uuid:\n",
+        "        if self.known == NO_GROUP:\n",
         FOUNDING_TESTS,
     ),
     Mutation(
@@ -77,8 +84,8 @@ HOST_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "founding: a voter whose offer was lost never begins",
         HOST,
-        "            if hosted.offered(notice.uuid, notice.target, now) is Reply.ACCEPTED:\n",
-        "            if hosted.offered(notice.uuid, notice.target, now) is Reply.NEVER:\n",
+        "            if hosted.offered(notice.uuid, notice.target) is Reply.ACCEPTED:\n",
+        "            if hosted.offered(notice.uuid, notice.target) is Reply.NEVER:\n",
         TORN,
     ),
     Mutation(

@@ -114,8 +114,13 @@ class Founder:
         for one, answer in (await self._ask_each(others, question)).items():
             if isinstance(answer, Enlisted) and answer.replica:
                 replicas[one] = ReplicaId(answer.replica)
-        if len(replicas) < len(chosen):
-            hosted.waits_for = "a member is reserved for another founder, or does not answer"
+        # If this member stood still meanwhile the answers may be of any age: of two founders each could
+        # then hold places that the other had held before.
+        is_late = self._clock.monotonic() - now >= self._reserved_for / 2
+        if is_late or len(replicas) < len(chosen):
+            hosted.waits_for = (
+                "a member is reserved for another founder, or does not answer in time"
+            )
             hosted.witness.release(uuid)
             await self._ask_each(others, ReserveMember(hosted.name, uuid, 0.0))
             return

@@ -44,9 +44,9 @@ class Reply(IntEnum):
 
     ACCEPTED = 1
     LATER = 2
-    """It is reserved for another founder."""
+    """Nothing was heard: it may have accepted."""
     NEVER = 3
-    """It has another group, or the log that was meant is no more."""
+    """It has another group, was reserved for another founder since, or the log that was meant is no more."""
 
 
 @dataclass(slots=True)
@@ -70,17 +70,18 @@ class Witness:
         if self._reserved == uuid:
             self._reserved = NO_GROUP
 
-    def accept(self, uuid: bytes, now: float) -> Reply:
-        """Take part in a group, if this life may."""
-        if self.known not in (NO_GROUP, uuid):
-            return Reply.NEVER
-        if self.known == NO_GROUP and self._is_reserved_for_another(uuid, now):
-            return Reply.LATER
-        self.known = uuid
-        return Reply.ACCEPTED
+    def accept(self, uuid: bytes) -> Reply:
+        """Take part in a group that may be unborn: only in the one this life was reserved for last.
+
+        1. A founder reserves b, c, d, and stands still. 2. When that time is over another one reserves
+        a, b, c, and a and c accept its group. 3. The first one goes on: d accepts, b must not.
+        """
+        if self.known == NO_GROUP and self._reserved == uuid:
+            self.known = uuid
+        return Reply.ACCEPTED if self.known == uuid else Reply.NEVER
 
     def learn(self, uuid: bytes) -> bool:
-        """Hear of a group that lives; return whether it is the one known here from now on."""
+        """Hear of a group that was born; return whether it is the one known here from now on."""
         if self.known == NO_GROUP:
             self.known = uuid
         return self.known == uuid

@@ -236,8 +236,7 @@ class RaftHost:
         async with hosted.changing:
             if not self.may_take_part:
                 return Enlisted("")
-            reply = hosted.witness.accept(message.uuid, self._clock.monotonic())
-            if reply is not Reply.ACCEPTED:
+            if not hosted.know(message.uuid):  # Only a leader enlists: the group was born.
                 return Enlisted("")
             if hosted.replica is None:
                 await self._begin(hosted, Persisted())
@@ -259,7 +258,7 @@ class RaftHost:
     ) -> Reply:
         """Become one of the first voters; the first entry is durable when this says so."""
         async with hosted.changing:
-            reply = hosted.offered(uuid, replica, self._clock.monotonic())
+            reply = hosted.offered(uuid, replica)
             if reply is Reply.ACCEPTED and hosted.replica is None:
                 await self._begin(hosted, bootstrap(voters), Birth(voters))
             return reply
@@ -354,10 +353,9 @@ class RaftHost:
         promised nothing so far, so that it may vote as one that lags behind.
         """
         async with hosted.changing:
-            now = self._clock.monotonic()
             if hosted.replica is not None or self._closed:
                 return
-            if hosted.offered(notice.uuid, notice.target, now) is Reply.ACCEPTED:
+            if hosted.offered(notice.uuid, notice.target) is Reply.ACCEPTED:
                 await self._begin(hosted, Persisted())
 
     def _tell_gone(self, notice: RaftNotice, peer: Peer) -> None:

@@ -260,11 +260,11 @@ class Hosted:
             list(members.learners),
         )
 
-    def offered(self, uuid: bytes, replica: str, now: float) -> Reply:
+    def offered(self, uuid: bytes, replica: str) -> Reply:
         """Return what to say to a group whose first voter this node is to be, by that log."""
         if replica != self.me:
             return Reply.NEVER
-        return self.witness.accept(uuid, now)
+        return self.witness.accept(uuid)
 
     # -- calls -----------------------------------------------------------------------------------
 

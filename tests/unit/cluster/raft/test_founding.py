@@ -28,20 +28,24 @@ UNKNOWN = Known(NO_GROUP, 3)
 def test_a_member_accepts_one_group_and_never_another() -> None:
     """The rule that all else rests on."""
     witness = Witness()
+    assert witness.reserve(ONE, 0.0, 3.0)
 
-    assert Reply.ACCEPTED is witness.accept(ONE, 0.0)
-    assert Reply.NEVER is witness.accept(TWO, 100.0)
-    assert Reply.ACCEPTED is witness.accept(ONE, 100.0)
+    assert Reply.ACCEPTED is witness.accept(ONE)
+    assert not witness.reserve(TWO, 100.0, 3.0)
+    assert Reply.NEVER is witness.accept(TWO)
+    assert Reply.ACCEPTED is witness.accept(ONE)
 
 
 def test_a_member_that_heard_of_a_group_accepts_no_other() -> None:
     """Nor does it lend itself to a founding."""
     witness = Witness()
+    assert witness.reserve(TWO, 0.0, 3.0)
     assert witness.learn(ONE)
 
     assert not witness.learn(TWO)
     assert not witness.reserve(TWO, 0.0, 3.0)
-    assert Reply.NEVER is witness.accept(TWO, 0.0)
+    assert Reply.NEVER is witness.accept(TWO)
+    assert Reply.ACCEPTED is witness.accept(ONE)
 
 
 def test_a_member_is_reserved_for_one_founder_at_a_time() -> None:
@@ -50,9 +54,19 @@ def test_a_member_is_reserved_for_one_founder_at_a_time() -> None:
 
     assert witness.reserve(ONE, 0.0, 3.0)
     assert not witness.reserve(TWO, 2.9, 3.0)
-    assert Reply.LATER is witness.accept(TWO, 2.9)
+    assert Reply.NEVER is witness.accept(TWO)
     assert witness.reserve(TWO, 3.0, 3.0)
-    assert Reply.LATER is witness.accept(ONE, 3.1)
+    assert Reply.NEVER is witness.accept(ONE)
+
+
+def test_whoever_was_reserved_for_another_meanwhile_accepts_the_later_founder_only() -> None:
+    """Also when both reservations are over: a founder may stand still for any time before it offers."""
+    witness = Witness()
+    assert witness.reserve(ONE, 0.0, 3.0)
+    assert witness.reserve(TWO, 4.0, 3.0)
+
+    assert Reply.NEVER is witness.accept(ONE)
+    assert Reply.ACCEPTED is witness.accept(TWO)
 
 
 def test_a_founding_that_was_given_up_frees_the_member() -> None:
@@ -133,7 +147,7 @@ class Foundings(RuleBasedStateMachine):
             return
         uuid = data.draw(st.sampled_from(sorted(self.reserved)))
         voter = data.draw(st.sampled_from(self.reserved[uuid]))
-        if self.witnesses[voter].accept(uuid, self.now) is Reply.ACCEPTED:
+        if self.witnesses[voter].accept(uuid) is Reply.ACCEPTED:
             self.accepted.setdefault(uuid, {})[voter] = None
 
     @invariant()
