@@ -19,6 +19,7 @@ from cache.cluster.config import ClusterConfig
 from cache.cluster.environment import Environment
 from cache.errors import CacheError
 from cache.keys import Key
+from cache.testing.consensus import GroupView
 from cache.testing.members import ClientHandle, MemberHandle
 from cache.testing.worlds.base import ClusterWorld, UnsupportedFaultError, eventually
 
@@ -298,6 +299,7 @@ class TestCluster:
         *,
         within: float = 60.0,
         what: str = "the condition",
+        describe: Callable[[], Awaitable[Sequence[str]]] | None = None,
     ) -> None:
         """Wait until `probe` is true; raises `AssertionError` saying what each member saw."""
         await eventually(
@@ -305,7 +307,7 @@ class TestCluster:
             probe,
             within=within,
             interval=POLL_INTERVAL,
-            describe=self._describe,
+            describe=describe or self._describe,
             what=what,
         )
 
@@ -332,6 +334,59 @@ class TestCluster:
                 return False
             tables.append(status["table_id"])
         return len(set(tables)) == 1
+
+    async def is_alive(self, index: int) -> bool:
+        """Return whether a member runs, and answers with its status."""
+        member = self._members.get(index)
+        return member is not None and await _ask(member, "status") is not None
+
+    # -- groups of consensus -----------------------------------------------------------------
+
+    async def leader(self, group: str = "main") -> int | None:
+        """Return the member that says it leads; of several the one of the highest term."""
+        return await GroupView(self, group).leader()
+
+    async def wait_for_leader(self, timeout: float = 30.0, *, group: str = "main") -> int:
+        """Wait until a member says that it leads; return its index."""
+        return await GroupView(self, group).wait_for_leader(timeout)
+
+    async def wait_for_no_leader(self, timeout: float = 30.0, *, group: str = "main") -> None:
+        """Wait until no member says that it leads."""
+        await GroupView(self, group).wait_for_no_leader(timeout)
+
+    async def wait_for_consensus(self, timeout: float = 60.0, *, group: str = "main") -> int:
+        """Wait until every running member answers, and all replicas name one leader and one term.
+
+        Returns:
+            Who leads: a running member, which says so itself.
+        """
+        return await GroupView(self, group).wait_for_consensus(timeout)
+
+    async def wait_for_voters(
+        self, count: int, timeout: float = 60.0, *, group: str = "main"
+    ) -> list[str]:
+        """Wait until so many running members vote, each with its log, and nobody learns.
+
+        Returns:
+            Their names, sorted.
+        """
+        return await GroupView(self, group).wait_for_voters(count, timeout)
+
+    async def wait_for_equal_states(
+        self, timeout: float = 60.0, *, group: str = "main"
+    ) -> list[int]:
+        """Wait until all running replicas have applied equally much; return the members that have one.
+
+        Raises:
+            AssertionError: they have not in time, or applied equally much and differ.
+        """
+        return await GroupView(self, group).wait_for_equal_states(timeout)
+
+    async def has_quorum(self, *indexes: int, group: str = "main") -> bool:
+        """Return whether these members, or all that run if none is named, are a majority of the voters."""
+        return await GroupView(self, group).has_quorum(indexes or None)
+
+    # -- data --------------------------------------------------------------------------------
 
     async def copies(self, map_name: str, key: Key) -> list[int]:
         """Return the indexes of the members that really hold a live copy of `key`."""
