@@ -5,7 +5,7 @@ A member that cannot be asked has said nothing; a wait for all of them goes on t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from cache.cluster.raft.calls import replica_member
@@ -40,15 +40,21 @@ class Waiting(Protocol):
 
 
 class GroupView:
-    """One group, as all running members of a cluster see it."""
+    """One group, as the running members of a cluster see it, or those `among` them."""
 
-    def __init__(self, cluster: Waiting, group: str) -> None:
+    def __init__(self, cluster: Waiting, group: str, among: Sequence[int] | None = None) -> None:
         self._cluster = cluster
         self._group = group
+        self._among = among
+
+    @property
+    def _members(self) -> list[MemberHandle]:
+        among = self._among
+        return [m for m in self._cluster.members if among is None or m.index in among]
 
     async def infos(self) -> Infos:
-        """Ask every running member."""
-        return {m.index: await _ask(m, self._group) for m in self._cluster.members}
+        """Ask each of them."""
+        return {member.index: await _ask(member, self._group) for member in self._members}
 
     async def leader(self) -> int | None:
         """Return the member that says it leads, in the highest term of all that do."""
@@ -110,7 +116,7 @@ class GroupView:
                 return False
             digests = {digest for _, digest in states.values()}
             assert len(digests) == 1, f"replicas applied the same entries and differ: {states}"
-            found[:] = states
+            found[:] = sorted(states)
             return True
 
         await self._wait(equal, timeout, "equally many entries applied by all replicas")
@@ -119,7 +125,7 @@ class GroupView:
     async def _states(self) -> dict[int, tuple[int, int]] | None:
         """Return index and digest of each replica; None if a member does not answer."""
         states: dict[int, tuple[int, int]] = {}
-        for member in self._cluster.members:
+        for member in self._members:
             try:
                 answer = await member.inspect("consensus:states")
             except CacheError:
@@ -129,13 +135,12 @@ class GroupView:
                 states[member.index] = (index, digest)
         return states or None
 
-    async def has_quorum(self, indexes: Iterable[int] | None) -> bool:
-        """Return whether these members, or all that run, are more than half of the voters."""
+    async def has_quorum(self) -> bool:
+        """Return whether they are more than half of the voters, as the latest of them knows these."""
         known = [info for info in (await self.infos()).values() if info is not None]
         latest = max(known, key=lambda info: (info.commit, info.term), default=None)
         voters = [] if latest is None else latest.voters
-        given = None if indexes is None else list(indexes)
-        names = [m.name for m in self._cluster.members if given is None or m.index in given]
+        names = [member.name for member in self._members]
         return is_quorum(sum(replica_member(voter) in names for voter in voters), len(voters))
 
     async def _wait(self, probe: Callable[[], Awaitable[bool]], timeout: float, what: str) -> None:
