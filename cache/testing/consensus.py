@@ -136,12 +136,12 @@ class GroupView:
         return states or None
 
     async def has_quorum(self) -> bool:
-        """Return whether they are more than half of the voters, as the latest of them knows these."""
+        """Return whether more than half of the voters, as the latest member knows them, take part."""
         known = [info for info in (await self.infos()).values() if info is not None]
         latest = max(known, key=lambda info: (info.commit, info.term), default=None)
         voters = [] if latest is None else latest.voters
-        names = [member.name for member in self._members]
-        return is_quorum(sum(replica_member(voter) in names for voter in voters), len(voters))
+        present = [info.replica for info in known if info.role is not None]
+        return is_quorum(sum(voter in present for voter in voters), len(voters))
 
     async def _wait(self, probe: Callable[[], Awaitable[bool]], timeout: float, what: str) -> None:
         await self._cluster.eventually(
