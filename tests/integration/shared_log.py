@@ -11,16 +11,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from cache.cluster import ConsistentConfig, ConsistentLog, Node
+from cache.cluster import ConsistentLog, Node
 from cache.cluster.consistent.state.commands import LogRead, decode_answer, encode
 from cache.cluster.raft.hosted import Hosted
 from cache.cluster.raft.messages import GroupId
 from cache.testing import MemberHandle, TestCluster
 from cache.testing.worlds.processes import ProcessesWorld
+from tests.integration.counting import AT_START
 
 NAME = "events"
 
-LOCAL = ConsistentConfig.local()
+LOCAL = AT_START
 ELECTION_MAX = 2 * LOCAL.raft.election_timeout_max
 """Seconds in which a leader is elected, in the simulated world: two timeouts, because votes may split."""
 
@@ -124,6 +125,9 @@ class _Own:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+
+    async def run(self, function: Any) -> Any:  # Any: what coroutines send and yield
+        return await function(self.node)
 
     async def call(self, map_name: str, method: str, arguments: Any) -> Any:
         raise NotImplementedError("the observer has no data")

@@ -11,12 +11,15 @@ import pytest
 from cache.cluster import ConsistentConfig, LockToken, Node
 from cache.cluster.config import RaftConfig
 from cache.errors import CacheError
-from cache.testing import MemberHandle, TestCluster, cluster_test
+from cache.testing import MemberHandle, TestCluster
 from cache.testing.running import run_cluster
 from cache.testing.sim.world import ProcessKilledError
+from tests.integration.counting import AT_START, consensus_test
 from tests.integration.shared_log import DISK, LOCAL, others
 
-COMPACT = ConsistentConfig.local(raft=RaftConfig(snapshot_interval=50, snapshot_trailing=10))
+COMPACT = ConsistentConfig.local(
+    found_at_start=True, raft=RaftConfig(snapshot_interval=50, snapshot_trailing=10)
+)
 
 
 class Store:
@@ -94,7 +97,7 @@ def test_a_store_that_checks_tokens_takes_no_lower_one(seed: int) -> None:
         assert len(tokens) > 30
         assert store.refused_count > 0, "nobody wrote late: the token stood in nobody's way"
 
-    run_cluster(scenario, size=3, seed=seed)
+    run_cluster(scenario, size=3, seed=seed, consistent=AT_START)
 
 
 async def holder_of(cluster: TestCluster, store: Store) -> int:
@@ -108,7 +111,7 @@ async def holder_of(cluster: TestCluster, store: Store) -> int:
     return store.holder
 
 
-@cluster_test("simulated", size=3, data_dir=DISK, consistent=COMPACT)
+@consensus_test("simulated", size=3, data_dir=DISK, consistent=COMPACT)
 async def test_tokens_rise_for_ever(cluster: TestCluster) -> None:
     """Reliability 23: through dead leaders, restarts of all, and states that came from snapshots."""
     tokens: list[int] = []
@@ -139,7 +142,7 @@ async def test_tokens_rise_for_ever(cluster: TestCluster) -> None:
     assert (await cluster.member(leader).raft()).snapshot_index > 0
 
 
-@cluster_test("simulated", size=4)
+@consensus_test("simulated", size=4)
 async def test_the_next_live_waiter_gets_the_lock_of_a_dead_holder(cluster: TestCluster) -> None:
     """Reliability 24: the holder leads, and dies; so does the first waiter; the second one is next."""
     leader = await cluster.wait_for_consensus()

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from cache.cluster import ClusterConfig, ConsistentConfig
 from cache.cluster.config import RaftConfig
 from cache.errors import CacheError, IndeterminateError, NoQuorumError
-from cache.testing import TestCluster, cluster_test
+from cache.testing import TestCluster
 from cache.testing.consensus import is_quorum
 from cache.testing.running import run_cluster
 from cache.testing.worlds.sockets import SocketsWorld
+from tests.integration.counting import AT_START, consensus_test
 from tests.integration.shared_log import (
     DISK,
     ELECTION_MAX,
@@ -42,12 +43,14 @@ SOON = 30.0
 STEPS_DOWN = LOCAL.raft.election_timeout_max + 0.1
 """Seconds after which a leader that hears from no majority leads no more, in the simulated world."""
 
-PATIENT = ConsistentConfig.local(replace_after=600.0)
+PATIENT = ConsistentConfig.local(found_at_start=True, replace_after=600.0)
 """Nobody takes the place of a dead voter."""
 
-SEVEN = ConsistentConfig.local(expected_size=4, voters=7, replace_after=600.0)
-FIVE = ConsistentConfig.local(expected_size=3, voters=5, replace_after=600.0)
-COMPACT = ConsistentConfig.local(raft=RaftConfig(snapshot_interval=50, snapshot_trailing=10))
+SEVEN = ConsistentConfig.local(found_at_start=True, expected_size=4, voters=7, replace_after=600.0)
+FIVE = ConsistentConfig.local(found_at_start=True, expected_size=3, voters=5, replace_after=600.0)
+COMPACT = ConsistentConfig.local(
+    found_at_start=True, raft=RaftConfig(snapshot_interval=50, snapshot_trailing=10)
+)
 
 
 async def term_of(cluster: TestCluster, index: int) -> int:
@@ -67,7 +70,7 @@ async def refused(cluster: TestCluster, index: int, value: str) -> None:
 @pytest.mark.sockets
 async def test_two_clusters_run_side_by_side() -> None:
     """C1: their members have ids, ports and folders of their own, and do not hear of each other."""
-    config = ClusterConfig.local(data_dir=DISK)
+    config = ClusterConfig.local(data_dir=DISK, consistent=LOCAL)
     async with (
         TestCluster(3, world=SocketsWorld(), config=config) as one,
         TestCluster(3, world=SocketsWorld(), config=config) as two,
@@ -99,7 +102,7 @@ def test_a_leader_is_waited_for(size: int) -> None:
     run_cluster(scenario, size=size, consistent=SEVEN if size == 7 else LOCAL)
 
 
-@cluster_test("simulated", size=2)
+@consensus_test("simulated", size=2)
 async def test_waiting_for_a_leader_ends_and_says_what_members_saw(cluster: TestCluster) -> None:
     """C2: two of three expected members found nothing."""
     begun = cluster.now()
@@ -111,7 +114,7 @@ async def test_waiting_for_a_leader_ends_and_says_what_members_saw(cluster: Test
     assert await cluster.leader() is None
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_consensus_is_of_all_running_members(cluster: TestCluster) -> None:
     """C3: one that is cut off names nobody or somebody else, and is not passed over."""
     leader = await cluster.wait_for_consensus()
@@ -126,7 +129,7 @@ async def test_consensus_is_of_all_running_members(cluster: TestCluster) -> None
     assert leader != await cluster.wait_for_consensus()
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_a_killed_leader_is_followed_by_another_one_in_time(cluster: TestCluster) -> None:
     """C4: within two election timeouts, in a higher term; over processes see row A3."""
     leader = await cluster.wait_for_consensus()
@@ -140,7 +143,7 @@ async def test_a_killed_leader_is_followed_by_another_one_in_time(cluster: TestC
     assert await term_of(cluster, successor) > term
 
 
-@cluster_test("simulated", "processes", size=5, data_dir=DISK, consistent=FIVE)
+@consensus_test("simulated", "processes", size=5, data_dir=DISK, consistent=FIVE)
 async def test_three_of_five_killed_have_no_leader_until_one_is_back(cluster: TestCluster) -> None:
     """C5: and the log is what it was."""
     await cluster.wait_for_voters(5)
@@ -160,7 +163,7 @@ async def test_three_of_five_killed_have_no_leader_until_one_is_back(cluster: Te
     assert [1, 3, 4] == await cluster.wait_for_equal_states()
 
 
-@cluster_test("simulated", size=7, consistent=SEVEN)
+@consensus_test("simulated", size=7, consistent=SEVEN)
 async def test_three_of_seven_followers_killed_change_nothing(cluster: TestCluster) -> None:
     """C6: the same leader, in the same term, and it goes on."""
     assert 7 == len(await cluster.wait_for_voters(7))
@@ -176,7 +179,7 @@ async def test_three_of_seven_followers_killed_change_nothing(cluster: TestClust
     assert [["before", "after"]] == await read_all(cluster)
 
 
-@cluster_test("simulated", size=5, consistent=FIVE)
+@consensus_test("simulated", size=5, consistent=FIVE)
 async def test_two_leaders_of_five_can_die_and_not_the_third(cluster: TestCluster) -> None:
     """C7: where nobody takes the place of the dead, three of five are the last majority."""
     await cluster.wait_for_voters(5)
@@ -196,7 +199,7 @@ async def test_two_leaders_of_five_can_die_and_not_the_third(cluster: TestCluste
     assert await cluster.leader() is None
 
 
-@cluster_test("simulated", size=5)
+@consensus_test("simulated", size=5)
 async def test_a_third_leader_can_die_when_the_dead_were_given_up(cluster: TestCluster) -> None:
     """C7: the leader takes the votes of those that are dead for `replace_after`; two of three are enough."""
     await cluster.wait_for_voters(5)
@@ -213,7 +216,7 @@ async def test_a_third_leader_can_die_when_the_dead_were_given_up(cluster: TestC
 # -- replication ---------------------------------------------------------------------------------
 
 
-@cluster_test("simulated", size=5)
+@consensus_test("simulated", size=5)
 async def test_a_hundred_records_are_the_same_on_five_members(cluster: TestCluster) -> None:
     """C8: in the state of each, in what each reads, and by the digests of the whole state."""
     await cluster.wait_for_voters(5)
@@ -225,7 +228,7 @@ async def test_a_hundred_records_are_the_same_on_five_members(cluster: TestClust
     assert [list(range(100))] == await read_all(cluster)
 
 
-@cluster_test("simulated", "processes", size=3, data_dir=DISK, consistent=PATIENT)
+@consensus_test("simulated", "processes", size=3, data_dir=DISK, consistent=PATIENT)
 async def test_a_follower_that_was_down_catches_up_in_order(cluster: TestCluster) -> None:
     """C9: with what was there before, and the ten that it missed."""
     leader = await cluster.wait_for_consensus()
@@ -255,13 +258,13 @@ def test_any_messages_replicate_equal_and_in_order(messages: list[bytes]) -> Non
 
         assert [messages] * 3 == [await held(member) for member in cluster.members]
 
-    run_cluster(scenario, size=3, partition_count=8)
+    run_cluster(scenario, size=3, partition_count=8, consistent=AT_START)
 
 
 # -- looking, and cleaning up --------------------------------------------------------------------
 
 
-@cluster_test("processes", size=3)
+@consensus_test("processes", size=3)
 async def test_members_in_processes_say_what_they_are_and_whether_they_live(
     cluster: TestCluster,
 ) -> None:
@@ -347,7 +350,7 @@ def test_a_quorum_is_more_than_half(alive: int, dead: int) -> None:
 # -- members that come and go, snapshots, leases -------------------------------------------------
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_voters_grow_to_five_and_shrink_to_three(cluster: TestCluster) -> None:
     """C25, reliability 17: two join, then the leader and another one leave; nothing is lost."""
     await cluster.wait_for_voters(3)
@@ -365,7 +368,7 @@ async def test_voters_grow_to_five_and_shrink_to_three(cluster: TestCluster) -> 
     assert [["three", "five", "three again"]] == await read_all(cluster)
 
 
-@cluster_test("simulated", size=3, data_dir=DISK, consistent=COMPACT)
+@consensus_test("simulated", size=3, data_dir=DISK, consistent=COMPACT)
 async def test_all_restart_from_a_snapshot_and_the_log_behind_it(cluster: TestCluster) -> None:
     """C26: the log is cut off; what is in neither place twice is there once."""
     leader = await cluster.wait_for_consensus()
@@ -382,7 +385,7 @@ async def test_all_restart_from_a_snapshot_and_the_log_behind_it(cluster: TestCl
     assert [list(range(130))] == await read_all(cluster)
 
 
-@cluster_test("simulated", size=3, operation_timeout=1.0)
+@consensus_test("simulated", size=3, operation_timeout=1.0)
 async def test_a_lease_read_needs_no_majority_and_ends_with_the_lease(cluster: TestCluster) -> None:
     """C27: asked on any member, answered by the leader; cut off, it refuses before others may lead."""
     leader = await cluster.wait_for_consensus()

@@ -14,8 +14,9 @@ from cache.cluster.raft.hosted import Hosted
 from cache.cluster.raft.messages import Kind, ReplicaId, TimeoutNow
 from cache.cluster.wire.messages import CallGroup, GroupAnswer
 from cache.errors import IndeterminateError
-from cache.testing import TestCluster, cluster_test
+from cache.testing import TestCluster
 from cache.testing.running import run_cluster
+from tests.integration.counting import AT_START, consensus_test
 from tests.integration.shared_log import (
     DISK,
     ELECTION_MAX,
@@ -63,10 +64,10 @@ def test_three_members_elect_one_leader_in_time(seed: int) -> None:
             (info.leader, info.term) for info in infos.values()
         }
 
-    run_cluster(scenario, size=2, seed=seed)
+    run_cluster(scenario, size=2, seed=seed, consistent=AT_START)
 
 
-@cluster_test("simulated", size=4)
+@consensus_test("simulated", size=4)
 async def test_a_member_that_is_added_follows_the_leader_that_is_there(
     cluster: TestCluster,
 ) -> None:
@@ -84,7 +85,7 @@ async def test_a_member_that_is_added_follows_the_leader_that_is_there(
     assert (await cluster.member(leader).raft()).replica == info.leader
 
 
-@cluster_test("simulated", "processes", size=3)
+@consensus_test("simulated", "processes", size=3)
 async def test_a_killed_leader_has_one_successor_and_two_kills_have_none(
     cluster: TestCluster,
 ) -> None:
@@ -127,13 +128,13 @@ def test_no_term_has_two_leaders(seed: int) -> None:
             await cluster.wait_for_consensus()
         assert len(leaders.by_term) >= 4, leaders.by_term
 
-    run_cluster(scenario, size=3, seed=seed, data_dir=DISK)
+    run_cluster(scenario, size=3, seed=seed, data_dir=DISK, consistent=AT_START)
 
 
 # -- replication ---------------------------------------------------------------------------------
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_a_replica_that_does_not_lead_names_the_leader(cluster: TestCluster) -> None:
     """A7: it refuses to append; `node.consistent` goes to the leader instead, from every member."""
     leader = await cluster.wait_for_consensus()
@@ -156,7 +157,7 @@ async def test_a_replica_that_does_not_lead_names_the_leader(cluster: TestCluste
     assert others(cluster, leader) == await read(cluster.member(leader))
 
 
-@cluster_test("simulated", size=3, operation_timeout=1.0)
+@consensus_test("simulated", size=3, operation_timeout=1.0)
 async def test_an_append_without_a_majority_never_says_that_it_is_there(
     cluster: TestCluster,
 ) -> None:
@@ -177,7 +178,7 @@ async def test_an_append_without_a_majority_never_says_that_it_is_there(
     assert ["before"] == await held(member)
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_each_member_sees_each_record_once_in_order(cluster: TestCluster) -> None:
     """A8: those that subscribed from the beginning, while the leader is killed in the middle."""
     leader = await cluster.wait_for_consensus()
@@ -196,7 +197,7 @@ async def test_each_member_sees_each_record_once_in_order(cluster: TestCluster) 
 # -- what survives -------------------------------------------------------------------------------
 
 
-@cluster_test("simulated", "processes", size=3, data_dir=DISK)
+@consensus_test("simulated", "processes", size=3, data_dir=DISK)
 async def test_terms_and_records_survive_the_restart_of_all(cluster: TestCluster) -> None:
     """A9: killed at once, power and all; what was acknowledged is applied again, terms go on."""
     leader = await cluster.wait_for_consensus()
@@ -215,11 +216,11 @@ async def test_terms_and_records_survive_the_restart_of_all(cluster: TestCluster
     assert [0, 1, 2] == await cluster.wait_for_equal_states()
 
 
-@cluster_test(
+@consensus_test(
     "simulated",
     size=3,
     data_dir=DISK,
-    consistent=ConsistentConfig.local(raft=COMPACT, replace_after=600.0),
+    consistent=ConsistentConfig.local(found_at_start=True, raft=COMPACT, replace_after=600.0),
 )
 async def test_a_member_that_fell_behind_the_log_gets_a_snapshot(cluster: TestCluster) -> None:
     """A10: what it lacks is no longer in the log of anybody else."""
@@ -241,7 +242,7 @@ async def test_a_member_that_fell_behind_the_log_gets_a_snapshot(cluster: TestCl
 # -- who leads, and who does not -----------------------------------------------------------------
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_leadership_goes_to_the_member_that_is_named(cluster: TestCluster) -> None:
     """A12: without a pause: the term rises by one, and nothing is lost."""
     leader = await cluster.wait_for_consensus()
@@ -267,7 +268,7 @@ async def test_leadership_goes_to_the_member_that_is_named(cluster: TestCluster)
     assert ["before"] == await read(cluster.member(leader))
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_a_request_of_an_earlier_term_to_take_over_is_refused(cluster: TestCluster) -> None:
     """A12: it comes from who led once; nobody campaigns."""
     leader = await cluster.wait_for_consensus()
@@ -288,7 +289,7 @@ async def test_a_request_of_an_earlier_term_to_take_over_is_refused(cluster: Tes
     assert term == (await cluster.member(leader).raft()).term
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_joiners_never_disturb_the_term(cluster: TestCluster) -> None:
     """A13: three more members come, one of them twice; leader and term stay what they were."""
     leader = await cluster.wait_for_consensus()
@@ -307,7 +308,7 @@ async def test_joiners_never_disturb_the_term(cluster: TestCluster) -> None:
     assert leader == await cluster.wait_for_consensus()
 
 
-@cluster_test("simulated", size=3)
+@consensus_test("simulated", size=3)
 async def test_a_read_at_a_leader_that_stood_still_is_fresh(cluster: TestCluster) -> None:
     """Reliability 12: others led and wrote while it was paused; what it answers then is theirs."""
     leader = await cluster.wait_for_consensus()
