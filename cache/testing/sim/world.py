@@ -247,7 +247,7 @@ class World:
         """End every process without letting anything of it act or complain."""
         for process in self._processes:
             process.loop.bury()
-        # Without a loop, or the clean-up of one coroutine would start others, which nobody would run or close.
+        # No loop: the clean-up of one coroutine would start others, which nobody would run or close.
         events._set_running_loop(None)
         for process in self._processes:
             for task in list(process.loop.tasks):
