@@ -37,6 +37,16 @@ FAULTS = (
 )
 """And those that are short runs of the fault campaigns, or check these."""
 
+CONSENSUS = (
+    "test_consensus",
+    "test_consistent_structures",
+    "test_fencing",
+    "test_founding",
+    "test_harness",
+    "test_raft_scenarios",
+)
+"""And those that are about groups of consensus on nodes."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what lies in tests/integration; skip what needs a redis-server where there is none."""
@@ -49,5 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.servers)
             if item.path.name.startswith(FAULTS):
                 item.add_marker(pytest.mark.faults)
+            if item.path.name.startswith(CONSENSUS):
+                item.add_marker(pytest.mark.consensus)
         if redis_is_missing and item.get_closest_marker("redis") is not None:
             item.add_marker(no_redis)

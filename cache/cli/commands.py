@@ -9,6 +9,7 @@ import click
 
 from cache.cli.data import delete, get, incr, set_
 from cache.cli.inspecting import drain, members, ready, stats
+from cache.cli.raft import raft
 from cache.cli.serving import node
 
 
@@ -42,5 +43,5 @@ def demo(key_count: int, *, as_json: bool) -> None:
     raise SystemExit(code)
 
 
-for command in (node, members, stats, ready, drain, get, set_, delete, incr):
+for command in (node, members, stats, raft, ready, drain, get, set_, delete, incr):
     cli.add_command(command)

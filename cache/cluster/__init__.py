@@ -41,6 +41,7 @@ from cache.cluster.leaving import DrainReceipt
 from cache.cluster.membership.members import Member, MemberState
 from cache.cluster.node import Node
 from cache.cluster.partitions.table import Row, Table
+from cache.cluster.raft.status import GroupInfo
 from cache.cluster.replication.merges import MergeReport
 from cache.cluster.structures.conditions import AtLeast, AtMost, Between, LessThan, MoreThan
 from cache.cluster.structures.events import EntryEvent, EntryEvents
@@ -91,6 +92,7 @@ __all__ = [
     "EtcdPeers",
     "EventsMissed",
     "GossipConfig",
+    "GroupInfo",
     "Leader",
     "LessThan",
     "LimitsConfig",

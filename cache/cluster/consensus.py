@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.consistent.caller import GroupCaller
@@ -12,7 +11,8 @@ from cache.cluster.environment import Environment
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.raft.calls import Machine
 from cache.cluster.raft.host import RaftHost, group_of
-from cache.cluster.raft.reports import info
+from cache.cluster.raft.reports import digests, info
+from cache.cluster.raft.status import GroupInfo
 from cache.cluster.raft.stored import StoredLogs
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
@@ -90,6 +90,10 @@ class Consensus:
 
     # -- for operators ---------------------------------------------------------------------------
 
-    def info(self) -> dict[str, dict[str, Any]]:  # Any: MessagePack values
+    def info(self) -> dict[str, GroupInfo]:
         """Return what this node has and knows of each group, by name."""
         return info(self.host)
+
+    def digests(self) -> dict[str, list[int]]:
+        """Return `[index, digest]` of the applied state of each replica here, by group."""
+        return digests(self.host)

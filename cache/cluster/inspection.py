@@ -140,7 +140,7 @@ class Inspection:
             case "lost":
                 return sorted(self._partitions.lost)
             case "consensus":
-                return self._consensus.info()
+                return self._groups(rest)
             case "copies":
                 map_name, _, key = rest.rpartition(":")
                 return self._copy(map_name, _key(key))
@@ -196,6 +196,11 @@ class Inspection:
             for partition, copy in sorted(self._replication.copies.items())
             if me in rows[partition].replicas
         }
+
+    def _groups(self, rest: str) -> dict[str, Any]:  # Any: MessagePack values
+        if rest == "states":
+            return self._consensus.digests()
+        return {name: asdict(group) for name, group in self._consensus.info().items()}
 
     def _copy(self, map_name: str, key: bytes) -> dict[str, Any]:  # Any: MessagePack values
         partition = partition_of(key, map_seed(map_name), self._config.partition_count)

@@ -418,7 +418,7 @@ class Node(Messaging):
         """Answer a question about this node.
 
         `what` is one of "status", "members", "table", "stats", "digests", "lost" (partitions), "merges",
-        "consensus", "copies:<map>:<hex key>", "keys:<map>".
+        "consensus", "consensus:states" (digests), "copies:<map>:<hex key>", "keys:<map>".
         """
         self._require_serving()
         return self._inspection.answer(what)

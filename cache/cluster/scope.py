@@ -33,12 +33,18 @@ class Scope:
         """Run `coroutine` as a task of this scope; an escaping exception is logged and counted.
 
         Raises:
-            RuntimeError: the scope was closed.
+            RuntimeError: the scope was closed, or no event loop runs, as when what was left of one is
+                collected as garbage; the coroutine was closed.
         """
         if self._closed:
             coroutine.close()
             raise RuntimeError(f"scope {self._name} is closed")
-        task = asyncio.get_running_loop().create_task(coroutine, name=f"{self._name}.{name}")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            coroutine.close()
+            raise
+        task = loop.create_task(coroutine, name=f"{self._name}.{name}")
         self._tasks[task] = None
         task.add_done_callback(self._finished)
         return task

@@ -139,6 +139,7 @@ def _build_structures(
     inspection: Inspection,
 ) -> Services:
     seed, metrics, scope = around.environment.seed, around.metrics, around.scope
+    clock = around.environment.clock
     structures = StructureService(
         replication=replication,
         processors=around.processors,
@@ -151,10 +152,9 @@ def _build_structures(
         tables=partitions,
         site=replication,
         dispatch=structures.dispatch,
-        clock=around.environment.clock,
+        clock=clock,
         metrics=metrics,
     )
-    near = NearReader(router, scope, metrics)
     operation_ids = OperationIds(seed("operations").randbytes(8))
     messaging = MessagingService(
         membership=membership,
@@ -183,8 +183,8 @@ def _build_structures(
         repair=repair,
         structures=structures,
         consensus=consensus,
-        consistent=Consistent(consensus.group, around.environment.clock, scope),
-        maps=Maps(router, near, operation_ids),
+        consistent=Consistent(consensus.group, clock, scope, info=consensus.info),
+        maps=Maps(router, NearReader(router, scope, metrics), operation_ids),
         messaging=messaging,
         leaving=leaving,
         inspection=inspection,

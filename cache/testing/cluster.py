@@ -9,8 +9,10 @@ says what each member saw. A fault that a world cannot inject skips the test.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -19,12 +21,16 @@ from cache.cluster.config import ClusterConfig
 from cache.cluster.environment import Environment
 from cache.errors import CacheError
 from cache.keys import Key
+from cache.testing.consensus import GroupView
 from cache.testing.members import ClientHandle, MemberHandle
 from cache.testing.worlds.base import ClusterWorld, UnsupportedFaultError, eventually
 
 T = TypeVar("T")
 
 POLL_INTERVAL: Final = 0.02
+
+ANSWER_TIMEOUT: Final = 2.0
+"""Seconds after which a member that does not answer is not alive."""
 
 UNFINISHED: Final = ("migrating", "under_replicated", "orphans", "unsettled")
 """Readings of a member's status that are 0 once a cluster has settled."""
@@ -298,6 +304,7 @@ class TestCluster:
         *,
         within: float = 60.0,
         what: str = "the condition",
+        describe: Callable[[], Awaitable[Sequence[str]]] | None = None,
     ) -> None:
         """Wait until `probe` is true; raises `AssertionError` saying what each member saw."""
         await eventually(
@@ -305,7 +312,7 @@ class TestCluster:
             probe,
             within=within,
             interval=POLL_INTERVAL,
-            describe=self._describe,
+            describe=describe or self._describe,
             what=what,
         )
 
@@ -332,6 +339,76 @@ class TestCluster:
                 return False
             tables.append(status["table_id"])
         return len(set(tables)) == 1
+
+    async def is_alive(self, index: int) -> bool:
+        """Return whether a member runs, and answers with its status within 2 s."""
+        member = self._members.get(index)
+        if member is None:
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await _ask(member, "status") is not None
+        return False
+
+    # -- groups of consensus -----------------------------------------------------------------
+    # `among` are the members that are looked at, as on one side of a split; by default all that run.
+
+    def _view(self, group: str, among: Sequence[int] | None) -> GroupView:
+        return GroupView(self, group, among)
+
+    async def leader(
+        self, *, among: Sequence[int] | None = None, group: str = "main"
+    ) -> int | None:
+        """Return the member that says it leads; of several the one of the highest term."""
+        return await self._view(group, among).leader()
+
+    async def wait_for_leader(
+        self, timeout: float = 30.0, *, among: Sequence[int] | None = None, group: str = "main"
+    ) -> int:
+        """Wait until a member says that it leads; return its index."""
+        return await self._view(group, among).wait_for_leader(timeout)
+
+    async def wait_for_no_leader(
+        self, timeout: float = 30.0, *, among: Sequence[int] | None = None, group: str = "main"
+    ) -> None:
+        """Wait until no member says that it leads."""
+        await self._view(group, among).wait_for_no_leader(timeout)
+
+    async def wait_for_consensus(
+        self, timeout: float = 60.0, *, among: Sequence[int] | None = None, group: str = "main"
+    ) -> int:
+        """Wait until every member answers, and all replicas name one leader and one term.
+
+        Returns:
+            Who leads: one of these members, which says so itself.
+        """
+        return await self._view(group, among).wait_for_consensus(timeout)
+
+    async def wait_for_voters(
+        self, count: int, timeout: float = 60.0, *, group: str = "main"
+    ) -> list[str]:
+        """Wait until so many running members vote, each with its log, and nobody learns.
+
+        Returns:
+            Their names, sorted.
+        """
+        return await self._view(group, None).wait_for_voters(count, timeout)
+
+    async def wait_for_equal_states(
+        self, timeout: float = 60.0, *, among: Sequence[int] | None = None, group: str = "main"
+    ) -> list[int]:
+        """Wait until all replicas have applied equally much; return the members that have one.
+
+        Raises:
+            AssertionError: they have not in time, or applied equally much and differ.
+        """
+        return await self._view(group, among).wait_for_equal_states(timeout)
+
+    async def has_quorum(self, *, among: Sequence[int] | None = None, group: str = "main") -> bool:
+        """Return whether these members are more than half of the voters, as the latest of them knows."""
+        return await self._view(group, among).has_quorum()
+
+    # -- data --------------------------------------------------------------------------------
 
     async def copies(self, map_name: str, key: Key) -> list[int]:
         """Return the indexes of the members that really hold a live copy of `key`."""

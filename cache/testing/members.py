@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from cache.cluster.client.client import ClientStats, ClusterClient
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.node import Node
+from cache.cluster.raft.status import GroupInfo
 from cache.codec import encode_key
 from cache.durations import DEFAULT
 from cache.interface import CacheEntry
@@ -196,6 +197,10 @@ class MemberHandle:
         if run is None:
             raise TypeError(f"{self!r} runs in another process")
         return await run(function)
+
+    async def raft(self, group: str = "main") -> GroupInfo:
+        """Return what this member has and knows of a group of consensus."""
+        return GroupInfo(**(await self.inspect("consensus"))[group])
 
     async def members(self) -> list[str]:
         """Return the ids of the members this one sees, sorted."""

@@ -16,7 +16,6 @@ from cache.cluster.consistent.state.commands import (
     decode_answer,
     encode,
 )
-from cache.cluster.raft.calls import replica_member
 from cache.errors import NoQuorumError
 from cache.testing import TestCluster, cluster_test
 from cache.testing.worlds.simulated import SimulatedWorld
@@ -96,34 +95,13 @@ async def infos(cluster: TestCluster) -> dict[int, dict[str, Any]]:  # Any: Mess
 
 
 async def leader_of(cluster: TestCluster) -> int:
-    """Return the member that leads, once all members agree on a group and a leader that is there."""
-
-    async def agreed() -> bool:
-        seen = (await infos(cluster)).values()
-        leading = [info for info in seen if info["role"] == "leader"]
-        leaders = {info["leader"] for info in seen if info["replica"] is not None}
-        return len(leading) == 1 and leaders == {leading[0]["replica"]}
-
-    await cluster.eventually(agreed, what="one leader")
-    found = await infos(cluster)
-    return next(index for index, info in found.items() if info["role"] == "leader")
+    """Return the member that leads, once all members agree on a leader that is there."""
+    return await cluster.wait_for_consensus()
 
 
 async def voters_of(cluster: TestCluster, count: int) -> list[str]:
     """Return the names of the voters, once there are so many, each with its log, and nobody learns."""
-
-    async def settled() -> bool:
-        found = await infos(cluster)
-        leading = [info for info in found.values() if info["role"] == "leader"]
-        if len(leading) != 1 or leading[0]["learners"]:
-            return False
-        logs = {info["replica"] for info in found.values() if not info["halted"]}
-        voters = leading[0]["voters"]
-        return len(voters) == count and logs.issuperset(voters)
-
-    await cluster.eventually(settled, what=f"{count} voters")
-    seen = [info for info in (await infos(cluster)).values() if info["role"] == "leader"]
-    return sorted(replica_member(voter) for voter in seen[0]["voters"])
+    return await cluster.wait_for_voters(count)
 
 
 async def uuids(cluster: TestCluster) -> list[str]:

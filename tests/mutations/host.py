@@ -11,6 +11,7 @@ VOTERS: Final = "cluster/raft/voters.py"
 HOST: Final = "cluster/raft/host.py"
 HOSTED: Final = "cluster/raft/hosted.py"
 KEEPER: Final = "cluster/raft/keeper.py"
+HARNESS: Final = "tests/unit/testing/test_consensus.py"
 CALLER: Final = "cluster/consistent/caller.py"
 
 FOUNDING_TESTS: Final = "tests/unit/cluster/raft/test_founding.py"
@@ -227,5 +228,63 @@ HOST_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "            await self._logs.create(hosted.name, persisted, uuid=uuid, log_id=log_id)\n",
         "            str((uuid, log_id))\n",
         _nodes("test_members_with_disks_lose_nothing_when_all_are_killed"),
+    ),
+    Mutation(
+        "info: the lag of a replica is what it has",
+        "cluster/raft/leadership.py",
+        "replica: last - progress.match for",
+        "replica: progress.match for",
+        "tests/integration/test_harness.py::"
+        "test_a_follower_that_was_down_catches_up_in_order[simulated]",
+    ),
+    Mutation(
+        "info: digests leave the state out",
+        "cluster/raft/service.py",
+        "xxh3_64_intdigest(self._state.snapshot())",
+        "id(self)",
+        "tests/integration/test_harness.py::"
+        "test_a_hundred_records_are_the_same_on_five_members[simulated]",
+    ),
+    Mutation(
+        "test cluster: a member that does not answer agrees",
+        "testing/consensus.py",
+        "    if leader is None or None in infos.values():\n",
+        "    if leader is None:\n",
+        HARNESS,
+    ),
+    Mutation(
+        "test cluster: of two that say they lead the earlier one does",
+        "testing/consensus.py",
+        "return max(leading)[1]",
+        "return min(leading)[1]",
+        HARNESS,
+    ),
+    Mutation(
+        "test cluster: consensus does not look at terms",
+        "testing/consensus.py",
+        "    named = {(info.leader, info.term) for info in replicas}\n",
+        "    named = {(info.leader, infos[leader].term) for info in replicas}  # type: ignore\n",
+        HARNESS,
+    ),
+    Mutation(
+        "test cluster: half of the voters are a quorum",
+        "testing/consensus.py",
+        "return 2 * alive > size",
+        "return 2 * alive >= size",
+        "tests/integration/test_harness.py::test_a_quorum_is_more_than_half",
+    ),
+    Mutation(
+        "test cluster: a voter that stopped is in a quorum",
+        "testing/consensus.py",
+        "[info.replica for info in known if info.role is not None]",
+        "[info.replica for info in known]",
+        HARNESS,
+    ),
+    Mutation(
+        "test cluster: replicas that differ are waited for",
+        "testing/consensus.py",
+        "            assert len(digests) == 1,",
+        "            assert digests,",
+        HARNESS,
     ),
 )

@@ -99,6 +99,13 @@ TRANSCRIPT_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "return values[(len(voters) - 1) // 2]",
     ),
     _of(
+        "half-of-six",
+        "take one fewer than a majority for one",
+        CHANGES,
+        "return values[len(voters) // 2]",
+        "return values[max(0, len(voters) // 2 - 1)]",
+    ),
+    _of(
         "candidate-hears-the-leader",
         "stay a candidate beside a leader",
         CONSENSUS,

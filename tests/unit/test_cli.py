@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from cache.cli.commands import cli
 from cache.cli.outcome import exit_code
+from cache.cluster import GroupInfo
 from cache.errors import (
     CacheError,
     ClosedError,
@@ -38,6 +39,15 @@ MEMBERS = [
         "host": None, "tags": {}, "is_coordinator": False, "lag": 2.04,
     },
 ]  # fmt: skip
+
+
+GROUP: dict[str, Any] = {
+    "group": "main", "uuid": "c0ffee", "replica": "ada/01", "halted": None, "role": "leader",
+    "leader": "ada/01", "term": 1003, "voters": ["ada/01", "bob/02", "eve/03"],
+    "learners": ["eve/04"], "gone": ["eve/03"], "commit": 41, "applied": 40, "first_index": 12,
+    "last_index": 42, "snapshot_index": 11, "lag": {"bob/02": 3, "eve/03": 30, "eve/04": 42},
+    "waits_for": "", "other_groups": [],
+}  # fmt: skip
 
 
 class FakeClient:
@@ -221,7 +231,7 @@ def test_a_member_that_cannot_be_reached_exits_with_3(
 
 
 @pytest.mark.parametrize(
-    "command", [["members"], ["stats"], ["drain"], ["get", "k"], ["incr", "k"]]
+    "command", [["members"], ["stats"], ["raft", "info"], ["drain"], ["get", "k"], ["incr", "k"]]
 )
 def test_a_refused_connection_exits_with_3_in_one_line(free_port: int, command: list[str]) -> None:
     """Really nobody there."""
@@ -347,6 +357,68 @@ def test_members_as_json_is_complete(fake: type[FakeClient]) -> None:
     fake.results["members"] = MEMBERS
 
     assert json.loads(run("members", "--json").stdout) == MEMBERS
+
+
+def test_raft_info_shows_each_group(fake: type[FakeClient]) -> None:
+    """Who leads, how far it is, who votes and how late they are."""
+    fake.results["consensus"] = {"main": GROUP}
+
+    printed = run("raft", "info", "--at", "10.0.0.1:7400").stdout
+
+    assert (
+        printed
+        == """\
+group main as seen by 10.0.0.1:7400
+  role         leader (ada/01)
+  leader       ada/01
+  term         1,003
+  commit       41
+  applied      40
+  log          12 to 42
+  snapshot to  11
+  voter        ada/01  leads
+  voter        bob/02  lag 3
+  voter        eve/03  its log is lost
+  learner      eve/04  lag 42
+"""
+    )
+
+
+def test_raft_info_says_why_there_is_no_group_yet(fake: type[FakeClient]) -> None:
+    """What is missing to found one."""
+    fake.results["consensus"] = {
+        "main": GROUP | {"uuid": "", "waits_for": "it waits for 3 members, sees 2"}
+    }
+
+    assert "none yet     it waits for 3 members, sees 2" in run("raft", "info").stdout
+
+
+def test_raft_info_as_json_has_every_field(fake: type[FakeClient]) -> None:
+    """Those of `GroupInfo`."""
+    fake.results["consensus"] = {"main": GROUP}
+
+    assert json.loads(run("raft", "info", "--json").stdout) == {"main": GROUP}
+    assert list(GROUP) == list(GroupInfo.__slots__)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"role": "follower", "lag": {}}, "voter        bob/02\n"),
+        ({"role": None, "replica": None}, "role         no replica\n"),
+        ({"role": None, "halted": "a write failed"}, "role         stopped (ada/01)\n"),
+        ({"role": None, "halted": "a write failed"}, "stopped      a write failed\n"),
+        ({"leader": ""}, "leader       nobody\n"),
+        ({"other_groups": ["beef"]}, "other groups beef: members were started apart"),
+    ],
+)
+def test_raft_info_of_a_member_that_does_not_lead(
+    fake: type[FakeClient], fields: dict[str, Any], said: str
+) -> None:
+    """It does not know how late others are; a stopped replica says why."""
+    fake.results["consensus"] = {"main": GROUP | fields}
+
+    assert said in run("raft", "info").stdout
 
 
 def test_stats_prints_status_and_counters(fake: type[FakeClient]) -> None:

@@ -14,6 +14,7 @@ from cache.cluster.consistent.log import BYTES_MAX, ENTRIES_MAX, ConsistentLog
 from cache.cluster.consistent.map import ConsistentMap, ConsistentRegister
 from cache.cluster.consistent.numbers import ConsistentCounter, ConsistentIds, ConsistentLatch
 from cache.cluster.consistent.semaphore import ConsistentSemaphore
+from cache.cluster.raft.status import GroupInfo
 from cache.cluster.scope import Scope
 from cache.serializers import Serializer
 
@@ -28,13 +29,26 @@ class Consistent:
         groups: returns the group that has the objects of a name; asked again, the same one.
         clock: the node's.
         scope: owns the tasks that give back what their callers left.
+        info: tells what the node has and knows of each group.
     """
 
-    def __init__(self, groups: Callable[[str], Group], clock: Clock, scope: Scope) -> None:
+    def __init__(
+        self,
+        groups: Callable[[str], Group],
+        clock: Clock,
+        scope: Scope,
+        *,
+        info: Callable[[], dict[str, GroupInfo]],
+    ) -> None:
+        self._info = info
         self._groups = groups
         self._clock = clock
         self._scope = scope
         self._reaches: dict[str, Reach] = {}
+
+    def info(self) -> dict[str, GroupInfo]:
+        """Return what this node has and knows of each group, by name: role, leader, term, indexes, voters."""
+        return self._info()
 
     def register(
         self, name: str, *, serializer: Serializer | None = None

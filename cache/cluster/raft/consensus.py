@@ -190,6 +190,7 @@ class Consensus:
             first_index=log.first_index,
             last_index=log.last_index,
             snapshot_index=replica.snapshot.index,
+            lag={} if self._leadership is None else self._leadership.lag(),
         )
 
     # -- outputs in order ------------------------------------------------------------------------

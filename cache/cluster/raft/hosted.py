@@ -144,6 +144,11 @@ class Hosted:
         replica = self.replica
         return None if replica is None or replica.halted is not None else replica.status()
 
+    def digest(self) -> tuple[int, int] | None:
+        """Return the index and a digest of the state of the replica here, if it takes part."""
+        replica = self.replica
+        return None if replica is None or replica.halted is not None else replica.digest()
+
     @property
     def leads(self) -> bool:
         """Whether the replica here believes to lead."""

@@ -197,6 +197,11 @@ class Leadership:
         progress = self._followers.get(replica)
         return 0 if progress is None else progress.match
 
+    def lag(self) -> dict[str, int]:
+        """Return how many entries of the log each other replica is not known to hold, by replica."""
+        last = self._log.last_index
+        return {replica: last - progress.match for replica, progress in self._followers}
+
     def _round_of(self, replica: str) -> int:
         if replica == self._replica.me:
             return self.reads.round

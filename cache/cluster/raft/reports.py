@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cache.cluster.raft.calls import replica_member
 from cache.cluster.raft.founding import NO_GROUP
 from cache.cluster.raft.host import RaftHost
 from cache.cluster.raft.hosted import Hosted
+from cache.cluster.raft.status import GroupInfo
 
 
 def why_not(host: RaftHost, name: str) -> str:
@@ -34,26 +33,40 @@ def why_not(host: RaftHost, name: str) -> str:
     return text
 
 
-def info(host: RaftHost) -> dict[str, dict[str, Any]]:  # Any: MessagePack values
+def info(host: RaftHost) -> dict[str, GroupInfo]:
     """Return what a node has and knows of each group, by name."""
     return {name: _info(host, hosted) for name, hosted in host.groups.items()}
 
 
-def _info(host: RaftHost, hosted: Hosted) -> dict[str, Any]:  # Any: MessagePack values
+def _info(host: RaftHost, hosted: Hosted) -> GroupInfo:
     status, replica = hosted.status(), hosted.replica
     view = hosted.view()
-    return {
-        "uuid": view.uuid.hex(),
-        "replica": None if replica is None else hosted.me,
-        "halted": None if replica is None else replica.halted,
-        "role": None if status is None else status.role.value,
-        "leader": view.leader,
-        "term": view.term,
-        "voters": view.voters,
-        "learners": view.learners,
-        "gone": list(hosted.gone),
-        "commit": view.commit,
-        "applied": 0 if status is None else status.applied,
-        "waits_for": "" if view.uuid else why_not(host, hosted.name),
-        "other_groups": [uuid.hex() for uuid in hosted.foreign],
-    }
+    return GroupInfo(
+        group=hosted.name,
+        uuid=view.uuid.hex(),
+        replica=None if replica is None else hosted.me,
+        halted=None if replica is None else replica.halted,
+        role=None if status is None else status.role.value,
+        leader=view.leader,
+        term=view.term,
+        voters=view.voters,
+        learners=view.learners,
+        gone=list(hosted.gone),
+        commit=view.commit,
+        applied=0 if status is None else status.applied,
+        first_index=0 if status is None else status.first_index,
+        last_index=0 if status is None else status.last_index,
+        snapshot_index=0 if status is None else status.snapshot_index,
+        lag={} if status is None else dict(status.lag),
+        waits_for="" if view.uuid else why_not(host, hosted.name),
+        other_groups=[uuid.hex() for uuid in hosted.foreign],
+    )
+
+
+def digests(host: RaftHost) -> dict[str, list[int]]:
+    """Return `[index, digest]` of the applied state of each replica here, by group.
+
+    Replicas of one group that applied the same entries have equal digests. Takes a snapshot of each state.
+    """
+    found = {name: hosted.digest() for name, hosted in host.groups.items()}
+    return {name: list(digest) for name, digest in found.items() if digest is not None}

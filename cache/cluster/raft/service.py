@@ -14,6 +14,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, Protocol, assert_never
 
+from xxhash import xxh3_64_intdigest
+
 from cache.clock import Clock
 from cache.cluster.config.raft import RaftConfig
 from cache.cluster.driver import Driver
@@ -146,6 +148,10 @@ class RaftGroup:
     def status(self) -> Status:
         """Return the state of this replica."""
         return self._machine.status()
+
+    def digest(self) -> tuple[int, int]:
+        """Return the index of the last entry applied, and a digest of the state after it."""
+        return self._state.index, xxh3_64_intdigest(self._state.snapshot())
 
     def receive(self, message: AnyMessage) -> None:
         """Take in a message of another replica."""

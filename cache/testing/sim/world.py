@@ -247,6 +247,8 @@ class World:
         """End every process without letting anything of it act or complain."""
         for process in self._processes:
             process.loop.bury()
+        # No loop: the clean-up of one coroutine would start others, which nobody would run or close.
+        events._set_running_loop(None)
         for process in self._processes:
             for task in list(process.loop.tasks):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]

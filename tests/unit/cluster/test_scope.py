@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 
 import pytest
@@ -109,3 +110,17 @@ async def test_task_may_close_its_own_scope() -> None:
     await asyncio.wait([scope.spawn(stops(), name="stopper")])
 
     assert ended == ["other", "stopper"]
+
+
+def test_without_an_event_loop_the_coroutine_is_closed() -> None:
+    """The clean-up of an abandoned coroutine may want to run something; a warning would hit another test."""
+    scope = Scope("test")
+
+    async def work() -> None:
+        """Never runs."""
+
+    coroutine = work()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        scope.spawn(coroutine, name="work")
+
+    assert "CORO_CLOSED" == inspect.getcoroutinestate(coroutine)

@@ -357,7 +357,7 @@ class Client:
 
 def consistent(replicas: Replicas, client: Client) -> Consistent:
     """Return what `node.consistent` would be for a client."""
-    return Consistent(lambda name: client, replicas.clock, replicas.scope)
+    return Consistent(lambda name: client, replicas.clock, replicas.scope, info=dict)
 
 
 def play(

@@ -217,7 +217,7 @@ def test_a_closed_node_has_nothing_to_withdraw() -> None:
 
     async def scene(replicas: Replicas) -> None:
         client, scope = Client(replicas), Scope("node")
-        grid = Consistent(lambda name: client, replicas.clock, scope)
+        grid = Consistent(lambda name: client, replicas.clock, scope, info=dict)
         await consistent(replicas, Client(replicas)).lock("x").acquire()
         waiting = asyncio.ensure_future(grid.lock("x").acquire(wait="1m"))
         await until_waiting(client, 1)
