@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -23,29 +24,44 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
-SERVERS = ("test_etcd", "test_redis", "test_resp", "test_workers")
-"""What the names of files begin with whose tests need servers or clients of other projects."""
-
-FAULTS = (
-    "test_campaign",
-    "test_chaos",
-    "test_crash_at_every_step",
-    "test_link_faults",
-    "test_membership_scale",
-    "test_namespaces",
-    "test_safeguards",
-)
-"""And those that are short runs of the fault campaigns, or check these."""
-
-CONSENSUS = (
-    "test_consensus",
-    "test_consistent_structures",
-    "test_fencing",
-    "test_founding",
-    "test_harness",
-    "test_raft_scenarios",
-)
-"""And those that are about groups of consensus on nodes."""
+SUITES: Final = {
+    "servers": ("test_etcd", "test_redis", "test_resp", "test_workers"),
+    "faults": (
+        "test_campaign",
+        "test_chaos",
+        "test_crash_at_every_step",
+        "test_link_faults",
+        "test_membership_scale",
+        "test_namespaces",
+        "test_proxy",
+        "test_safeguards",
+    ),
+    "consensus": (
+        "test_consensus",
+        "test_consistent_structures",
+        "test_fencing",
+        "test_founding",
+        "test_harness",
+        "test_raft_scenarios",
+    ),
+    "structures": (
+        "test_client",
+        "test_cluster_events",
+        "test_entry_events",
+        "test_lite",
+        "test_loads",
+        "test_locks",
+        "test_near_cache",
+        "test_pipelines",
+        "test_policies",
+        "test_processors",
+        "test_queries",
+        "test_reliable_topics",
+        "test_stores",
+        "test_topics",
+    ),
+}
+"""Markers of integration tests by the names of their files; `task test-cluster` runs the others."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,11 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if INTEGRATION in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-            if item.path.name.startswith(SERVERS):
-                item.add_marker(pytest.mark.servers)
-            if item.path.name.startswith(FAULTS):
-                item.add_marker(pytest.mark.faults)
-            if item.path.name.startswith(CONSENSUS):
-                item.add_marker(pytest.mark.consensus)
+            for suite, files in SUITES.items():
+                if item.path.name.startswith(files):
+                    item.add_marker(suite)
         if redis_is_missing and item.get_closest_marker("redis") is not None:
             item.add_marker(no_redis)
