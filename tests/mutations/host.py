@@ -62,6 +62,13 @@ HOST_MUTATIONS: Final[tuple[Mutation, ...]] = (
         FOUNDING_TESTS,
     ),
     Mutation(
+        "founding: a founder that stood still goes on",
+        "cluster/raft/founder.py",
+        "        if is_late or len(replicas) < len(chosen):\n",
+        "        if len(replicas) < len(chosen):\n",
+        "tests/unit/cluster/raft/test_founder.py",
+    ),
+    Mutation(
         "founding: a leader tells nobody of its group",
         KEEPER,
         "            all_know = await self._tell_all()\n",
