@@ -59,7 +59,7 @@ async def hold_and_write(
             with suppress(CacheError):
                 async with node.consistent.lock("x").held(wait="2s") as token:
                     store.holder = member.index
-                    await asyncio.sleep(0.2)
+                    await cluster.sleep(0.2)
                     store.write(token, member.index)
 
     with suppress(ProcessKilledError):
