@@ -22,6 +22,13 @@ DISK_TESTS: Final = "tests/unit/testing/test_disks.py"
 
 NODE_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
+        "transport: a stream that is just being accepted stays open",
+        "cluster/transport/sockets.py",
+        "            await asyncio.sleep(0)\n        finally:\n",
+        "            pass\n        finally:\n",
+        "tests/unit/cluster/transport/test_sockets.py",
+    ),
+    Mutation(
         "notices: a drop is not counted",
         RPC,
         "            self._around.notices_dropped.add()\n",

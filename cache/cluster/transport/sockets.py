@@ -33,6 +33,10 @@ from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+CLOSING_TURNS: Final = 5
+"""Turns of the event loop until all is closed. A stream that was accepted in the turn of `close` takes three
+more: its transport is made, its protocol is told and aborts it, and its socket is closed."""
+
 BIND_ATTEMPTS: Final = 32
 """With port 0: how often another port is tried when its UDP twin is taken."""
 
@@ -221,19 +225,22 @@ class SocketTransport:
         servers = [server for server in (self._server, self._unix_server) if server is not None]
         self._server = self._unix_server = None
         packets, self._packets = self._packets, None
-        for server in servers:
-            server.close()
         if self._own_path is not None:
             _remove(self._own_path)
         if packets is not None:
             packets.close()
+        for listening in [one for server in servers for one in server.sockets]:
+            asyncio.get_running_loop().remove_reader(listening)
+        try:  # asyncio leaves open what was accepted in this turn, if its server is gone in the next.
+            await asyncio.sleep(0)
+        finally:
+            for server in servers:
+                server.close()
         for stream in list(self._streams):
             stream.abort()
         self._streams.clear()
-        # One turn of the loop, in which the sockets are really closed.
-        turn = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(turn.set_result, None)
-        await turn
+        for _ in range(CLOSING_TURNS):
+            await asyncio.sleep(0)
 
     def _forked(self) -> None:
         """This process is a child: what is open belongs to its parent alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 
@@ -129,6 +130,23 @@ async def test_close_aborts_streams_and_frees_the_port() -> None:
     assert again.address == side.address
     await again.transport.close()
     await caller.close()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_stream_that_is_just_being_accepted_is_closed_too(turns: int) -> None:
+    """However far the event loop has come with it: when `close` returns its socket is closed."""
+    side = _Side("127.0.0.1:0")
+    await side.listen()
+    with socket.socket() as caller:
+        caller.connect(parse_address(side.address))
+        caller.setblocking(False)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        await side.transport.close()
+
+        with contextlib.suppress(ConnectionResetError):
+            assert b"" == caller.recv(1)
 
 
 async def test_taken_port_is_an_error(sides: tuple[_Side, _Side]) -> None:
