@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.consistent.caller import GroupCaller
@@ -13,11 +14,13 @@ from cache.cluster.raft.calls import Machine
 from cache.cluster.raft.host import RaftHost, group_of
 from cache.cluster.raft.reports import digests, info
 from cache.cluster.raft.status import GroupInfo
-from cache.cluster.raft.stored import StoredLogs
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.metrics import Metrics
-from cache.storage import Storage
+
+if TYPE_CHECKING:
+    from cache.cluster.raft.stored import StoredLogs
+    from cache.storage.base import Storage
 
 
 class Consensus:
@@ -45,7 +48,7 @@ class Consensus:
             metrics=metrics,
             scope=scope,
             make_machine=make_machine,
-            logs=None if storage is None else StoredLogs(storage),
+            logs=None if storage is None else _stored_logs(storage),
         )
         self._callers = {
             name: GroupCaller(
@@ -97,3 +100,9 @@ class Consensus:
     def digests(self) -> dict[str, list[int]]:
         """Return `[index, digest]` of the applied state of each replica here, by group."""
         return digests(self.host)
+
+
+def _stored_logs(storage: Storage) -> StoredLogs:
+    from cache.cluster.raft.stored import StoredLogs  # noqa: PLC0415  a node in memory needs none of it
+
+    return StoredLogs(storage)

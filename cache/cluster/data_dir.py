@@ -18,16 +18,10 @@ from typing import Final
 
 from cache.cluster.config.cluster import NAME_PATTERN
 from cache.errors import CorruptStorageError, StorageFailedError, StorageMismatchError
-from cache.storage import Identity, MemoryStorage, SqliteStorage, Storage
 from cache.storage.sqlite import DATABASE
 
 NAME: Final = "name"
 NAME_BYTES_MAX: Final = 256
-
-
-def open_storage(data_dir: str | None, identity: Identity) -> Storage:
-    """Return the store of a member, still to be opened: in that folder, or in memory for None."""
-    return MemoryStorage(identity) if data_dir is None else SqliteStorage(data_dir, identity)
 
 
 def kept_name(data_dir: str, proposed: str) -> str:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import TYPE_CHECKING
 
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address
 from cache.cluster.transport.base import Transport
-from cache.storage.base import Identity, Storage
+
+if TYPE_CHECKING:
+    from cache.storage.base import Identity, Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +33,8 @@ class Environment:
     transport: Callable[[Address], Transport]
     """Make the transport that will listen on the given bind address."""
 
-    storage: Callable[[str | None, Identity], Storage]
-    """Make the store, still to be opened, for a `data_dir` (None: in memory) and for whose it is."""
+    storage: Callable[[str, Identity], Storage]
+    """Make the store, still to be opened, in a `data_dir`; and whose it is."""
 
     kept_name: Callable[[str, str], str]
     """Return the name kept in a `data_dir`; keep the given one when there is none."""
@@ -47,3 +50,12 @@ def member_name(config: ClusterConfig, environment: Environment) -> str:
         return config.name
     drawn = f"node-{environment.seed('name').getrandbits(32):08x}"
     return drawn if config.data_dir is None else environment.kept_name(config.data_dir, drawn)
+
+
+def store_of(config: ClusterConfig, environment: Environment, name: str) -> Storage | None:
+    """Return where a node keeps what outlives it, still to be opened; None if it keeps nothing."""
+    if config.data_dir is None:
+        return None
+    from cache.storage.base import Identity  # noqa: PLC0415  a node in memory needs none of it
+
+    return environment.storage(config.data_dir, Identity(config.cluster_name, name))

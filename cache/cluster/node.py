@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from cache.cluster.config import ClusterConfig
 from cache.cluster.consistent.consistent import Consistent
 from cache.cluster.discovery.finder import Finder
-from cache.cluster.environment import Environment, member_name
+from cache.cluster.environment import Environment, member_name, store_of
 from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId, new_member_id, parse_address
 from cache.cluster.inspection import NodeStats
@@ -44,7 +44,6 @@ from cache.forks import watch
 from cache.keys import Ttl
 from cache.metrics import Metrics
 from cache.serializers import Serializer
-from cache.storage import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +82,7 @@ class Node(Messaging):
         self._closed = asyncio.Event()
         self._draining: asyncio.Future[DrainReceipt] | None = None
         self._transport = environment.transport(self.config.bind)
-        whose = Identity(self.config.cluster_name, self._name)
-        self._storage = environment.storage(self.config.data_dir, whose)
+        self._storage = store_of(self.config, environment, self._name)
         self._address: Address = self.config.bind
         self._resp: RespServer | None = None
         self._resp_address: Address | None = None
@@ -146,7 +144,8 @@ class Node(Messaging):
         try:
             if self.config.setup is not None:
                 run_setup(self.config.setup, self)
-            await self._storage.open()
+            if self._storage is not None:
+                await self._storage.open()
             self.config = await self._finder.enter(self.config)
             await self._listen()
             self._build()
@@ -196,7 +195,7 @@ class Node(Messaging):
                 scope=self._scope,
                 home=self._home,
                 finder=self._finder,
-                storage=None if self.config.data_dir is None else self._storage,
+                storage=self._storage,
                 member=self._id,
                 address=self._address,
                 transport=self._transport,
@@ -293,7 +292,8 @@ class Node(Messaging):
         if hasattr(self, "_rpc"):
             await self._rpc.close()
         await self._transport.close()
-        await self._storage.close()
+        if self._storage is not None:
+            await self._storage.close()
         self._closed.set()
         await self._farewell.close()
         logger.info("node.closed name=%s", self._name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.consensus import Consensus
@@ -33,7 +33,9 @@ from cache.cluster.structures.state import OperationIds
 from cache.cluster.transport.base import Transport
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.metrics import Metrics
-from cache.storage import Storage
+
+if TYPE_CHECKING:
+    from cache.storage.base import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

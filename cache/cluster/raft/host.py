@@ -13,7 +13,7 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from xxhash import xxh3_64_intdigest
 
@@ -37,7 +37,6 @@ from cache.cluster.raft.messages import (
 from cache.cluster.raft.outputs import Persisted
 from cache.cluster.raft.people import People
 from cache.cluster.raft.status import bootstrap
-from cache.cluster.raft.stored import StoredLogs
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import (
@@ -59,6 +58,9 @@ from cache.cluster.wire.messages import (
 )
 from cache.errors import ClosedError, CorruptStorageError, RemoteProtocolError
 from cache.metrics import Metrics
+
+if TYPE_CHECKING:
+    from cache.cluster.raft.stored import StoredLogs
 
 logger = logging.getLogger(__name__)
 

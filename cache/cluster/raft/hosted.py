@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cache.clock import Clock
 from cache.cluster.config.consistent import ConsistentConfig
@@ -17,7 +17,6 @@ from cache.cluster.raft.messages import AnyMessage, GroupId, Kind, ReplicaId, de
 from cache.cluster.raft.outputs import Persisted, Role, RoleChanged
 from cache.cluster.raft.service import LogStorage, RaftGroup
 from cache.cluster.raft.status import Status
-from cache.cluster.raft.stored import StoredLog
 from cache.cluster.scope import Scope
 from cache.cluster.wire.messages import CallGroup, GroupAnswer, GroupView, QueryGroup
 from cache.errors import (
@@ -27,6 +26,9 @@ from cache.errors import (
     OverloadedError,
     RemoteProtocolError,
 )
+
+if TYPE_CHECKING:
+    from cache.cluster.raft.stored import StoredLog
 
 logger = logging.getLogger(__name__)
 

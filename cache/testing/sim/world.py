@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 
 from cache.cluster.environment import Environment
 from cache.cluster.ids import Address, format_address, parse_address
-from cache.storage import Identity, MemoryStorage, Storage
+from cache.storage import Identity, Storage
 from cache.testing.sim.disk import SimDisk, SimStorage
 from cache.testing.sim.kernel import Kernel
 from cache.testing.sim.loop import SimLoop
@@ -87,9 +87,7 @@ class SimProcess:
             kept_name=self._kept_name,
         )
 
-    def _storage(self, data_dir: str | None, identity: Identity) -> Storage:
-        if data_dir is None:
-            return MemoryStorage(identity)
+    def _storage(self, data_dir: str, identity: Identity) -> Storage:
         return SimStorage(self._world.disk(self.host, data_dir), identity)
 
     def _kept_name(self, data_dir: str, proposed: str) -> str:

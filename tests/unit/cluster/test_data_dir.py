@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from cache.cluster.config import ClusterConfig
-from cache.cluster.data_dir import NAME, _write_once, kept_name, open_storage
+from cache.cluster.data_dir import NAME, _write_once, kept_name
 from cache.cluster.node import Node
 from cache.errors import (
     CorruptStorageError,
@@ -23,7 +23,7 @@ from cache.errors import (
     StorageInUseError,
     StorageMismatchError,
 )
-from cache.storage import Identity, MemoryStorage, Put, SqliteStorage, records
+from cache.storage import Identity, Put, SqliteStorage, records
 from cache.storage.base import FORMAT
 from cache.storage.sqlite import DATABASE
 
@@ -31,11 +31,10 @@ IDENTITY: Final = Identity("cluster", "node1")
 
 HOLDER: Final = """
 import asyncio, sys
-from cache.cluster.data_dir import open_storage
-from cache.storage import Identity
+from cache.storage import Identity, SqliteStorage
 
 async def main():
-    await open_storage(sys.argv[1], Identity("cluster", "node1")).open()
+    await SqliteStorage(sys.argv[1], Identity("cluster", "node1")).open()
     print("open", flush=True)
     sys.stdin.read()
 
@@ -96,7 +95,7 @@ def test_a_damaged_name_is_refused(tmp_path: Path, content: bytes) -> None:
 
 async def test_no_name_is_chosen_beside_the_data_of_a_named_member(tmp_path: Path) -> None:
     """It would not fit the store, for ever."""
-    storage = open_storage(str(tmp_path), IDENTITY)
+    storage = SqliteStorage(str(tmp_path), IDENTITY)
     await storage.open()
     await storage.close()
 
@@ -126,29 +125,31 @@ def test_a_node_has_the_name_of_its_folder(tmp_path: Path) -> None:
 # -- the store ---------------------------------------------------------------------------------------
 
 
-async def test_without_a_folder_it_is_memory() -> None:
-    """Which starts empty each time."""
-    first = open_storage(None, IDENTITY)
-    await first.open()
-    await first.commit(Put("n", b"k", b"v"))
-    second = open_storage(None, IDENTITY)
-    await second.open()
+def test_without_a_folder_there_is_none() -> None:
+    """Nor is anything of it imported."""
+    program = (
+        "import sys; from cache.cluster import ClusterConfig, Node; "
+        "print(Node(ClusterConfig.local())._storage, *({'sqlite3', 'cache.storage'} & {*sys.modules}))"
+    )
 
-    assert isinstance(first, MemoryStorage)
-    assert await second.get("n", b"k") is None
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert shown.stdout == "None\n"
 
 
 async def test_a_folder_keeps_what_was_committed(tmp_path: Path) -> None:
     """Nothing is touched before it is opened."""
     folder = tmp_path / "data"
-    first = open_storage(str(folder), IDENTITY)
+    first = SqliteStorage(str(folder), IDENTITY)
     assert isinstance(first, SqliteStorage)
     assert not folder.exists()
 
     await first.open()
     await first.commit(Put("n", b"k", b"v"))
     await first.close()
-    second = open_storage(str(folder), IDENTITY)
+    second = SqliteStorage(str(folder), IDENTITY)
     await second.open()
 
     assert b"v" == await second.get("n", b"k")
@@ -169,12 +170,12 @@ async def test_the_folder_of_another_is_refused(
     tmp_path: Path, identity: Identity, said: str
 ) -> None:
     """With whose it is; its owner can open it afterwards."""
-    own = open_storage(str(tmp_path), IDENTITY)
+    own = SqliteStorage(str(tmp_path), IDENTITY)
     await own.open()
     await own.close()
 
     with pytest.raises(StorageMismatchError, match=said):
-        await open_storage(str(tmp_path), identity).open()
+        await SqliteStorage(str(tmp_path), identity).open()
 
     await own.open()
     await own.close()
@@ -182,7 +183,7 @@ async def test_the_folder_of_another_is_refused(
 
 async def test_the_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     """In the database's own version, and in the record of whose it is."""
-    own = open_storage(str(tmp_path), IDENTITY)
+    own = SqliteStorage(str(tmp_path), IDENTITY)
     await own.open()
     newer = msgspec.msgpack.encode((FORMAT + 1, "whatever"))
     record = records.seal(records.IDENTITY_POSITION, newer)
@@ -192,14 +193,14 @@ async def test_the_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     connection.close()
 
     with pytest.raises(StorageMismatchError, match=r"has format 2.*update it"):
-        await open_storage(str(tmp_path), IDENTITY).open()
+        await SqliteStorage(str(tmp_path), IDENTITY).open()
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     """Until the first one has ended, however that was."""
 
     async def use() -> None:
-        storage = open_storage(str(tmp_path), IDENTITY)
+        storage = SqliteStorage(str(tmp_path), IDENTITY)
         await storage.open()
         await storage.close()
 

@@ -7,21 +7,21 @@ import pytest
 from cache.cluster.config import ClusterConfig
 from cache.cluster.node import Node
 from cache.errors import StorageInUseError, StorageMismatchError
-from cache.storage import Identity, MemoryStorage, Put, Storage
+from cache.storage import Identity, Put, Storage
 from cache.testing.sim.disk import SimStorage
 from cache.testing.sim.world import SimProcess, World, run_simulation
 
 IDENTITY = Identity("cluster", "a")
 
 
-async def opened(process: SimProcess, data_dir: str | None, who: Identity = IDENTITY) -> Storage:
+async def opened(process: SimProcess, data_dir: str, who: Identity = IDENTITY) -> Storage:
     storage = process.environment().storage(data_dir, who)
     await process.run(storage.open())
     return storage
 
 
 def test_a_path_of_a_host_is_one_disk() -> None:
-    """Other paths and other hosts have others; without a path it is memory."""
+    """Other paths and other hosts have others."""
 
     async def scenario(world: World) -> None:
         a, b = world.process("a"), world.process("b")
@@ -32,7 +32,6 @@ def test_a_path_of_a_host_is_one_disk() -> None:
         elsewhere = [await opened(a, "/other"), await opened(b, "/data")]
 
         assert all(isinstance(storage, SimStorage) for storage in elsewhere)
-        assert isinstance(await opened(a, None), MemoryStorage)
 
     run_simulation(0, scenario)
 
