@@ -72,6 +72,7 @@ class Endpoints:
 
     def __init__(self) -> None:
         self._made: list[Endpoint] = []
+        self._raw: list[RawPeer] = []
 
     async def member(self, limits: dict[str, Any] | None = None, **config: Any) -> Endpoint:
         endpoint = self.client(limits, member=True, **config)
@@ -90,7 +91,15 @@ class Endpoints:
         self._made.append(endpoint)
         return endpoint
 
+    async def connect_raw(self, to: Address) -> RawPeer:
+        """Open a raw stream to an endpoint; it is closed with the endpoints."""
+        self._raw.append(await connect_raw(to))
+        return self._raw[-1]
+
     async def close(self) -> None:
+        for peer in self._raw:
+            assert peer.stream is not None
+            peer.stream.abort()
         for endpoint in self._made:
             await endpoint.close()
 

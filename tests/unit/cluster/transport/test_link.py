@@ -26,7 +26,6 @@ from tests.unit.cluster.transport.support import (
     Endpoint,
     Endpoints,
     RawPeer,
-    connect_raw,
     eventually,
 )
 
@@ -315,7 +314,7 @@ async def test_same_secret_is_accepted(endpoints: Endpoints) -> None:
 async def test_other_protocol_version_is_refused_on_both_sides(endpoints: Endpoints) -> None:
     """A later version is told which one is spoken here."""
     server = await endpoints.member()
-    peer = await connect_raw(server.address)
+    peer = await endpoints.connect_raw(server.address)
     hello = Hello(2, "cache", 1024, "x#0", "127.0.0.1:9", b"n" * 16)
 
     peer.write(encode_frame(frames.GREETING, 0, encode_message(hello)))
@@ -366,7 +365,7 @@ async def test_garbage_before_the_handshake_closes_only_that_stream(
     """Nothing but a handshake is parsed before the handshake (design.md, invariant 8)."""
     server = await endpoints.member()
     server.rpc.register(Get, _echo)
-    stranger = await connect_raw(server.address)
+    stranger = await endpoints.connect_raw(server.address)
 
     stranger.write(data)
     await eventually(lambda: stranger.lost)
@@ -395,7 +394,7 @@ async def test_garbage_after_the_handshake_closes_only_that_stream(
     """A peer that breaks the protocol loses its connection; others notice nothing."""
     server = await endpoints.member()
     server.rpc.register(Get, _echo)
-    peer = await connect_raw(server.address)
+    peer = await endpoints.connect_raw(server.address)
     await peer.greet(Role.INITIATOR)
 
     peer.write(data)
@@ -409,7 +408,7 @@ async def test_truncated_frame_is_not_an_error(endpoints: Endpoints) -> None:
     """A stream that ends within a frame just ends."""
     server = await endpoints.member()
     server.rpc.register(Get, _echo)
-    peer = await connect_raw(server.address)
+    peer = await endpoints.connect_raw(server.address)
     await peer.greet(Role.INITIATOR)
 
     peer.write(encode_frame(frames.REQUEST, 1, encode_message(GET))[:-3])
@@ -426,7 +425,7 @@ async def test_truncated_frame_is_not_an_error(endpoints: Endpoints) -> None:
 async def test_stream_that_does_not_greet_is_closed(endpoints: Endpoints, data: bytes) -> None:
     """handshake_timeout bounds how long a stranger holds a connection."""
     server = await endpoints.member({"handshake_timeout": 0.05})
-    stranger = await connect_raw(server.address)
+    stranger = await endpoints.connect_raw(server.address)
 
     stranger.write(data)
     await eventually(lambda: stranger.lost)
@@ -439,9 +438,9 @@ async def test_greeted_stream_may_stay_idle(endpoints: Endpoints) -> None:
     """The time limit of the handshake ends with it."""
     server = await endpoints.member({"handshake_timeout": 0.5})
     server.rpc.register(Get, _echo)
-    peer = await connect_raw(server.address)
+    peer = await endpoints.connect_raw(server.address)
     await peer.greet(Role.INITIATOR)
-    stranger = await connect_raw(server.address)
+    stranger = await endpoints.connect_raw(server.address)
     await eventually(lambda: stranger.lost)
 
     peer.write(encode_frame(frames.REQUEST, 1, encode_message(GET)))
@@ -455,7 +454,7 @@ async def test_warnings_about_strangers_are_rare(
     """A stranger cannot fill the log: at most one warning a second, the rest is counted."""
     server = await endpoints.member()
     for _ in range(20):
-        stranger = await connect_raw(server.address)
+        stranger = await endpoints.connect_raw(server.address)
         stranger.write(b"\xff" * 20)
     await eventually(lambda: server.count("malformed") == 20)
 

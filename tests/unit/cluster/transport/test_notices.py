@@ -21,7 +21,6 @@ from tests.unit.cluster.transport.support import (
     Endpoint,
     Endpoints,
     RawPeer,
-    connect_raw,
     eventually,
 )
 from tests.unit.cluster.transport.test_link import RawServer
@@ -287,7 +286,7 @@ async def test_a_malformed_notice_ends_the_stream(
     """As any malformed frame: nothing is handled, and nothing after it is."""
     hearer = await endpoints.member()
     heard = Heard(hearer)
-    peer = await connect_raw(hearer.address)
+    peer = await endpoints.connect_raw(hearer.address)
     await peer.greet(Role.INITIATOR)
 
     good = encode_frame(frames.NOTICE, 0, encode_message(notice()))
@@ -302,7 +301,7 @@ async def test_a_notice_before_the_handshake_ends_the_stream(endpoints: Endpoint
     """A stranger tells nothing."""
     hearer = await endpoints.member()
     heard = Heard(hearer)
-    peer = await connect_raw(hearer.address)
+    peer = await endpoints.connect_raw(hearer.address)
 
     peer.write(encode_frame(frames.NOTICE, 0, encode_message(notice())))
     await eventually(lambda: peer.lost)
@@ -358,7 +357,7 @@ async def test_notices_are_not_read_while_answers_are_not(endpoints: Endpoints) 
     hearer = await endpoints.member({"send_buffer_bytes_max": 1024})
     heard = Heard(hearer)
     hearer.rpc.register(Get, lambda request, peer: Value(b"v" * 8_000_000))
-    peer = await connect_raw(hearer.address)
+    peer = await endpoints.connect_raw(hearer.address)
     await peer.greet(Role.INITIATOR)
     assert peer.stream is not None
     peer.stream.pause_reading()

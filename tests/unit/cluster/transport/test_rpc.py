@@ -29,7 +29,6 @@ from tests.unit.cluster.transport.support import (
     LOOPBACK,
     Endpoint,
     Endpoints,
-    connect_raw,
     eventually,
 )
 
@@ -453,10 +452,13 @@ async def test_caller_that_reads_nothing_is_not_read(endpoints: Endpoints) -> No
 async def test_inbound_connections_are_bounded(endpoints: Endpoints) -> None:
     """One stream more than connections_max is closed."""
     server = await endpoints.member({"connections_max": 2})
-    first, second = await connect_raw(server.address), await connect_raw(server.address)
+    first, second = (
+        await endpoints.connect_raw(server.address),
+        await endpoints.connect_raw(server.address),
+    )
     await eventually(lambda: server.count("inbound_connections") == 2)
 
-    third = await connect_raw(server.address)
+    third = await endpoints.connect_raw(server.address)
     await eventually(lambda: third.lost)
 
     assert server.count("connections_rejected") == 1
