@@ -100,7 +100,7 @@ async def test_a_client_outlives_an_owner(cluster: TestCluster) -> None:
 @cluster_test("simulated", size=3)
 async def test_a_client_asks_for_the_table_when_a_write_fails(cluster: TestCluster) -> None:
     """Nobody tells it of a death, and its next regular question is further off than its deadline."""
-    client = await cluster.client(operation_timeout=5.0)
+    client = await cluster.client(operation_timeout=1.0)
     entries = client.map("m")
 
     await cluster.kill(1)
