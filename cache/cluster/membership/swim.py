@@ -220,6 +220,7 @@ class Swim:
 
     def _on_packet(self, source: Address, sender: MemberId, parts: list[Part], now: float) -> None:
         newcomers, is_doubted = 0, False
+        pings = [part for part in parts if isinstance(part, Ping)]
         for part in parts:
             match part:
                 case Rumour(record):
@@ -229,7 +230,8 @@ class Swim:
                     if newcomers <= NEWCOMERS_MAX:
                         self.book.hear(part, now)
                 case Ping():
-                    self._on_ping(part, source, sender)
+                    if part is pings[0]:
+                        self._on_pings(pings, source, sender)
                 case PingRequest():
                     self._on_ping_request(part, source, now)
                 case Ack():
@@ -255,14 +257,14 @@ class Swim:
             local = self.book.local
             self.book.outputs.append(SendPacket(source, [Rumour(local.to_record(), local.id)]))
 
-    def _on_ping(self, ping: Ping, source: Address, sender: MemberId) -> None:
-        local = self.book.local.id
-        if ping.target in (local, _life_of(local)):
-            ack = Ack(sequence=ping.sequence)
+    def _on_pings(self, pings: list[Ping], source: Address, sender: MemberId) -> None:
+        """Answer those of one packet in one packet."""
+        own = (self.book.local.id, _life_of(self.book.local.id))
+        if acks := [Ack(sequence=ping.sequence) for ping in pings if ping.target in own]:
             known = self.book.members.get(sender)
             # News for members only: an answer to a stranger is never larger than its question.
             news = self.book.take_news(16) if known is not None and known.address == source else []
-            self.book.outputs.append(SendPacket(source, [ack, *news]))
+            self.book.outputs.append(SendPacket(source, [*acks, *news]))
 
     def _on_ping_request(self, request: PingRequest, source: Address, now: float) -> None:
         target = self.book.members.get(MemberId(request.target))
