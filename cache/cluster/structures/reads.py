@@ -1,7 +1,7 @@
 """Reads of remote keys, gathered: what one tick of the event loop asks of one member leaves as one request.
 
-A lone read waits for nothing: the requests of a tick are sent at its end either way. What fails as a batch is
-read again key by key, with retries and backups, by whoever asked.
+A lone read waits for nothing: while no other is under way, and the last batch was a single key, a read goes
+at once. What fails as a batch is read again key by key, with retries and backups, by whoever asked.
 """
 
 from __future__ import annotations
@@ -45,9 +45,27 @@ class Reads:
         self._rpc = rpc
         self._timeout = timeout
         self._gathering: dict[tuple[Address, str], _Batch] = {}
+        self._waiting = 0
+        """Reads under way."""
+        self._was_alone = True
 
-    def get(self, address: Address, map_name: str, partition: int, key: bytes) -> Reading:
-        """Ask the member at `address` for a key it owns."""
+    async def get(
+        self, address: Address, map_name: str, partition: int, key: bytes
+    ) -> bytes | None:
+        """Ask the member at `address` for a key it owns; return the encoded value, None for no entry."""
+        if self._waiting or not self._was_alone:
+            return await self._gather(address, map_name, partition, key)
+        self._waiting = 1
+        try:
+            request = Get(map_name, partition, key, False)
+            reply = await self._rpc.call(address, request, timeout=self._timeout)
+        finally:
+            self._waiting -= 1
+        if type(reply) is not Value:
+            raise RemoteProtocolError("a read was answered with something else")
+        return reply.value
+
+    def _gather(self, address: Address, map_name: str, partition: int, key: bytes) -> Reading:
         loop = asyncio.get_running_loop()
         reading: Reading = loop.create_future()
         batch = self._gathering.get((address, map_name))
@@ -62,6 +80,10 @@ class Reads:
 
     def _send(self) -> None:
         gathered, self._gathering = self._gathering, {}
+        self._was_alone = False
+        if len(gathered) == 1:
+            ((only),) = gathered.values()
+            self._was_alone = len(only.keys) == 1
         for (address, map_name), batch in gathered.items():
             for start in range(0, len(batch.keys), BATCH_MAX):
                 end = start + BATCH_MAX

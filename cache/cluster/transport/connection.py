@@ -106,6 +106,8 @@ class Connection(asyncio.Protocol):
         self._dispatch: Callable[[int, int, bytes], None] = self._greet
         self._batch: list[bytes] = []
         self._flush_is_due = False
+        self._was_alone = True
+        """Whether the last batch was a single frame."""
 
     # -- what the two ends add ---------------------------------------------------------------------
 
@@ -189,6 +191,17 @@ class Connection(asyncio.Protocol):
             self._flush_is_due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
+    def send_soon(self, kind: int, request_id: int, body: bytes) -> None:
+        """Write one frame at once, if it is likely to be the only one of this tick; else as `send`.
+
+        The caller knows of nothing else under way. One that finds company was the last to be so hasty:
+        until a batch is a single frame again, all wait for each other.
+        """
+        if self._flush_is_due or not self._was_alone or len(body) > JOIN_BYTES_MAX:
+            self.send(kind, request_id, body)
+        elif self.stream is not None and not self.stream.is_closing():
+            self.stream.write(frames.encode_frame(kind, request_id, body))
+
     def buffered_bytes(self) -> int:
         """Return how many bytes wait to be written."""
         if self.stream is None:
@@ -207,6 +220,7 @@ class Connection(asyncio.Protocol):
         if not batch or self.stream is None:
             return
         joined = self.batch_bytes <= JOIN_BYTES_MAX
+        self._was_alone = len(batch) == 1
         self._batch = []
         self.batch_bytes = 0
         if self.stream.is_closing():

@@ -137,9 +137,10 @@ class Link(Connection):
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._begin_watch(now)
         self._last_id += 1
+        send = self.send if self._pending else self.send_soon
         self._pending[self._last_id] = (future, deadline)
         if self._open:
-            self.send(frames.REQUEST, self._last_id, body)
+            send(frames.REQUEST, self._last_id, body)
         else:
             self._unsent[self._last_id] = body
             self._unsent_bytes += len(body)

@@ -1,8 +1,10 @@
-"""Reads of one tick leave together."""
+"""A lone read leaves at once; reads of one tick leave together."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -42,25 +44,90 @@ def reads(peers: Peers) -> Reads:
     return Reads(cast(RpcEndpoint, peers), timeout=1.0)
 
 
-async def test_a_lone_read_is_a_plain_get(peers: Peers, reads: Reads) -> None:
-    """It leaves at the end of the tick."""
-    reading = reads.get(ANN, "users", 3, b"k")
-    assert peers.asked == []
+@pytest.fixture
+async def busy(peers: Peers, reads: Reads) -> Reads:
+    """Reads that come in crowds."""
+    readings = await begin(*(reads.get(ANN, "users", 0, b"k") for _ in range(3)))
+    peers.answers[0].set_result(Value(b"v"))
+    peers.answers[1].set_result(Many([b"v", b"v"]))
+    await asyncio.gather(*readings)
+    peers.asked.clear()
+    peers.answers.clear()
+    return reads
+
+
+async def begin(*readings: Coroutine[Any, Any, bytes | None]) -> list[asyncio.Task[bytes | None]]:
+    """Start them in one tick of the event loop, and let it end."""
+    tasks = [asyncio.create_task(reading) for reading in readings]
     await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_a_lone_read_leaves_at_once(peers: Peers, reads: Reads) -> None:
+    """Nothing waits for the end of the tick."""
+    reading = reads.get(ANN, "users", 3, b"k")
+    with suppress(StopIteration):
+        reading.send(None)
 
     assert [(ANN, Get("users", 3, b"k", False))] == peers.asked
-    peers.answers[0].set_result(Value(b"v"))
-    assert await reading == b"v"
+    reading.close()
 
 
-async def test_reads_of_a_tick_are_one_request_for_each_member_and_map(
-    peers: Peers, reads: Reads
+async def test_a_lone_read_is_answered(peers: Peers, reads: Reads) -> None:
+    """And leaves the way free for the next one."""
+    for number in range(2):
+        (reading,) = await begin(reads.get(ANN, "users", 3, b"k"))
+        peers.answers[number].set_result(Value(b"v"))
+        assert await reading == b"v"
+
+    assert [Get("users", 3, b"k", False)] * 2 == [request for _, request in peers.asked]
+
+
+async def test_a_lone_read_with_a_wrong_answer_is_an_error(peers: Peers, reads: Reads) -> None:
+    """No silence."""
+    (reading,) = await begin(reads.get(ANN, "users", 3, b"k"))
+    peers.answers[0].set_result(Many([b"v"]))
+
+    with pytest.raises(RemoteProtocolError):
+        await reading
+
+
+async def test_company_of_a_lone_read_is_gathered(peers: Peers, reads: Reads) -> None:
+    """The first has left; those that come while it is under way leave with the tick."""
+    readings = await begin(*(reads.get(ANN, "users", n, b"%d" % n) for n in range(3)))
+
+    assert [request for _, request in peers.asked] == [
+        Get("users", 0, b"0", False),
+        GetMany("users", [1, 2], [b"1", b"2"], False),
+    ]
+    peers.answers[0].set_result(Value(b"a"))
+    peers.answers[1].set_result(Many([b"b", None]))
+    assert [b"a", b"b", None] == await asyncio.gather(*readings)
+
+
+async def test_one_that_was_given_up_is_not_under_way(peers: Peers, reads: Reads) -> None:
+    """The next one is alone again."""
+    (gone,) = await begin(reads.get(ANN, "users", 0, b"0"))
+    gone.cancel()
+    await asyncio.wait([gone])
+    reading = reads.get(ANN, "users", 1, b"1")
+    with suppress(StopIteration):
+        reading.send(None)
+
+    assert peers.asked[-1] == (ANN, Get("users", 1, b"1", False))
+    reading.close()
+
+
+async def test_reads_of_a_crowd_are_one_request_for_each_member_and_map(
+    peers: Peers, busy: Reads
 ) -> None:
     """Each caller gets its own value."""
-    readings = [reads.get(ANN, "users", n, b"%d" % n) for n in range(3)]
-    reads.get(BOB, "users", 7, b"7")
-    reads.get(ANN, "items", 8, b"8")
-    await asyncio.sleep(0)
+    readings = await begin(
+        *(busy.get(ANN, "users", n, b"%d" % n) for n in range(3)),
+        busy.get(BOB, "users", 7, b"7"),
+        busy.get(ANN, "items", 8, b"8"),
+    )
 
     assert peers.asked == [
         (ANN, GetMany("users", [0, 1, 2], [b"0", b"1", b"2"], False)),
@@ -68,13 +135,16 @@ async def test_reads_of_a_tick_are_one_request_for_each_member_and_map(
         (ANN, Get("items", 8, b"8", False)),
     ]
     peers.answers[0].set_result(Many([b"a", None, b"c"]))
-    assert [b"a", None, b"c"] == await asyncio.gather(*readings)
+    peers.answers[1].set_result(Value(b"d"))
+    peers.answers[2].set_result(Value(b"e"))
+    assert [b"a", None, b"c", b"d", b"e"] == await asyncio.gather(*readings)
 
 
-async def test_a_batch_has_a_limit(peers: Peers, reads: Reads) -> None:
+async def test_a_batch_has_a_limit(peers: Peers, busy: Reads) -> None:
     """The rest goes in more of them, and each answers its own keys."""
-    readings = [reads.get(ANN, "users", 0, b"%d" % n) for n in range(2 * BATCH_MAX + 1)]
-    await asyncio.sleep(0)
+    readings = await begin(
+        *(busy.get(ANN, "users", 0, b"%d" % n) for n in range(2 * BATCH_MAX + 1))
+    )
 
     assert [BATCH_MAX, BATCH_MAX, 1] == [len(request.keys) for _, request in peers.asked]
     for (_, request), answer in zip(peers.asked, peers.answers, strict=True):
@@ -82,10 +152,9 @@ async def test_a_batch_has_a_limit(peers: Peers, reads: Reads) -> None:
     assert [b"%d" % n for n in range(2 * BATCH_MAX + 1)] == await asyncio.gather(*readings)
 
 
-async def test_an_error_reaches_every_reader_of_the_batch(peers: Peers, reads: Reads) -> None:
+async def test_an_error_reaches_every_reader_of_the_batch(peers: Peers, busy: Reads) -> None:
     """They know what to do about it."""
-    readings = [reads.get(ANN, "users", 0, b"%d" % n) for n in range(2)]
-    await asyncio.sleep(0)
+    readings = await begin(*(busy.get(ANN, "users", 0, b"%d" % n) for n in range(2)))
     peers.answers[0].set_exception(NotOwnerError("moved"))
 
     results = await asyncio.gather(*readings, return_exceptions=True)
@@ -95,11 +164,10 @@ async def test_an_error_reaches_every_reader_of_the_batch(peers: Peers, reads: R
 
 @pytest.mark.parametrize("reply", [Done(), Many([b"1"]), Many([b"1", b"2", b"3"]), Value(b"1")])
 async def test_a_wrong_answer_is_an_error_and_no_silence(
-    peers: Peers, reads: Reads, reply: Reply
+    peers: Peers, busy: Reads, reply: Reply
 ) -> None:
     """Of another kind, or with too few or too many values."""
-    readings = [reads.get(ANN, "users", 0, b"%d" % n) for n in range(2)]
-    await asyncio.sleep(0)
+    readings = await begin(*(busy.get(ANN, "users", 0, b"%d" % n) for n in range(2)))
     peers.answers[0].set_result(reply)
 
     for reading in readings:
@@ -107,21 +175,22 @@ async def test_a_wrong_answer_is_an_error_and_no_silence(
             await reading
 
 
+@pytest.mark.parametrize("count", [1, 2])
 async def test_what_cannot_be_sent_is_an_error_for_those_who_asked(
-    peers: Peers, reads: Reads
+    peers: Peers, reads: Reads, count: int
 ) -> None:
     """Also when the endpoint refuses at once."""
     peers.refusal = WrongLoopError("elsewhere")
-    reading = reads.get(ANN, "users", 0, b"k")
+    readings = await begin(*(reads.get(ANN, "users", 0, b"k") for _ in range(count)))
 
-    with pytest.raises(WrongLoopError):
-        await reading
+    for reading in readings:
+        with pytest.raises(WrongLoopError):
+            await reading
 
 
-async def test_a_reader_that_left_does_not_disturb_the_others(peers: Peers, reads: Reads) -> None:
+async def test_a_reader_that_left_does_not_disturb_the_others(peers: Peers, busy: Reads) -> None:
     """Its value is dropped."""
-    gone, stays = (reads.get(ANN, "users", 0, b"%d" % n) for n in range(2))
-    await asyncio.sleep(0)
+    gone, stays = await begin(*(busy.get(ANN, "users", 0, b"%d" % n) for n in range(2)))
     gone.cancel()
     peers.answers[0].set_result(Many([b"a", b"b"]))
 

@@ -135,13 +135,10 @@ async def test_large_values_pass_both_ways(endpoints: Endpoints) -> None:
     assert await asyncio.gather(*calls) == [Value(big)] * 3
 
 
-async def test_one_write_per_tick_at_both_ends(
-    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A hundred calls of one tick leave in one write, and so do their answers (performance.md §2)."""
-    caller, server = await _pair(endpoints)
-    server.rpc.register(Get, _echo)
-    await caller.rpc.call(server.address, GET, timeout=5)
+def _watch_writes(
+    caller: Endpoint, server: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[str, int]]:
+    """Return a list that will name the end and the bytes of each write."""
     writes: list[tuple[str, int]] = []
     for name, connections in (
         ("caller", caller.rpc._links.values()),
@@ -151,10 +148,39 @@ async def test_one_write_per_tick_at_both_ends(
             assert connection.stream is not None
             counted = _CountedStream(connection.stream, name, writes)
             monkeypatch.setattr(connection, "stream", counted)
+    return writes
+
+
+async def test_one_write_per_tick_at_both_ends(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred calls of one tick leave in one write, and so do their answers (performance.md §2)."""
+    caller, server = await _pair(endpoints)
+    server.rpc.register(Get, _echo)
+    # The first of them cannot know that it has company; the next time it does.
+    await asyncio.gather(*(caller.rpc.call(server.address, GET, timeout=5) for _ in range(100)))
+    writes = _watch_writes(caller, server, monkeypatch)
 
     await asyncio.gather(*(caller.rpc.call(server.address, GET, timeout=5) for _ in range(100)))
 
     assert [name for name, _ in writes] == ["caller", "server"]
+
+
+async def test_a_lone_call_is_written_at_once(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for the end of the tick; one beside it does."""
+    caller, server = await _pair(endpoints)
+    server.rpc.register(Get, _echo)
+    await caller.rpc.call(server.address, GET, timeout=5)
+    writes = _watch_writes(caller, server, monkeypatch)
+
+    lone = caller.rpc.call(server.address, GET, timeout=5)
+    assert [name for name, _ in writes] == ["caller"]
+    beside = caller.rpc.call(server.address, GET, timeout=5)
+    assert [name for name, _ in writes] == ["caller"]
+
+    assert [await lone, await beside] == [Value(GET.key)] * 2
 
 
 class _CountedStream:
