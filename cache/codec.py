@@ -7,7 +7,7 @@ the tags in two bytes, the tags as MessagePack, and then the value as above.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -16,6 +16,7 @@ import msgpack
 from cache.errors import CodecError
 
 RAW: Final = b"\x00"
+RAW_TAG: Final = 0
 PACKED: Final = b"\x01"
 TAGGED: Final = b"\x02"
 SIGNED: Final = b"\x03"
@@ -48,6 +49,27 @@ def encode_key(key: str | bytes | int) -> bytes:
     if isinstance(key, bytes):
         return b"b" + bytes(key)
     raise CodecError(f"key {key!r} is {type(key).__name__}; keys are str, bytes or int")
+
+
+def encode_keys(keys: Iterable[str | bytes | int]) -> list[bytes]:
+    """Return the canonical bytes of many keys, texts without a call for each.
+
+    Raises:
+        CodecError: as `encode_key`.
+    """
+    try:
+        return [b"s" + key.encode() if type(key) is str else encode_key(key) for key in keys]
+    except UnicodeEncodeError as error:
+        raise CodecError(f"key {error.object!r} is not valid text: {error}") from error
+
+
+def decode_values(encoded: Iterable[bytes]) -> list[object]:
+    """Return the values of many, plain bytes without a call for each.
+
+    Raises:
+        CodecError: as `decode_value`.
+    """
+    return [one[1:] if one and one[0] == RAW_TAG else decode_value(one) for one in encoded]
 
 
 def decode_key(encoded: bytes) -> str | bytes | int:
@@ -102,7 +124,7 @@ def decode_value(encoded: bytes) -> object:
     Raises:
         CodecError: the bytes are no encoded value.
     """
-    if encoded[:1] == RAW:
+    if encoded and encoded[0] == RAW_TAG:
         return encoded[1:]
     if encoded[:1] == TAGGED:
         return decode_value(_split(encoded)[1])

@@ -277,8 +277,8 @@ MUTATIONS: Final = (
     Mutation(
         "do a key of a batch again by another id",
         "cluster/structures/batches.py",
-        "            ids = [part_of(sent.operation, index) for index in range(len(batch))]\n",
-        "            ids = [part_of(sent.operation, index + 1) for index in range(len(batch))]\n",
+        "            ids = [part_of(sent.operation, index) for index in range(len(batch.keys))]\n",
+        "            ids = [part_of(sent.operation, index + 1) for index in range(len(batch.keys))]\n",
         "tests/unit/cluster/structures/test_batches.py",
     ),
     Mutation(

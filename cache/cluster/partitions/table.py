@@ -8,8 +8,8 @@ that was made on the other side of a split. Not here: how holders are chosen (`a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
@@ -76,6 +76,11 @@ class Table:
     rows: tuple[Row, ...]
     addresses: Mapping[MemberId, Address]
     """Where the members of this table listen; every holder is in it."""
+    owners: tuple[MemberId | None, ...] = field(init=False, repr=False, compare=False)
+    """The owner of each partition: what every operation looks up."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "owners", tuple(row.owner for row in self.rows))
 
     def descends_from(self, other: TableVersion) -> bool:
         """Return whether this table is `other` or was made with knowledge of it.
@@ -90,11 +95,11 @@ class Table:
 
     def owner(self, partition: int) -> MemberId | None:
         """Return the owner of a partition, or None while nobody owns it."""
-        return self.rows[partition].owner
+        return self.owners[partition]
 
     def owned_by(self, member: MemberId) -> list[int]:
         """Return the partitions that `member` owns, ascending."""
-        return [partition for partition, row in enumerate(self.rows) if row.owner == member]
+        return [partition for partition, owner in enumerate(self.owners) if owner == member]
 
     def held_by(self, member: MemberId) -> list[int]:
         """Return the partitions that `member` holds or is joining, ascending."""
@@ -107,9 +112,9 @@ class Table:
     def owner_counts(self) -> dict[MemberId, int]:
         """Return how many partitions each member of the table owns, by ascending id."""
         counts = dict.fromkeys(sorted(self.addresses), 0)
-        for row in self.rows:
-            if row.owner is not None:
-                counts[row.owner] = counts.get(row.owner, 0) + 1
+        for owner in self.owners:
+            if owner is not None:
+                counts[owner] = counts.get(owner, 0) + 1
         return counts
 
     def copy_counts(self) -> dict[MemberId, int]:
@@ -192,6 +197,11 @@ def map_seed(name: str) -> int:
 def partition_of(key: bytes, seed: int, partition_count: int) -> int:
     """Return the partition of an encoded key; `seed` is the `map_seed` of its map."""
     return xxh3_64_intdigest(key, seed) % partition_count
+
+
+def partitions_of(keys: Iterable[bytes], seed: int, partition_count: int) -> list[int]:
+    """Return the partition of each key, as `partition_of` would, without a call for each."""
+    return [xxh3_64_intdigest(key, seed) % partition_count for key in keys]
 
 
 def _version_to_record(version: TableVersion) -> TableId:

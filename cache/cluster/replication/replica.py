@@ -49,7 +49,6 @@ class PartitionReplica:
         "_maps",
         "_operation_memory",
         "_operations",
-        "_readable",
         "_tombstone_lifetime",
         "_usage",
         "_views",
@@ -57,6 +56,7 @@ class PartitionReplica:
         "entry_count",
         "kept",
         "listener",
+        "readable",
         "size_bytes",
         "view_bytes",
     )
@@ -66,8 +66,8 @@ class PartitionReplica:
     ) -> None:
         self._usage = usage or Usage()
         self._maps: dict[str, dict[bytes, Entry]] = {}
-        self._readable: dict[str, dict[bytes, Entry]] = {}
-        """Those maps of which it does not matter when an entry was read: the hot path."""
+        self.readable: dict[str, dict[bytes, Entry]] = {}
+        """Entries of those maps of which it does not matter when one was read: the hot path."""
         self.kept: dict[str, Kept] = {}
         """The books of those maps whose policy asks for some."""
         self._digest = Digest()
@@ -89,7 +89,7 @@ class PartitionReplica:
 
     def get(self, map_name: str, key: bytes, now: float) -> bytes | None:
         """Return the live value of a key, or None; it counts as a use of the entry."""
-        entries = self._readable.get(map_name)
+        entries = self.readable.get(map_name)
         if entries is None:
             return self._read(map_name, key, now) if self.kept else None
         entry = entries.get(key)
@@ -173,7 +173,7 @@ class PartitionReplica:
         if not rules.is_plain:
             self.kept[map_name] = Kept(rules)
         if not rules.watches_reads:
-            self._readable[map_name] = entries
+            self.readable[map_name] = entries
         return entries
 
     def _keep_books(

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from copy import copy
 from functools import partial
 from typing import cast
 
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import map_seed, partition_of
+from cache.cluster.structures.columns import Columns
 from cache.cluster.structures.near_reader import NearMap
 from cache.cluster.structures.operations import wire_ttl
 from cache.cluster.structures.outcomes import each
 from cache.cluster.structures.router import Router
 from cache.cluster.structures.state import OperationIds
 from cache.cluster.wire.messages import NEVER, Get, Modify, Value
-from cache.codec import check_key, check_value, decode_value, encode_key, encode_value, with_tags
+from cache.codec import (
+    check_key,
+    check_value,
+    decode_value,
+    decode_values,
+    encode_key,
+    encode_value,
+    with_tags,
+)
 from cache.durations import DEFAULT
 from cache.errors import CacheError
 from cache.keys import K, Key, Ttl
@@ -42,10 +51,13 @@ class MapAccess:
         self.partition_count = router.config.partition_count
         self.decode: Callable[[bytes], object] = decode_value
         """Returns the value of its bytes."""
+        self.decode_all: Callable[[Iterable[bytes]], Iterable[object]] = decode_values
+        """Returns the values of many."""
         self._encode_value: Callable[[object], bytes] = encode_value
         if serializer is not None:
             self._encode_value = partial(serializer.encode, context=name)
             self.decode = partial(serializer.decode, context=name)
+            self.decode_all = partial(map, self.decode)
         self._seed = map_seed(name)
         self._ttl = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
         self._site = router.site
@@ -67,6 +79,19 @@ class MapAccess:
         if len(encoded) > self._key_limit:
             check_key(encoded, self._key_limit)
         return encoded, partition_of(encoded, self._seed, self.partition_count)
+
+    def columns(self, keys: Iterable[K]) -> Columns[K]:
+        """Return many keys with their bytes and partitions.
+
+        Raises:
+            CodecError: one is no key, or over the limit.
+        """
+        columns = Columns.of(keys, self._seed, self.partition_count)
+        limit = self._key_limit
+        if columns.encoded and max(map(len, columns.encoded)) > limit:
+            for encoded in columns.encoded:
+                check_key(encoded, limit)
+        return columns
 
     def partition_of(self, encoded: bytes) -> int:
         """Return the partition of an encoded key."""
@@ -93,16 +118,28 @@ class MapAccess:
 
     # -- one key -----------------------------------------------------------------------------
 
-    async def read(
+    async def read(self, key: Key, deadline: float | None = None) -> bytes | None:
+        """Return the encoded value of a key, None if it is absent."""
+        raw = self.begin_read(key, deadline=deadline)
+        return await raw if isinstance(raw, Awaitable) else raw
+
+    def begin_read(
         self, key: Key, max_staleness: float | None = None, deadline: float | None = None
-    ) -> bytes | None:
-        """Return the encoded value of a key, None if it is absent: from here, a near copy or its owner."""
+    ) -> bytes | Awaitable[bytes | None] | None:
+        """Return the encoded value of a key, None if it is absent; to be awaited if it is elsewhere."""
         encoded, partition = self.locate(key)
         replica = self._serving[partition]
         if replica is not None and self._reads_here:
             now = self.router.clock.monotonic()
             if now <= self._site.valid_until:
                 return replica.get(self.name, encoded, now)
+        if max_staleness is None and self.near is None and not self._is_loaded:
+            return self.router.read(self.name, partition, encoded, deadline)
+        return self._read_elsewhere(encoded, partition, max_staleness, deadline)
+
+    async def _read_elsewhere(
+        self, encoded: bytes, partition: int, max_staleness: float | None, deadline: float | None
+    ) -> bytes | None:
         if self._is_loaded and (raw := self._read_loaded(encoded, partition)) is not None:
             return raw
         if max_staleness is not None and not max_staleness >= 0:
@@ -130,7 +167,7 @@ class MapAccess:
         Raises:
             RejectedError: some could not be read.
         """
-        found = await each(keys, lambda key: self.read(key, deadline=deadline))
+        found = await each(keys, lambda key: self.read(key, deadline))
         for outcome in found.values():
             if isinstance(outcome, CacheError):
                 raise outcome

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cache.cluster.ids import MemberId
+from cache.cluster.structures.columns import Columns
 from cache.cluster.structures.outcomes import BATCH_SHARE, each, raise_failed, uncertain
 from cache.cluster.structures.router import Router
 from cache.cluster.wire.messages import (
@@ -25,9 +27,6 @@ from cache.cluster.wire.messages import (
 from cache.errors import CacheError, IndeterminateError, RejectedError
 from cache.keys import K
 
-Located = Mapping[K, tuple[bytes, int]]
-"""Encoded key and partition of each key."""
-
 
 class Batches:
     """Sends columns of keys of one map to their owners."""
@@ -36,32 +35,24 @@ class Batches:
         self._name = name
         self._router = router
 
-    async def get(self, located: Located[K]) -> dict[K, bytes | None]:
+    async def get(self, columns: Columns[K]) -> dict[K, bytes | None]:
         """Return the encoded values, None for absent keys; what was not answered is left out."""
-        batches = self._router.by_owner(located, lambda key: located[key][1])
+        batches = self._by_owner(columns)
         replies = await self._router.to_members(
-            share=BATCH_SHARE,
-            requests=[
-                (
-                    member,
-                    GetMany(
-                        self._name,
-                        [located[key][1] for key in batch],
-                        [located[key][0] for key in batch],
-                        False,
-                    ),
-                )
+            [
+                (member, GetMany(self._name, batch.partitions, batch.encoded, False))
                 for member, batch in batches
             ],
+            share=BATCH_SHARE,
         )
         found: dict[K, bytes | None] = {}
         for (_, batch), reply in zip(batches, replies, strict=True):
             if not isinstance(reply, CacheError):
                 assert isinstance(reply, Many)
-                found.update(zip(batch, reply.values, strict=True))
+                found.update(zip(batch.keys, reply.values, strict=True))
         return found
 
-    async def set(self, located: Located[K], encoded: Mapping[K, bytes], seconds: float) -> None:
+    async def set(self, columns: Columns[K], encoded: Mapping[K, bytes], seconds: float) -> None:
         """Store the encoded values.
 
         Raises:
@@ -70,24 +61,23 @@ class Batches:
         """
         deadline = self._router.deadline()
         replies = await self._send(
-            located,
+            columns,
             lambda batch: SetMany(
                 self._name,
-                [located[key][1] for key in batch],
-                [located[key][0] for key in batch],
-                [encoded[key] for key in batch],
+                batch.partitions,
+                batch.encoded,
+                [encoded[key] for key in batch.keys],
                 seconds,
                 b"",
             ),
         )
 
-        def alone(key: K, _: bytes) -> Any:
-            place, partition = located[key]
+        def alone(key: K, place: bytes, partition: int, _: bytes) -> Any:
             return Set(self._name, partition, place, encoded[key], seconds, b"")
 
-        await self._finish(located, replies, alone, deadline)
+        await self._finish(columns, replies, alone, deadline)
 
-    async def delete(self, located: Located[K], operation_id: Callable[[], bytes]) -> int:
+    async def delete(self, columns: Columns[K], operation_id: Callable[[], bytes]) -> int:
         """Remove the keys; return how many were present.
 
         Raises:
@@ -96,49 +86,40 @@ class Batches:
         """
         deadline = self._router.deadline()
         replies = await self._send(
-            located,
-            lambda batch: DeleteMany(
-                self._name,
-                [located[key][1] for key in batch],
-                [located[key][0] for key in batch],
-                operation_id(),
-            ),
+            columns,
+            lambda batch: DeleteMany(self._name, batch.partitions, batch.encoded, operation_id()),
         )
 
-        def alone(key: K, operation: bytes) -> Any:
-            place, partition = located[key]
+        def alone(_: K, place: bytes, partition: int, operation: bytes) -> Any:
             return Modify(self._name, partition, place, operation, MODIFY_DELETE, b"", NEVER, 0)
 
-        return await self._finish(located, replies, alone, deadline)
+        return await self._finish(columns, replies, alone, deadline)
 
     async def _send(
-        self, located: Located[K], request: Callable[[list[K]], SetMany | DeleteMany]
+        self, columns: Columns[K], request: Callable[[Columns[K]], SetMany | DeleteMany]
     ) -> dict[K, tuple[int, bytes]]:
         """Send the batches; return the code and the operation id of each key."""
-        batches = [
-            (member, batch, request(batch))
-            for member, batch in self._router.by_owner(located, lambda key: located[key][1])
-        ]
+        batches = [(member, batch, request(batch)) for member, batch in self._by_owner(columns)]
         requests = [(member, sent) for member, _, sent in batches]
         replies = await self._router.to_members(requests, share=BATCH_SHARE)
         outcomes: dict[K, tuple[int, bytes]] = {}
         for (_, batch, sent), reply in zip(batches, replies, strict=True):
-            ids = [part_of(sent.operation, index) for index in range(len(batch))]
+            ids = [part_of(sent.operation, index) for index in range(len(batch.keys))]
             if isinstance(reply, CacheError):
                 was_sent = isinstance(reply, IndeterminateError)
                 code = -CODE_INDETERMINATE if was_sent else -CODE_UNAVAILABLE
-                codes = [code] * len(batch)
+                codes = [code] * len(batch.keys)
             else:
                 assert isinstance(reply, Outcomes)
                 codes = reply.codes
-            outcomes.update(zip(batch, zip(codes, ids, strict=True), strict=True))
+            outcomes.update(zip(batch.keys, zip(codes, ids, strict=True), strict=True))
         return outcomes
 
     async def _finish(
         self,
-        located: Located[K],
+        columns: Columns[K],
         outcomes: Mapping[K, tuple[int, bytes]],
-        request: Callable[[K, bytes], Any],  # Any: a map request
+        request: Callable[[K, bytes, int, bytes], Any],  # Any: a map request
         deadline: float,
     ) -> int:
         """Do alone what the batch did not, by one deadline; return how many keys there was an effect on."""
@@ -146,16 +127,23 @@ class Batches:
         left = {key: outcome for key, outcome in outcomes.items() if outcome[0] < 0}
         if not left:
             return effects
+        places = columns.places()
 
         async def alone(key: K) -> int:
             code, operation = left[key]
+            encoded, partition = places[key]
+            asked = request(key, encoded, partition, operation)
             try:
-                reply = await self._router.write(located[key][1], request(key, operation), deadline)
+                reply = await self._router.write(partition, asked, deadline)
             except RejectedError as error:
                 raise (uncertain(key, error) if code == -CODE_INDETERMINATE else error) from error
             return not isinstance(reply, Value) or reply.value is not None
 
         settled = await each(left, alone)
         failed = {key: what for key, what in settled.items() if isinstance(what, CacheError)}
-        raise_failed(failed, len(failed), len(located), "keys")
+        raise_failed(failed, len(failed), len(places), "keys")
         return effects + sum(what for what in settled.values() if isinstance(what, int))
+
+    def _by_owner(self, columns: Columns[K]) -> list[tuple[MemberId | None, Columns[K]]]:
+        limit = self._router.config.limits.batch_keys_max
+        return columns.by_owner(self._router.owners, limit)

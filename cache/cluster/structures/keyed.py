@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -61,7 +61,9 @@ class KeyOperations(Generic[V]):
         `max_staleness` is by how many seconds this read may be behind the owner: less than the bound of
         the near cache, 0 to ask the owner. It also keeps backups from answering for a silent owner.
         """
-        raw = await self._access.read(key, max_staleness)
+        raw = self._access.begin_read(key, max_staleness)
+        if raw is not None and type(raw) is not bytes:
+            raw = await cast("Awaitable[bytes | None]", raw)
         if raw is None:
             self._counts.misses += 1
             return default

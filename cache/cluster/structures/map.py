@@ -103,17 +103,18 @@ class DistributedMap(KeyOperations[V], WideOperations[V], Cache[V]):
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values of those `keys` that are present: one request per member, in parallel."""
-        located = {key: self._access.locate(key) for key in check_keys(keys)}
+        columns = self._access.columns(check_keys(keys))
         deadline = self._access.router.deadline()
         read = self._batches.get if self._access.near is None else self._access.near.get_many
-        found = await read(located)
-        if left := [key for key in located if key not in found]:
+        found = await read(columns)
+        if len(found) < len(columns.keys):
+            left = [key for key in columns.keys if key not in found]
             found |= await self._access.read_each(left, deadline)
-        present = {
-            k: cast(V, self._access.decode(raw)) for k, raw in found.items() if raw is not None
-        }
+        held = {key: raw for key, raw in found.items() if raw is not None}
+        values = cast("Iterable[V]", self._access.decode_all(held.values()))
+        present = dict(zip(held, values, strict=True))
         self._counts.hits += len(present)
-        self._counts.misses += len(located) - len(present)
+        self._counts.misses += len(found) - len(present)
         return present
 
     async def set_many(
@@ -125,14 +126,14 @@ class DistributedMap(KeyOperations[V], WideOperations[V], Cache[V]):
             RejectedError: none was stored.
             BatchError: its `failed` names the keys that were not, or may not have been.
         """
-        located = {key: self._access.locate(key) for key in items}
+        columns = self._access.columns(items)
         bears = check_tags(tags)
         encoded = {key: self._access.encode(value, bears) for key, value in items.items()}
-        for key in located:
+        for key in columns.keys:
             self._flights.outdate(key)
         seconds = self._access.seconds(ttl)
-        await self._batches.set(located, encoded, seconds)
-        self._counts.sets += len(located)
+        await self._batches.set(columns, encoded, seconds)
+        self._counts.sets += len(columns.keys)
 
     async def delete_many(self, keys: Iterable[K]) -> int:
         """Remove `keys`; return how many were present.
@@ -141,10 +142,10 @@ class DistributedMap(KeyOperations[V], WideOperations[V], Cache[V]):
             RejectedError: none was removed.
             BatchError: its `failed` names the keys that were not, or may not have been.
         """
-        located = {key: self._access.locate(key) for key in check_keys(keys)}
-        for key in located:
+        columns = self._access.columns(check_keys(keys))
+        for key in columns.keys:
             self._flights.outdate(key)
-        count = await self._batches.delete(located, self._access.operation_ids.next)
+        count = await self._batches.delete(columns, self._access.operation_ids.next)
         self._counts.deletes += count
         return count
 

@@ -12,7 +12,8 @@ from typing import Final
 
 from cache.cluster.partitions.table import Table
 from cache.cluster.scope import Scope
-from cache.cluster.structures.batches import Batches, Located
+from cache.cluster.structures.batches import Batches
+from cache.cluster.structures.columns import Columns
 from cache.cluster.structures.copies import MapCopies, Source
 from cache.cluster.structures.near import NearCache
 from cache.cluster.structures.router import Router
@@ -140,19 +141,19 @@ class NearMap:
         """Read a key on its owner, and keep a copy."""
         return await self._reader.fetch(self._map, self._copies, partition, key)
 
-    async def get_many(self, located: Located[K]) -> dict[K, bytes | None]:
+    async def get_many(self, columns: Columns[K]) -> dict[K, bytes | None]:
         """Return copies where they are fresh enough, and what the owners say of the other keys.
 
         The latter is not kept. Copies of those keys are given up, so that later reads do not go back.
         """
         now, serving = self._reader.clock.monotonic(), self._reader.serving
         found: dict[K, bytes | None] = {}
-        for key, (encoded, partition) in located.items():
+        for key, (encoded, partition) in columns.places().items():
             if serving[partition] is None and (copy := self.get(encoded, now)) is not None:
                 found[key] = copy
-        asked = {key: place for key, place in located.items() if key not in found}
+        asked = columns.where([key not in found for key in columns.keys])
         found.update(await self._batches.get(asked))
-        for encoded, _ in asked.values():
+        for encoded in asked.encoded:
             self._copies.drop(encoded)
         return found
 

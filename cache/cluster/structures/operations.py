@@ -43,7 +43,6 @@ class Stamper:
 
     def __init__(
         self,
-        *,
         now: float,
         stamp: Callable[[], int],
         origin: int,

@@ -95,7 +95,12 @@ class Router:
 
     def owner(self, partition: int) -> MemberId | None:
         """Return who owns a partition by this member's table."""
-        return self._tables.table.rows[partition].owner
+        return self._tables.table.owners[partition]
+
+    @property
+    def owners(self) -> Sequence[MemberId | None]:
+        """The owner of each partition by this member's table."""
+        return self._tables.table.owners
 
     @property
     def addresses(self) -> Mapping[MemberId, Address]:
@@ -115,13 +120,16 @@ class Router:
     async def write(self, partition: int, request: Any, deadline: float | None = None) -> Reply:
         """Carry out a write on its owner, within the operation timeout or by `deadline`."""
         # Any: a map request.
+        if deadline is None:
+            deadline = self.deadline()
+
+        def ask(remaining: float) -> Awaitable[Reply]:
+            return self._ask(self.owner(partition), request, remaining)
+
         if self.near.maps:
             self.near.outdate(request)
         try:
-            return await self._until_answered(
-                lambda remaining: self._ask(self.owner(partition), request, remaining),
-                self.deadline() if deadline is None else deadline,
-            )
+            return await self._until_answered(ask, deadline)
         finally:
             if self.near.maps:
                 self.near.outdate(request)
@@ -258,11 +266,11 @@ class Router:
         self, items: Iterable[H], partition_of: Callable[[H], int]
     ) -> list[tuple[MemberId | None, list[H]]]:
         """Return the items of each owner, in their order, at most `limits.batch_keys_max` together."""
-        limit = self.config.limits.batch_keys_max
+        limit, owners = self.config.limits.batch_keys_max, self._tables.table.owners
         batches: list[tuple[MemberId | None, list[H]]] = []
         filling: dict[MemberId | None, list[H]] = {}
         for item in items:
-            member = self.owner(partition_of(item))
+            member = owners[partition_of(item)]
             batch = filling.get(member)
             if batch is None or len(batch) >= limit:
                 batch = filling[member] = []
@@ -283,8 +291,12 @@ class Router:
             for _, request in requests:
                 self.near.outdate(request)
         answers = [self._start(member, request, timeout) for member, request in requests]
+        own = self.site.member
         try:
-            return [await _outcome(answer, timeout) for answer in answers]
+            return [
+                await _outcome(answer, timeout if member == own else None)
+                for answer, (member, _) in zip(answers, requests, strict=True)
+            ]
         finally:
             if self.near.maps:
                 for _, request in requests:
@@ -315,14 +327,14 @@ class Router:
             return self._no_owner()
         return self.site.rpc.call(address, request, timeout=timeout)
 
-    async def _ask(self, member: MemberId | None, request: Any, remaining: float) -> Reply:
+    def _ask(self, member: MemberId | None, request: Any, remaining: float) -> Awaitable[Reply]:
         # Any: a map request.
         if member == self.site.member:
-            return await _confirmed(self._dispatch(request), remaining)
+            return _confirmed(self._dispatch(request), remaining)
         address = self._address(member)
         if address is None:
             raise self._no_owner()
-        return await self.site.rpc.call(address, request, timeout=remaining)
+        return self.site.rpc.call(address, request, timeout=remaining)
 
     async def _until_answered(
         self,
@@ -406,10 +418,15 @@ def _forget(answer: asyncio.Future[Reply]) -> None:
         answer.exception()  # Retrieved: nobody waits for it.
 
 
-async def _confirmed(answer: Answer, remaining: float) -> Reply:
-    """Return what this member's own handler answers, at once or within `remaining` seconds."""
+async def _confirmed(answer: Answer, remaining: float | None) -> Reply:
+    """Return what this member's own handler answers, at once or within `remaining` seconds.
+
+    None is for answers that keep their deadline by themselves: those of other members.
+    """
     if not isinstance(answer, Awaitable):
         return answer
+    if remaining is None:
+        return await answer
     try:
         async with asyncio.timeout(remaining):
             return await answer
@@ -419,7 +436,7 @@ async def _confirmed(answer: Answer, remaining: float) -> Reply:
         ) from error
 
 
-async def _outcome(answer: Answer | CacheError, timeout: float) -> Reply | CacheError:
+async def _outcome(answer: Answer | CacheError, timeout: float | None) -> Reply | CacheError:
     if isinstance(answer, CacheError):
         return answer
     try:

@@ -153,7 +153,7 @@ class StructureService:
     def _on_get(self, message: Get, peer: Peer | None) -> Answer:
         if self._config.read_quorum > 1 and not message.backup:
             return self._quorum_get(message)
-        return Value(value=self._read(message.map, message.partition, message.key, message.backup))
+        return Value(self._read(message.map, message.partition, message.key, message.backup))
 
     def _read(self, map_name: str, partition: int, key: bytes, backup: bool) -> bytes | None:
         replication = self._replication
@@ -199,9 +199,22 @@ class StructureService:
         return [reply for reply in replies if isinstance(reply, Entries)]
 
     def _on_get_many(self, message: GetMany, peer: Peer | None) -> Answer:
-        read, name, backup = self._read, message.map, message.backup
-        keys = zip(message.partitions, message.keys, strict=True)
-        return Many(values=[read(name, partition, key, backup) for partition, key in keys])
+        replication, now = self._replication, self._clock.monotonic()
+        name, serving = message.map, replication.serving
+        replication.check_member_quorum()
+        count = len(serving) if now <= replication.valid_until else 0
+        values: list[bytes | None] = []
+        for partition, key in zip(message.partitions, message.keys, strict=True):
+            replica = serving[partition] if 0 <= partition < count else None
+            entries = None if replica is None else replica.readable.get(name)
+            if (
+                entries is None
+            ):  # Not served, which `_read` refuses, or a map with books of its reads.
+                values.append(self._read(name, partition, key, message.backup))
+                continue
+            entry = entries.get(key)
+            values.append(None if entry is None or now >= entry[3] else entry[0])
+        return Many(values)
 
     def _on_time_to_live(self, message: TimeToLive, peer: Peer | None) -> Answer:
         replica = self._replication.serve(message.partition).replica

@@ -14,6 +14,7 @@ class Writes:
     def __init__(self, replication: ReplicationService) -> None:
         self._replication = replication
         self._config = replication.config
+        self._tombstone_lifetime = replication.config.tombstone_lifetime
 
     def check_size(self, key: bytes, value: bytes) -> None:
         """Raise `RemoteProtocolError` for what callers check first; here it stops those that do not."""
@@ -40,9 +41,9 @@ class Writes:
         """Return what makes the entries of one operation on a map."""
         replication = self._replication
         return Stamper(
-            now=replication.clock.monotonic(),
-            stamp=replication.stamp,
-            origin=replication.origin,
-            tombstone_lifetime=self._config.tombstone_lifetime,
-            default_ttl=replication.policies.of(map_name).ttl,
+            replication.clock.monotonic(),
+            replication.stamp,
+            replication.origin,
+            self._tombstone_lifetime,
+            replication.policies.of(map_name).ttl,
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from cache.cluster.structures.batches import Batches
+from cache.cluster.structures.columns import Columns
 from cache.cluster.structures.router import Router
 from cache.cluster.wire.messages import (
     CODE_INDETERMINATE,
@@ -27,7 +27,7 @@ from cache.errors import (
     UnavailableError,
 )
 
-LOCATED = {"a": (b"sa", 0), "b": (b"sb", 0)}
+COLUMNS = Columns(["a", "b"], [b"sa", b"sb"], [0, 0])
 ENCODED = {"a": b"\x00a", "b": b"\x00b"}
 
 
@@ -36,12 +36,10 @@ class Owner:
 
     def __init__(self, reply: Reply | CacheError, *alone: Reply | CacheError) -> None:
         self.config = SimpleNamespace(limits=SimpleNamespace(batch_keys_max=100))
+        self.owners = ("ann#1",)
         self.asked: list[Any] = []  # Any: map requests
         self._reply = reply
         self._alone = list(alone)
-
-    def by_owner(self, items: Iterable[str], _: object) -> list[tuple[str, list[str]]]:
-        return [("ann#1", list(items))]
 
     def deadline(self) -> float:
         return 5.0
@@ -67,7 +65,7 @@ async def test_what_the_batch_did_is_not_done_again() -> None:
     """One had an effect, one was absent."""
     owner = Owner(Outcomes([1, 0]))
 
-    assert await batches(owner).delete(LOCATED, lambda: b"id") == 1
+    assert await batches(owner).delete(COLUMNS, lambda: b"id") == 1
     assert owner.asked == []
 
 
@@ -76,7 +74,7 @@ async def test_a_key_is_done_alone_by_the_id_it_had_in_the_batch(batch: CacheErr
     """So that an effect the batch had after all is found again, and counted."""
     owner = Owner(batch, Value(b"\x01"), Value(None))
 
-    assert await batches(owner).delete(LOCATED, lambda: b"id") == 1
+    assert await batches(owner).delete(COLUMNS, lambda: b"id") == 1
     assert [part_of(b"id", 0), part_of(b"id", 1)] == [asked.operation for asked in owner.asked]
 
 
@@ -84,7 +82,7 @@ async def test_what_the_batch_did_not_is_done_alone() -> None:
     """Only those keys."""
     owner = Owner(Outcomes([1, -CODE_NOT_OWNER]), Value(b"\x01"))
 
-    assert await batches(owner).delete(LOCATED, lambda: b"id") == 2
+    assert await batches(owner).delete(COLUMNS, lambda: b"id") == 2
     assert [b"sb"] == [asked.key for asked in owner.asked]
 
 
@@ -94,7 +92,7 @@ async def test_a_refusal_of_all_stays_one(batch: Reply | CacheError) -> None:
     owner = Owner(batch, NoQuorumError("too few"), NoQuorumError("too few"))
 
     with pytest.raises(NoQuorumError, match="2 of 2 keys failed: 'a': too few; 'b': too few"):
-        await batches(owner).set(LOCATED, ENCODED, -1.0)
+        await batches(owner).set(COLUMNS, ENCODED, -1.0)
 
 
 async def test_a_batch_that_is_half_done_says_which_half() -> None:
@@ -102,7 +100,7 @@ async def test_a_batch_that_is_half_done_says_which_half() -> None:
     owner = Owner(Outcomes([-CODE_NOT_OWNER, 1]), NoQuorumError("too few"))
 
     with pytest.raises(BatchError, match="1 of 2 keys failed: 'a': too few") as caught:
-        await batches(owner).set(LOCATED, ENCODED, -1.0)
+        await batches(owner).set(COLUMNS, ENCODED, -1.0)
     assert list(caught.value.failed) == ["a"]
     assert isinstance(caught.value.failed["a"], NoQuorumError)
 
@@ -117,5 +115,5 @@ async def test_a_refusal_after_a_batch_that_may_have_been_applied_says_so(
     owner = Owner(batch, NoQuorumError("too few"), NoQuorumError("too few"))
 
     with pytest.raises(BatchError, match="not confirmed; then: too few") as caught:
-        await batches(owner).set(LOCATED, ENCODED, -1.0)
+        await batches(owner).set(COLUMNS, ENCODED, -1.0)
     assert all(type(e) is IndeterminateError for e in caught.value.failed.values())
