@@ -415,7 +415,7 @@ class LoopEngine:
         return wait_for(submit(loop, method, *args, **kwargs))
 
     def reader(self, cache: Cache[Any]) -> Reader:
-        """Return `get`; what this process holds as owner is read in the calling thread."""
+        """Return `get`; what this process holds, as owner or near, is read in the calling thread."""
         read_here = getattr(self.root, "read_here", None)
         is_view = cache is not self.root
 

@@ -286,7 +286,7 @@ class OpenedCache(Cache[V], Generic[V, L]):
     # -- from other threads ----------------------------------------------------------------------
 
     def read_here(self, key: Key, missing: object) -> object:
-        """Return the value of `key` if this member owns it and has it, else `missing`; for any thread.
+        """Return the value of `key` if this member has it, as owner or near, else `missing`; for any thread.
 
         See `MapAccess.read_here` for why that is safe.
         """

@@ -5,22 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from cache import SyncCache
 from cache.cluster import NearCache
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near_owner import IDLE_CHECK, IDLE_SECONDS
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import NEAR_ALL, GetNear, NearChanges, NearPoll, NearValue, Set
 from cache.codec import encode_key
-from cache.errors import CacheError, ClosedError, ConfigError, NoQuorumError, NotOwnerError
+from cache.errors import (
+    CacheError,
+    ClosedError,
+    ConfigError,
+    NoQuorumError,
+    NotOwnerError,
+    WrongLoopError,
+)
 from cache.testing import TestCluster, cluster_test
 from cache.testing.near import run_seed
+from cache.testing.worlds.sockets import NodeBackend
 from tests.integration.inside import node_of, run_on
 
 KEY = "ada"
+KEYS = [f"key {number}" for number in range(100)]
 BOUND = 0.5
 
 
@@ -78,6 +88,26 @@ async def test_a_copy_answers_without_the_owner_until_it_changes(cluster: TestCl
     assert await reader.get() is None
     assert 0 == (await cluster.member(owner).inspect("stats"))["near.hits"]
     assert 0 < (await cluster.member(first).inspect("stats"))["near.hits"]
+
+
+@cluster_test("sockets", size=2, partition_count=8)
+async def test_blocking_reads_of_copies_do_not_leave_the_thread(cluster: TestCluster) -> None:
+    """On the loop's own thread whatever would cross is refused; its own write takes the copy away."""
+    node = cast("NodeBackend", cluster.member(0)._backend).node
+    users = node.map("users", near_cache=NearCache(staleness_bound=60.0))
+    blocking = SyncCache(users)
+    remote = next(key for key in KEYS if users.owner_of(key) != node.id)
+    await users.set(remote, 1)
+    await users.get(remote)
+
+    assert [1, 1] == [blocking.get(remote), blocking.get_or_set(remote, lambda: 2)]
+
+    await users.set(remote, 3)
+    with pytest.raises(WrongLoopError):
+        blocking.get(remote)
+    assert 3 == await users.get(remote)
+    assert 3 == blocking.get(remote)
+    assert 3 == users.stats().near_hits
 
 
 @cluster_test("simulated", size=3, partition_count=8)

@@ -536,6 +536,13 @@ MUTATIONS: Final = (
         NEAR,
     ),
     Mutation(
+        "believe what became known after a near copy was found, from another thread",
+        "cluster/structures/copies.py",
+        "        if not is_fresh or entry is None or entry[0] is not copy:\n",
+        "        if not is_fresh:\n",
+        "tests/unit/cluster/structures/test_copies.py",
+    ),
+    Mutation(
         "forget what came near during a write",
         ROUTER,
         "            if self.near.maps:\n                self.near.outdate(request)\n",

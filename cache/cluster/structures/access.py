@@ -182,7 +182,7 @@ class MapAccess:
         return other
 
     def read_here(self, key: Key) -> bytes | None:
-        """Return the encoded value of a key if this member owns it and has it; for any thread.
+        """Return the encoded value of a key if this member has it, as owner or near; for any thread.
 
         While the loop's thread changes the copy, this one looks into it without a lock, and may:
 
@@ -193,13 +193,18 @@ class MapAccess:
         3. The partition may be handed over between the look at the table and the look at the copy. Then
            what is found was current when the call began: a copy gets newer values, or has one taken back
            that was never acknowledged.
+
+        Near copies: see `MapCopies.peek`.
         """
-        if not self._reads_here:
+        near = self.near
+        if near is None and not self._reads_here:
             return None
         encoded, partition = self.locate(key)
         replica = self._serving[partition]
         now = self.router.clock.monotonic()
-        if replica is None or now > self._site.valid_until:
+        if replica is None:
+            return None if near is None else near.peek(encoded, now)
+        if not self._reads_here or now > self._site.valid_until:
             return None
         return replica.get(self.name, encoded, now)
 

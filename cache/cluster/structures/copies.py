@@ -23,6 +23,7 @@ A change gives up a copy if its number is higher than the copy's own. Invariants
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Final, NamedTuple
@@ -54,6 +55,10 @@ from cache.local.store import Store
 DRIFT_MAX: Final = 0.001
 """Part by which two clocks may differ in speed: durations told by another member, and those that are
 promised, are shortened by it. Clocks that are disciplined by NTP stay within half of it."""
+
+
+PEEKED_MAX: Final = 4096
+"""Uses by other threads that are remembered until the next copy is made; the latest ones."""
 
 
 class Source:
@@ -133,6 +138,8 @@ class MapCopies:
         self._max_bytes = settings.max_bytes
         self._places = places
         self._fills: dict[bytes, Fill] = {}
+        self._peeked: deque[bytes] = deque(maxlen=PEEKED_MAX)
+        """Keys used by other threads, of which the policy is not told yet."""
         self._store: Store[Copy] = Store(
             _Watched(POLICIES[settings.policy](), self._gone),
             rng=Random(0),  # Never drawn from: there is no jitter.
@@ -169,6 +176,25 @@ class MapCopies:
             return copy.value
         self.unverified += 1
         return None
+
+    def peek(self, key: bytes, now: float) -> bytes | None:
+        """Return what `get` would, or None, which says nothing; for any thread.
+
+        1. This thread finds a copy. 2. The loop's thread hears that it is old, gives it up, and then notes
+        until when the rest is verified. 3. This thread reads that note. So the copy has to be there still,
+        after the note was read.
+        """
+        entries = self._store.entries
+        entry = entries.get(key)
+        if entry is None or now >= entry[1]:
+            return None
+        copy = entry[0]
+        is_fresh = max(copy.source.verified_at, copy.sent_at) >= now - self._bound
+        entry = entries.get(key)
+        if not is_fresh or entry is None or entry[0] is not copy:
+            return None
+        self._peeked.append(key)
+        return copy.value
 
     def begin(self, key: bytes) -> Fill:
         """A read of this key goes to its owner. Every `begin` needs an `end`."""
@@ -225,6 +251,7 @@ class MapCopies:
 
     def keep(self, key: bytes, copy: Copy, expires_at: float, now: float) -> bool:
         """Keep a copy instead of the one that was there; return whether it is kept."""
+        self.count_peeked(now)
         self.drop(key)
         self._store.sweep(now)
         try:
@@ -237,6 +264,12 @@ class MapCopies:
         size = len(copy.value)
         self._store.put(key, copy, expires_at=expires_at, now=now, tags=tags, value_bytes=size)
         return True
+
+    def count_peeked(self, now: float) -> None:
+        """Count what other threads read, as hits and, before something has to make room, as uses."""
+        while self._peeked:
+            self.hits += 1
+            self._store.get(self._peeked.popleft(), now)
 
     def digest(self, key: bytes) -> int:
         """Return what stands for a key in journals."""

@@ -71,7 +71,7 @@ class KeyOperations(Generic[V]):
         return self._access.decode(raw)
 
     def read_here(self, key: Key, missing: D) -> V | D:
-        """Return the value of `key` if this member owns it and has it, else `missing`; without an await."""
+        """Return the value of `key` if this member has it, as owner or near, else `missing`; no await."""
         raw = self._access.read_here(key)
         if raw is None:
             return missing

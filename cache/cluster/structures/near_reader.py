@@ -125,7 +125,7 @@ class NearReader:
 class NearMap:
     """One map, as a handle with a near cache reads what others own."""
 
-    __slots__ = ("_batches", "_copies", "_map", "_reader", "get")
+    __slots__ = ("_batches", "_copies", "_map", "_reader", "get", "peek")
 
     def __init__(
         self, reader: NearReader, map_name: str, copies: MapCopies, batches: Batches
@@ -136,6 +136,8 @@ class NearMap:
         self._copies = copies
         self.get = copies.get
         """The copy of a key, if it is fresh enough: see `MapCopies.get`."""
+        self.peek = copies.peek
+        """The same for any thread: see `MapCopies.peek`."""
 
     async def fetch(self, partition: int, key: bytes) -> bytes | None:
         """Read a key on its owner, and keep a copy."""
@@ -160,6 +162,7 @@ class NearMap:
     def readings(self) -> dict[str, int]:
         """Return the counts of `MapStats`."""
         copies = self._copies
+        copies.count_peeked(self._reader.clock.monotonic())
         return {
             "near_hits": copies.hits,
             "near_misses": copies.misses,

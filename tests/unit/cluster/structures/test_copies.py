@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from random import Random
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -148,6 +149,60 @@ def test_one_read_may_ask_for_less(near: Near) -> None:
 
     assert [None, None, b"one"] == [near.get(0.2, most=most) for most in (0.0, 0.1, 0.3)]
     assert near.get(0.6, most=60.0) is None
+
+
+# -- from other threads ------------------------------------------------------------------------------
+
+
+def test_another_thread_sees_what_a_read_would_see(near: Near) -> None:
+    """Fresh, not verified any more, ended, absent."""
+    near.fill(sent_at=0.0, ttl=0.6)
+
+    assert b"one" == near.users.peek(KEY, 0.4)
+    assert near.users.peek(KEY, 0.55) is None
+    near.follow(sent_at=0.5)
+    assert b"one" == near.users.peek(KEY, 0.55)
+    assert near.users.peek(KEY, 0.6) is None
+    assert near.users.peek(OTHER, 0.4) is None
+
+
+def test_what_another_thread_read_counts_as_used_with_the_next_copy(near: Near) -> None:
+    """It changes nothing by itself."""
+    near.fill(sent_at=0.0)
+    before = dict(near.users._store.entries)
+
+    values = [near.users.peek(KEY, 0.1) for _ in range(3)]
+
+    assert ([b"one"] * 3, before, 0) == (values, near.users._store.entries, near.users.hits)
+    near.fill(key=OTHER, sent_at=0.1)
+    assert 3 == near.users.hits
+    assert before[KEY] != near.users._store.entries[KEY]
+
+
+def test_a_copy_given_up_while_another_thread_looks_is_not_verified_by_what_follows(
+    near: Near,
+) -> None:
+    """1. It finds a copy. 2. The loop's thread gives it up and notes what holds. 3. It reads that note."""
+    near.fill(sent_at=0.0)
+    source = near.copies.sources[ADA]
+
+    class Interrupted:
+        """A source; when it is looked at, the loop's thread comes first."""
+
+        copy_count = 1
+
+        @property
+        def verified_at(self) -> float:
+            near.users.drop(KEY)
+            near.follow(sent_at=5.0)
+            return source.verified_at
+
+    held = near.users._store.entries[KEY]
+    watched = held[0]._replace(source=cast(Source, Interrupted()))
+    near.users._store.entries[KEY] = (watched, *held[1:])
+
+    assert near.users.peek(KEY, 5.1) is None
+    assert source.verified_at == 5.0
 
 
 def test_a_copy_ends_no_later_than_the_entry(near: Near) -> None:
