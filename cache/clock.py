@@ -26,13 +26,8 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of the machine this process runs on."""
 
-    def monotonic(self) -> float:
-        """Return `time.monotonic()`."""
-        return time.monotonic()
-
-    def wall(self) -> float:
-        """Return `time.time()`."""
-        return time.time()
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
 
 class FrozenClock:

@@ -7,6 +7,8 @@ from copy import copy
 from functools import partial
 from typing import cast
 
+from xxhash import xxh3_64_intdigest
+
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import map_seed, partition_of
 from cache.cluster.structures.columns import Columns
@@ -60,6 +62,7 @@ class MapAccess:
             self.decode_all = partial(map, self.decode)
         self._seed = map_seed(name)
         self._ttl = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
+        self._now = router.clock.monotonic
         self._site = router.site
         self._serving = router.site.serving
         store = router.config.stores.get(name)
@@ -75,10 +78,13 @@ class MapAccess:
         Raises:
             CodecError: no key, or over the limit.
         """
-        encoded = encode_key(key)
+        try:  # Texts, and `partition_of`, without a call: the hot path.
+            encoded = b"s" + key.encode() if type(key) is str else encode_key(key)
+        except UnicodeEncodeError:
+            encoded = encode_key(key)  # Which says what is wrong.
         if len(encoded) > self._key_limit:
             check_key(encoded, self._key_limit)
-        return encoded, partition_of(encoded, self._seed, self.partition_count)
+        return encoded, xxh3_64_intdigest(encoded, self._seed) % self.partition_count
 
     def columns(self, keys: Iterable[K]) -> Columns[K]:
         """Return many keys with their bytes and partitions.
@@ -130,7 +136,7 @@ class MapAccess:
         encoded, partition = self.locate(key)
         replica = self._serving[partition]
         if replica is not None and self._reads_here:
-            now = self.router.clock.monotonic()
+            now = self._now()
             if now <= self._site.valid_until:
                 return replica.get(self.name, encoded, now)
         if max_staleness is None and self.near is None and not self._is_loaded:
@@ -145,7 +151,7 @@ class MapAccess:
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness={max_staleness!r}: must be 0 seconds or more")
         if self.near is not None:
-            copy = self.near.get(encoded, self.router.clock.monotonic(), max_staleness)
+            copy = self.near.get(encoded, self._now(), max_staleness)
             return await self.near.fetch(partition, encoded) if copy is None else copy
         if max_staleness is None:
             return await self.router.read(self.name, partition, encoded, deadline)
@@ -156,7 +162,7 @@ class MapAccess:
 
     def _read_loaded(self, encoded: bytes, partition: int) -> bytes | None:
         """Return what is here of a map that is loaded, None to ask its owner."""
-        replica, now = self._serving[partition], self.router.clock.monotonic()
+        replica, now = self._serving[partition], self._now()
         is_current = now <= self._site.valid_until
         is_enough = self.router.config.read_quorum == 1 and is_current
         return None if replica is None or not is_enough else replica.get(self.name, encoded, now)
@@ -201,7 +207,7 @@ class MapAccess:
             return None
         encoded, partition = self.locate(key)
         replica = self._serving[partition]
-        now = self.router.clock.monotonic()
+        now = self._now()
         if replica is None:
             return None if near is None else near.peek(encoded, now)
         if not self._reads_here or now > self._site.valid_until:
