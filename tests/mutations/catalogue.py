@@ -947,6 +947,28 @@ MUTATIONS: Final = (
         STORES_TEST,
     ),
     Mutation(
+        "take what a store was asked for as a write of that moment",
+        STORES,
+        "        entry = self._writes.stamper(map_name).loaded(*loaded, held)\n",
+        "        stamper = self._writes.stamper(map_name)\n"
+        "        entry = stamper.live(loaded[0], stamper.expires_at(loaded[1]))\n",
+        "tests/integration/test_campaign.py",
+    ),
+    Mutation(
+        "take what get_or_set loads before a store as a write of that moment",
+        LOADS,
+        "        has_store = message.map in self._replication.config.stores\n",
+        "        has_store = False\n",
+        f"{STORES_TEST}::test_what_a_side_of_a_split_loads_yields_to_writes_that_waited_on_the_other",
+    ),
+    Mutation(
+        "load below what a load replaces",
+        "cluster/hlc.py",
+        "    hlc, origin = held or (0, 0)\n",
+        "    hlc, origin = (0, 0)\n",
+        f"{STORES_TEST}::test_a_row_is_loaded_once_also_in_place_of_what_ended",
+    ),
+    Mutation(
         "forget that a write may be in a store that did not answer",
         "cluster/structures/through.py",
         "                self._give_up(message, ownership)\n",
