@@ -908,6 +908,13 @@ MUTATIONS: Final = (
         "tests/unit/cluster/resp/test_processors.py",
     ),
     Mutation(
+        "tell an etcd that nobody vouches for",
+        "cluster/discovery/etcd_gateway.py",
+        "            self._ssl = ssl.create_default_context(cafile=ca)\n",
+        "            self._ssl = ssl._create_unverified_context(cafile=ca)\n",
+        "tests/integration/test_etcd.py::test_over_tls_without_trust_nothing_is_registered",
+    ),
+    Mutation(
         "write behind without a place in the queue",
         STORES,
         "        return [change, queued(map_name, key, entry)] if map_name in self.behind else [change]\n",
