@@ -915,6 +915,13 @@ MUTATIONS: Final = (
         "tests/integration/test_etcd.py::test_over_tls_without_trust_nothing_is_registered",
     ),
     Mutation(
+        "keep few postings as many are kept",
+        "cluster/structures/postings.py",
+        "FEW: Final = 1_000\n",
+        "FEW: Final = 0\n",
+        f"{INDEX_TESTS}::test_the_index_of_a_small_partition_is_four_objects",
+    ),
+    Mutation(
         "write behind without a place in the queue",
         STORES,
         "        return [change, queued(map_name, key, entry)] if map_name in self.behind else [change]\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from typing import Any
 from unittest import mock
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import Usage
-from cache.cluster.structures import index
+from cache.cluster.structures import index, postings
 from cache.cluster.structures.conditions import (
     AtLeast,
     AtMost,
@@ -140,13 +141,13 @@ def usable(query: dict[str, Any]) -> bool:
     return all(kind(value) != "nothing" for value in (*ends, *flat))
 
 
-@given(steps, queries.filter(usable), st.sampled_from([b"", *KEYS]))
+@given(steps, queries.filter(usable), st.sampled_from([b"", *KEYS]), st.sampled_from([0, 3, 1000]))
 def test_what_is_found_is_what_looking_finds(
-    changes: list[tuple[bytes, Any]], query: dict[str, Any], after: bytes
+    changes: list[tuple[bytes, Any]], query: dict[str, Any], after: bytes, few: int
 ) -> None:
-    """Whatever is written and deleted while the index is made, and afterwards."""
+    """Whatever is written and deleted while the index is made, and afterwards; few keys or many."""
     partition = Partition()
-    with mock.patch.object(index, "SLICE", 2):
+    with mock.patch.object(index, "SLICE", 2), mock.patch.object(postings, "FEW", few):
         for key, value in changes:
             if value == "gone":
                 partition.delete(key)
@@ -181,6 +182,22 @@ def test_expired_and_forgotten_entries_leave() -> None:
 
     assert KEYS[3:] == partition.find({"city": "Oslo"})
     assert 5 * POSTING_BYTES == partition.index.size_bytes == partition.replica.view_bytes
+
+
+def test_the_index_of_a_small_partition_is_four_objects() -> None:
+    """A thousand partitions have one each: with more, making them sets off a full garbage collection."""
+    partition, indexes = Partition(), []
+    for key in KEYS:
+        partition.write(key, {"city": "Oslo"})
+    gc.collect()
+    before = len(gc.get_objects())
+
+    for _ in range(500):
+        indexes.append(MapIndex(partition.replica.entries("m"), 0.0))
+        assert [False, True] == [indexes[-1].grow(["city"]) for _ in range(2)]
+    gc.collect()
+
+    assert 4 == (len(gc.get_objects()) - before) // 500
 
 
 def test_an_index_is_made_in_slices() -> None:
