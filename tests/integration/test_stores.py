@@ -435,6 +435,50 @@ async def test_both_sides_of_a_split_flush_and_versions_settle_it(cluster: TestC
     assert "one" == rows.rows["key15"] == rows.rows["key25"]
 
 
+@cluster_test("simulated", partition_count=8, operation_timeout=20.0, **behind(delay=0.2))
+async def test_what_is_not_confirmed_is_not_brought_to_the_store(cluster: TestCluster) -> None:
+    """Its owner may yet be overtaken and take it back, and the store would keep it."""
+    rows = _fresh(cluster)
+    users = [cluster.member(index).map("users") for index in range(3)]
+    owner = await _owner(cluster, "ada")
+    await users[owner].set("ada", 1)
+    await _flushed(cluster)
+    cluster.isolate(owner)
+    losing = asyncio.ensure_future(users[owner].set("ada", 2))
+    await cluster.sleep(1.5)  # Its copy has not confirmed, and is not struck yet.
+    waiting = (await cluster.member(owner).inspect("stats"))["stores.queued"]
+    cluster.heal()
+    await losing
+    await _flushed(cluster)
+
+    assert 1 == waiting
+    assert {"ada": 2} == rows.rows
+    assert [{"ada": 1}, {"ada": 2}] == rows.writes
+
+
+@cluster_test("simulated", partition_count=8, **behind(delay=0.2))
+async def test_a_key_that_is_always_being_written_reaches_the_store(cluster: TestCluster) -> None:
+    """Some write of it is always on its way to its copies; what was found is waited for."""
+    rows = _fresh(cluster)
+    owner = await _owner(cluster, "ada")
+    users = cluster.member(owner).map("users")
+    for other in {0, 1, 2} - {owner}:
+        cluster.link(owner, other, latency=0.02)
+
+    async def write(number: int) -> None:
+        for count in range(200):
+            await users.set("ada", 1000 * number + count)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(write(number))
+        await cluster.sleep(2.0)
+        brought = len(rows.writes)
+    await _flushed(cluster)
+
+    assert brought > 5
+
+
 @cluster_test("simulated", partition_count=8, replica_count=1, **behind(delay=90.0))
 async def test_what_a_side_of_a_split_loads_yields_to_writes_that_waited_on_the_other(
     cluster: TestCluster,

@@ -931,13 +931,27 @@ MUTATIONS: Final = (
     Mutation(
         "take a write out of the queue before the store has it",
         "cluster/structures/behind.py",
-        "                await store.write({key: _unpacked(entry) for _, key, entry in batch})\n"
-        "                self._flushed.add(len(batch))\n"
-        "                self._take_out(store, batch)\n",
-        "                self._take_out(store, batch)\n"
-        "                await store.write({key: _unpacked(entry) for _, key, entry in batch})\n"
-        "                self._flushed.add(len(batch))\n",
+        "                    await store.write({key: _unpacked(entry) for _, key, entry in batch})\n"
+        "                    self._flushed.add(len(batch))\n"
+        "                    self._take_out(store, batch)\n",
+        "                    self._take_out(store, batch)\n"
+        "                    await store.write({key: _unpacked(entry) for _, key, entry in batch})\n"
+        "                    self._flushed.add(len(batch))\n",
         STORES_TEST,
+    ),
+    Mutation(
+        "bring to the store what may yet be taken back",
+        "cluster/structures/behind.py",
+        "            if (write is None or _stands(write)) and",
+        "            if",
+        f"{STORES_TEST}::test_what_is_not_confirmed_is_not_brought_to_the_store",
+    ),
+    Mutation(
+        "bring a key to the store only while nobody writes it",
+        "cluster/structures/behind.py",
+        "            await asyncio.wait(waited, timeout=max(0.0, patience))\n",
+        "            pass\n",
+        f"{STORES_TEST}::test_a_key_that_is_always_being_written_reaches_the_store",
     ),
     Mutation(
         "evict writes that wait for a store",
