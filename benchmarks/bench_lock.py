@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.bench_map import start_side
 from benchmarks.support import (
     Contender,
-    MissingServerError,
     Operation,
     compete,
+    contest_parser,
     pin,
     print_table,
     redis_server,
-    run,
+    run_contest,
     write_json,
 )
 
@@ -134,17 +134,8 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count, each contender")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a round")
-    parser.add_argument("--placement", choices=["same", "cross", "free"], default="free")
+    parser = contest_parser(__doc__, seconds=1.0)
     parser.add_argument(
         "--renew", action="store_true", help="renew in the background, as by default"
     )
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    try:
-        raise SystemExit(run(main(parser.parse_args())))
-    except MissingServerError as error:
-        raise SystemExit(f"bench_lock: {error}") from error
+    run_contest("bench_lock", main(parser.parse_args()))

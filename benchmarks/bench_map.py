@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.support import (
     Contender,
-    MissingServerError,
     compete,
+    contest_parser,
     pin,
     print_table,
     redis_server,
-    run,
+    run_contest,
     write_json,
 )
 from cache.cluster import ClusterConfig, Node
@@ -197,14 +197,5 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count, each contender")
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of a round")
-    parser.add_argument("--placement", choices=["same", "cross", "free"], default="free")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    try:
-        raise SystemExit(run(main(parser.parse_args())))
-    except MissingServerError as error:
-        raise SystemExit(f"bench_map: {error}") from error
+    parser = contest_parser(__doc__, seconds=0.5)
+    run_contest("bench_map", main(parser.parse_args()))

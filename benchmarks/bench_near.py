@@ -16,7 +16,15 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.bench_map import VALUE, start_side
-from benchmarks.support import Contender, compete, pin, print_table, run, write_json
+from benchmarks.support import (
+    Contender,
+    compete,
+    contest_parser,
+    pin,
+    print_table,
+    run,
+    write_json,
+)
 from cache.cluster import NearCache
 
 HOT: Final = 500
@@ -66,11 +74,5 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count, each contender")
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of a round")
-    parser.add_argument("--placement", choices=["same", "cross", "free"], default="free")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser = contest_parser(__doc__, seconds=0.5)
     raise SystemExit(run(main(parser.parse_args())))

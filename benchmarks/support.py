@@ -6,6 +6,7 @@ each figure is a median over rounds, and what is reported is the ratio.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -19,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 START_TIMEOUT: Final = 20.0
 """Seconds until a started server must answer."""
@@ -163,6 +164,26 @@ def run(main: Awaitable[int]) -> int:
 
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(body())
+
+
+def contest_parser(description: str | None, *, seconds: float) -> argparse.ArgumentParser:
+    """Return a parser of what contests share: how many rounds, their length, processes placed where."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count, each contender")
+    parser.add_argument("--seconds", type=float, default=seconds, help="length of a round")
+    parser.add_argument("--placement", choices=["same", "cross", "free"], default="free")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    return parser
+
+
+def run_contest(name: str, main: Awaitable[int]) -> NoReturn:
+    """Run and end with its exit code, or with the name of the server that is missing."""
+    try:
+        raise SystemExit(run(main))
+    except MissingServerError as error:
+        raise SystemExit(f"{name}: {error}") from error
 
 
 def resident_bytes(process: int | str) -> int:

@@ -3,6 +3,14 @@
 A stamp is 48 bits of wall-clock milliseconds and 16 bits of a counter. It is later than every stamp given or
 observed before, also when the wall clock is set back.
 
+The version of a write is its stamp and the 32 bits of its member. What a store was asked for is no write: it
+has the stamp of what it was loaded in place of (0 for nothing), and an origin from `LOADED` on:
+
+    1 | 42 bits of milliseconds: when it was loaded | 20 bits of a hash: by whom
+
+So it comes after what it replaces and after earlier loads, and before every later write, wherever that was
+made and however long before the load: one that the loader's side of a split does not know of, included.
+
 Source: Kulkarni, Demirbas et al., Logical Physical Clocks, OPODIS 2014.
 """
 
@@ -16,10 +24,41 @@ COUNTER_BITS: Final = 16
 DRIFT_MAX: Final = 86_400.0
 """Seconds a stamp may be ahead of the wall clock before it is not believed."""
 
+LOADED: Final = 1 << 62
+"""Origins from here on are those of loads. Below 2^63, because digests double them."""
+
+_LOADER_BITS: Final = 20
+_LOADED_AT_MAX: Final = (1 << 42) - 1
+
 
 def wall_of(stamp: int) -> float:
     """Return the wall clock, in seconds, that a stamp was given at, or a little later."""
     return (stamp >> COUNTER_BITS) / 1000
+
+
+def made_at(hlc: int, origin: int) -> float:
+    """Return the wall clock, in seconds, at which a version was written or loaded, or a little later."""
+    return wall_of(hlc) if origin < LOADED else _loaded_at(origin) / 1000
+
+
+def _loaded_at(origin: int) -> int:
+    return (origin >> _LOADER_BITS) & _LOADED_AT_MAX
+
+
+def loaded_above(held: tuple[int, int] | None, stamp: int, loader: int) -> tuple[int, int]:
+    """Return the version of what was loaded in place of a version, None for nothing.
+
+    Args:
+        held: what it is to replace.
+        stamp: a fresh one, of the member that loaded.
+        loader: origin of that member.
+    """
+    hlc, origin = held or (0, 0)
+    loaded_at = stamp >> COUNTER_BITS
+    if origin >= LOADED:
+        loaded_at = max(loaded_at, _loaded_at(origin) + 1)
+    told = xxh32_intdigest(b"%d %d" % (stamp, loader)) & ((1 << _LOADER_BITS) - 1)
+    return hlc, LOADED | min(loaded_at, _LOADED_AT_MAX) << _LOADER_BITS | told
 
 
 def origin_hash(member: str) -> int:

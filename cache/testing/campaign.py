@@ -10,14 +10,12 @@ A failing seed is shrunk to the fewest faults that still fail, and written to a 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +33,7 @@ from cache.testing.load import Load
 from cache.testing.nemesis import Nemesis
 from cache.testing.running import run_cluster
 from cache.testing.schedule import Schedule, draw, parse
+from cache.testing.seeds import figures, run_each, seeds_of, seeds_parser
 
 LIVENESS_BOUND: Final = 60.0
 """Virtual seconds after the last fault within which all members agree and all copies are complete."""
@@ -227,15 +226,9 @@ def shrink(schedule: Schedule) -> Schedule:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=20, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser = seeds_parser(__doc__, seeds=20, stop="end at the first failure, unshrunk")
     parser.add_argument("--load", choices=sorted(LOADS), default="entries", help="what clients do")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--replay", type=Path, help="run this schedule instead")
-    parser.add_argument("--stop", action="store_true", help="end at the first failure, unshrunk")
     parser.add_argument("--trace", action="store_true", help="print the hash of each trace")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for failing schedules")
     options = parser.parse_args(arguments)
@@ -243,12 +236,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.replay is not None:
         schedules = [parse(options.replay.read_text())]
     else:
-        seeds = range(options.first, options.first + options.seeds)
-        schedules = [replace(draw(seed), load=options.load) for seed in seeds]
+        schedules = [replace(draw(seed), load=options.load) for seed in seeds_of(options)]
     started = time.monotonic()
     if options.stop:
         return _run_until_failure(schedules)
-    results = _run_all(schedules, options.jobs)
+    results = list(run_each(run_twice, schedules, options.jobs))
     failed = [result for result in results if result.violations]
     for result in failed:
         _report_failure(result, options.out, replayed=options.replay)
@@ -266,13 +258,6 @@ def _run_until_failure(schedules: Sequence[Schedule]) -> int:
             print(f"FAILED seed {schedule.seed}: {violations[0]}")
             return 1
     return 0
-
-
-def _run_all(schedules: list[Schedule], jobs: int) -> list[Result]:
-    if jobs == 1:
-        return [run_twice(schedule) for schedule in schedules]
-    with ProcessPoolExecutor(jobs) as pool:
-        return list(pool.map(run_twice, schedules, chunksize=4))
 
 
 def run_twice(schedule: Schedule) -> Result:
@@ -309,8 +294,7 @@ def _summarize(results: Sequence[Result], seconds: float) -> None:
         ("faults", "faults"),
         ("skipped", "not possible"),
     ):
-        figures = ", ".join(f"{key} {count:,}" for key, count in sorted(totals[name].items()))
-        print(f"{title}: {figures}")
+        print(f"{title}: {figures(totals[name])}")
 
 
 if __name__ == "__main__":

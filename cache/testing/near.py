@@ -13,7 +13,6 @@ split, and for a moment owners may be wrong.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
@@ -22,7 +21,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -34,6 +32,7 @@ from cache.errors import CacheError, RejectedError
 from cache.testing.checkers import TTL_BOUND
 from cache.testing.cluster import TestCluster
 from cache.testing.nemesis import is_settled
+from cache.testing.seeds import figures, run_each, seeds_of, seeds_parser
 from cache.testing.sim.world import ProcessKilledError, World
 from cache.testing.staleness import Read, Record, Write, check
 from cache.testing.worlds.simulated import SimulatedBackend, SimulatedWorld
@@ -437,18 +436,10 @@ def run_seed(seed: int) -> Outcome:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run seeds; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=50, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--stop", action="store_true", help="end at the first failure")
-    options = parser.parse_args(arguments)
-    seeds = range(options.first, options.first + options.seeds)
+    options = seeds_parser(__doc__, seeds=50).parse_args(arguments)
     started = time.monotonic()
     outcomes: list[Outcome] = []
-    for outcome in _run_all(seeds, options.jobs):
+    for outcome in run_each(run_seed, seeds_of(options), options.jobs):
         outcomes.append(outcome)
         if outcome.violations:
             print(f"FAILED seed {outcome.seed}: {outcome.violations[0]}", flush=True)
@@ -458,22 +449,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(outcome.violations for outcome in outcomes) else 0
 
 
-def _run_all(seeds: range, jobs: int) -> Any:  # Any: an iterator of outcomes
-    if jobs == 1:
-        yield from map(run_seed, seeds)
-        return
-    with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(run_seed, seeds, chunksize=4)
-
-
 def _summarize(outcomes: Sequence[Outcome], seconds: float) -> None:
     totals: dict[str, Counter[str]] = {name: Counter() for name in ("counts", "faults")}
     for outcome in outcomes:
         for name, counter in totals.items():
             counter.update(getattr(outcome, name))
     for name, counter in totals.items():
-        figures = ", ".join(f"{key} {count:,}" for key, count in sorted(counter.items()))
-        print(f"{name}: {figures}")
+        print(f"{name}: {figures(counter)}")
     failed = sum(bool(outcome.violations) for outcome in outcomes)
     print(f"{len(outcomes)} seeds in {seconds:.1f} s, {failed} failed")
 

@@ -49,6 +49,15 @@ def test_a_page_names_tests(name: str) -> None:
     assert len(named(page(name))) > PAGES[name]
 
 
+def test_no_row_of_the_comparison_is_without_a_test() -> None:
+    """Each table begins with a line of names and a line of dashes."""
+    rows = [line for line in page("olric-comparison.md").splitlines() if line.startswith("| ")]
+    heads = [line for line in rows if line.endswith("shown by |") or line.startswith("| ---")]
+
+    assert 2 * 5 == len(heads)
+    assert [] == [line for line in rows if line not in heads and not named(line)]
+
+
 def test_the_transcripts_that_are_named_exist() -> None:
     """By the names of their files."""
     names = set(TRANSCRIPT.findall(page("consensus-rows.md")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,14 +13,20 @@ from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 
 from tests.integration.waiting import eventually
 
 
 class Etcd:
-    """One server; its URL stays the same."""
+    """One server; its URL stays the same.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for its data.
+        authority: whose certificates it and its clients have; None for plain HTTP.
+    """
+
+    def __init__(self, folder: Path, authority: trustme.CA | None = None) -> None:
         program = shutil.which("etcd")
         if program is None:
             pytest.skip("no etcd binary on PATH (Debian: etcd-server)")
@@ -27,14 +34,15 @@ class Etcd:
         self._folder = folder
         self._ports = [_free_port(), _free_port()]
         self._process: asyncio.subprocess.Process | None = None
+        self._files = None if authority is None else issue(authority, authority, folder / "server")
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._ports[0]}"
+        return f"{'http' if self._files is None else 'https'}://127.0.0.1:{self._ports[0]}"
 
     async def start(self) -> None:
         """Start it, and return when it answers."""
-        client, peer = (f"http://127.0.0.1:{port}" for port in self._ports)
+        client, peer = self.url, f"http://127.0.0.1:{self._ports[1]}"
         options = {
             "data-dir": str(self._folder / "data"),
             "listen-client-urls": client,
@@ -45,6 +53,10 @@ class Etcd:
             "logger": "zap",
             "log-outputs": str(self._folder / "log"),
         }
+        if self._files is not None:
+            ca, certificate, key = self._files.values()
+            options |= {"trusted-ca-file": ca, "cert-file": certificate, "key-file": key}
+            options["client-cert-auth"] = "true"
         arguments = [f"--{name}={value}" for name, value in options.items()]
         self._process = await asyncio.create_subprocess_exec(
             self._program, *arguments, stderr=asyncio.subprocess.DEVNULL
@@ -70,17 +82,36 @@ class Etcd:
     async def ask(self, path: str, question: dict[str, Any], token: str = "") -> Any:  # Any: JSON
         """Ask it directly."""
         headers = {"Authorization": token} if token else {}
+        connector = aiohttp.TCPConnector(ssl=self._tls())
         async with (
-            aiohttp.ClientSession() as session,
+            aiohttp.ClientSession(connector=connector) as session,
             session.post(self.url + path, json=question, headers=headers) as response,
         ):
             response.raise_for_status()
             return await response.json(content_type=None)
 
+    def _tls(self) -> ssl.SSLContext | bool:
+        if self._files is None:
+            return True
+        tls = ssl.create_default_context(cafile=self._files["ca"])
+        tls.load_cert_chain(self._files["certificate"], self._files["key"])
+        return tls
+
     async def key_count(self) -> int:
         """Return how many keys there are."""
         answer = await self.ask("/v3/kv/range", {"key": "AA==", "range_end": "AA=="})
         return len(answer.get("kvs", ()))
+
+
+def issue(by: trustme.CA, trusted: trustme.CA, folder: Path) -> dict[str, str]:
+    """Write a certificate and whom its holder trusts; return the files, by field of `EtcdPeers`."""
+    folder.mkdir()
+    leaf = by.issue_cert("127.0.0.1")
+    leaf.private_key_pem.write_to_path(folder / "key.pem")
+    leaf.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    trusted.cert_pem.write_to_path(folder / "ca.pem")
+    files = {"ca": "ca.pem", "certificate": "cert.pem", "key": "key.pem"}
+    return {name: str(folder / file) for name, file in files.items()}
 
 
 def _free_port() -> int:
@@ -91,9 +122,9 @@ def _free_port() -> int:
 
 
 @asynccontextmanager
-async def etcd_server(folder: Path) -> AsyncIterator[Etcd]:
-    """Run an etcd with its data in `folder`."""
-    etcd = Etcd(folder)
+async def etcd_server(folder: Path, authority: trustme.CA | None = None) -> AsyncIterator[Etcd]:
+    """Run an etcd with its data in `folder`; with an authority, over mutual TLS."""
+    etcd = Etcd(folder, authority)
     await etcd.start()
     try:
         yield etcd

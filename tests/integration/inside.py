@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from cache.cluster.node import Node
@@ -26,3 +27,28 @@ async def run_on(cluster: TestCluster, index: int, call: Callable[[], Any]) -> A
         return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
 
     return await world._members[index].process.run(body())
+
+
+@asynccontextmanager
+async def halfway(
+    cluster: TestCluster, index: int, make: Callable[[], AsyncIterator[Any]], count: int
+) -> AsyncIterator[list[Any]]:
+    """Stop an iterator of a member after so many items while the block runs; give what has come."""
+    seen: list[Any] = []  # Any: whatever it yields
+    is_halfway, go_on = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        async for item in make():
+            seen.append(item)
+            if len(seen) == count:
+                is_halfway.set()
+                await go_on.wait()
+
+    reading = asyncio.ensure_future(run_on(cluster, index, read))
+    try:
+        await is_halfway.wait()
+        yield seen
+        go_on.set()
+        await reading
+    finally:
+        reading.cancel()

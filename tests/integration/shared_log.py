@@ -11,10 +11,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from cache.cluster import ConsistentLog, Node
+import pytest
+
+from cache.cluster import ConsistentConfig, ConsistentLog, Node
+from cache.cluster.config import RaftConfig
 from cache.cluster.consistent.state.commands import LogRead, decode_answer, encode
 from cache.cluster.raft.hosted import Hosted
 from cache.cluster.raft.messages import GroupId
+from cache.errors import IndeterminateError, NoQuorumError
 from cache.testing import MemberHandle, TestCluster
 from cache.testing.worlds.processes import ProcessesWorld
 from tests.integration.counting import AT_START
@@ -27,6 +31,21 @@ ELECTION_MAX = 2 * LOCAL.raft.election_timeout_max
 
 DISK = "kept"
 """A `data_dir`; its name does not matter."""
+
+SOON = 30.0
+"""Seconds for what takes real processes on a busy machine long."""
+
+STEPS_DOWN = LOCAL.raft.election_timeout_max + 0.1
+"""Seconds after which a leader that hears from no majority leads no more, in the simulated world."""
+
+PATIENT = ConsistentConfig.local(found_at_start=True, replace_after=600.0)
+"""Nobody takes the place of a dead voter."""
+
+SEVEN = ConsistentConfig.local(found_at_start=True, expected_size=4, voters=7, replace_after=600.0)
+FIVE = ConsistentConfig.local(found_at_start=True, expected_size=3, voters=5, replace_after=600.0)
+COMPACT = ConsistentConfig.local(
+    found_at_start=True, raft=RaftConfig(snapshot_interval=50, snapshot_trailing=10)
+)
 
 
 def log_of(node: Node) -> ConsistentLog[Any]:
@@ -137,6 +156,17 @@ class _Own:
 
     async def drain(self) -> Any:
         raise NotImplementedError("the observer ends with its block")
+
+
+async def term_of(cluster: TestCluster, index: int) -> int:
+    """Return the term a member is in."""
+    return (await cluster.member(index).raft()).term
+
+
+async def refused(cluster: TestCluster, index: int, value: str) -> None:
+    """Append on a member that cannot reach a majority; it must not say that it did."""
+    with pytest.raises((NoQuorumError, IndeterminateError)):
+        await append(cluster.member(index), value)
 
 
 class Leaders:

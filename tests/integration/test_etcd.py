@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 import cache
 from cache.cluster import ClusterConfig, EtcdPeers, Node
 from cache.cluster.opened import ClusterCache
-from tests.integration.etcd_server import Etcd, etcd_server
+from cache.errors import ConfigError
+from tests.integration.etcd_server import Etcd, etcd_server, issue
 from tests.integration.waiting import eventually
 
 pytestmark = [pytest.mark.etcd, pytest.mark.sockets]
@@ -180,3 +182,60 @@ async def test_by_url(etcd: Etcd) -> None:
         await first.set("k", "v")
         assert "v" == await second.get("k")
         assert 2 == await etcd.key_count()
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+async def locked(tmp_path: Path, authority: trustme.CA) -> AsyncIterator[Etcd]:
+    """An etcd that speaks TLS, and only with those who have a certificate."""
+    async with etcd_server(tmp_path, authority) as server:
+        yield server
+
+
+async def test_over_tls_with_certificates(
+    locked: Etcd, tmp_path: Path, authority: trustme.CA
+) -> None:
+    """By settings, and by URL."""
+    files = issue(authority, authority, tmp_path / "client")
+    settings = "&".join(f"etcd.{name}={path}" for name, path in files.items())
+    url = f"cluster://127.0.0.1:0/users?preset=local&discovery=etcd&etcd.endpoints={locked.url}"
+    async with node(locked, **files) as first, cache.open(f"{url}&{settings}") as users:
+        await users.set("k", "v")
+        assert "v" == await first.map("users").get("k")
+        assert 2 == await locked.key_count()
+        assert 0 == first.stats().readings["discovery.failures"]
+
+    assert 0 == await locked.key_count()
+
+
+@pytest.mark.parametrize("case", ["no certificate", "a stranger's", "a server of strangers"])
+async def test_over_tls_without_trust_nothing_is_registered(
+    case: str, locked: Etcd, tmp_path: Path, authority: trustme.CA
+) -> None:
+    """A failed round, whichever side refuses; the node begins alone and serves."""
+    stranger = trustme.CA()
+    by = stranger if case == "a stranger's" else authority
+    trusted = stranger if case == "a server of strangers" else authority
+    files = issue(by, trusted, tmp_path / "client")
+    given = {"ca": files["ca"]} if case == "no certificate" else files
+
+    async with node(locked, **given) as one:
+        await one.map("m").set("k", "v")
+        assert 1 <= one.stats().readings["discovery.failures"]
+        assert 0 == await locked.key_count()
+
+
+async def test_a_key_of_another_certificate_is_an_error_at_the_start(tmp_path: Path) -> None:
+    """Before anything is asked."""
+    ours, other = (issue(trustme.CA(), trustme.CA(), tmp_path / name) for name in ("a", "b"))
+    nowhere = EtcdPeers(
+        endpoints=("https://127.0.0.1:1",), certificate=ours["certificate"], key=other["key"]
+    )
+
+    with pytest.raises(ConfigError, match="EtcdPeers: a file of ca, certificate, key"):
+        async with Node(ClusterConfig.local(discovery=nowhere)):
+            pass

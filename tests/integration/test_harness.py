@@ -17,52 +17,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.cluster import ClusterConfig, ConsistentConfig
-from cache.cluster.config import RaftConfig
-from cache.errors import CacheError, IndeterminateError, NoQuorumError
+from cache.cluster import ClusterConfig
+from cache.errors import CacheError, NoQuorumError
 from cache.testing import TestCluster
 from cache.testing.consensus import is_quorum
 from cache.testing.running import run_cluster
 from cache.testing.worlds.sockets import SocketsWorld
 from tests.integration.counting import AT_START, consensus_test
 from tests.integration.shared_log import (
+    COMPACT,
     DISK,
     ELECTION_MAX,
+    FIVE,
     LOCAL,
+    PATIENT,
+    SEVEN,
+    SOON,
+    STEPS_DOWN,
     append,
     held,
     observer,
     others,
     read,
     read_all,
+    refused,
+    term_of,
 )
-
-SOON = 30.0
-"""Seconds for what takes real processes on a busy machine long."""
-
-STEPS_DOWN = LOCAL.raft.election_timeout_max + 0.1
-"""Seconds after which a leader that hears from no majority leads no more, in the simulated world."""
-
-PATIENT = ConsistentConfig.local(found_at_start=True, replace_after=600.0)
-"""Nobody takes the place of a dead voter."""
-
-SEVEN = ConsistentConfig.local(found_at_start=True, expected_size=4, voters=7, replace_after=600.0)
-FIVE = ConsistentConfig.local(found_at_start=True, expected_size=3, voters=5, replace_after=600.0)
-COMPACT = ConsistentConfig.local(
-    found_at_start=True, raft=RaftConfig(snapshot_interval=50, snapshot_trailing=10)
-)
-
-
-async def term_of(cluster: TestCluster, index: int) -> int:
-    """Return the term a member is in."""
-    return (await cluster.member(index).raft()).term
-
-
-async def refused(cluster: TestCluster, index: int, value: str) -> None:
-    """Append on a member that cannot reach a majority; it must not say that it did."""
-    with pytest.raises((NoQuorumError, IndeterminateError)):
-        await append(cluster.member(index), value)
-
 
 # -- members, and waiting ------------------------------------------------------------------------
 

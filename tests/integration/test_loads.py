@@ -16,7 +16,7 @@ from cache.codec import encode_key, encode_value
 from cache.errors import LoaderError
 from cache.flights import Loaded
 from cache.testing import TestCluster, cluster_test
-from tests.integration.inside import node_of, run_on
+from tests.integration.inside import halfway, node_of, run_on
 
 KEY = "ada"
 
@@ -285,25 +285,12 @@ async def test_a_scan_yields_each_key_once_while_members_come_and_go(cluster: Te
     """Partitions move and an owner dies between its pages."""
     keys = [f"key-{n:05}" for n in range(5000)]
     await cluster.member(0).map("users").set_many(dict.fromkeys(keys, 1))
-    seen: list[Any] = []
     users = node_of(cluster, 0).map("users")
-    pages = asyncio.Event()
-    go_on = asyncio.Event()
 
-    async def scan() -> None:
-        async for key in users.scan("key-"):
-            seen.append(key)
-            if len(seen) == 1500:
-                pages.set()
-                await go_on.wait()
-
-    scanning = asyncio.ensure_future(run_on(cluster, 0, scan))
-    await pages.wait()
-    await cluster.add_member()
-    await cluster.kill(2)
-    await cluster.wait_for_convergence()
-    go_on.set()
-    await scanning
+    async with halfway(cluster, 0, lambda: users.scan("key-"), 1500) as seen:
+        await cluster.add_member()
+        await cluster.kill(2)
+        await cluster.wait_for_convergence()
 
     assert keys == sorted(seen)
 

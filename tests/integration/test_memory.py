@@ -12,6 +12,7 @@ from cache.cluster.node import Node
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import Usage
 from cache.testing import TestCluster, cluster_test
+from tests.integration.waiting import equal_copies
 
 LIMIT = 256 * 1024
 ROOM = LimitsConfig(memory_bytes_max=LIMIT)
@@ -38,15 +39,7 @@ async def test_old_entries_make_room_on_every_copy(cluster: TestCluster) -> None
     assert sum(evicted) > 1000
     newest = [f"key{number}" for number in range(2980, 3000)]
     assert 20 == len(await cluster.member(0).map("users").get_many(newest))
-
-    async def equal() -> bool:
-        copies: dict[int, list[Any]] = {}  # Any: MessagePack values
-        for member in cluster.members:
-            for partition, digest in (await member.inspect("digests")).items():
-                copies.setdefault(partition, []).append(digest)
-        return all(digests[0] == other for digests in copies.values() for other in digests)
-
-    await cluster.eventually(equal, within=10.0, what="equal copies")
+    await equal_copies(cluster, within=10.0)
 
 
 @cluster_test("simulated", size=2, partition_count=8, limits=FEW)

@@ -9,6 +9,7 @@ from cache.cluster.config import MapPolicy
 from cache.cluster.structures.near import NearCache
 from cache.testing import TestCluster, cluster_test
 from tests.integration.inside import node_of, run_on
+from tests.integration.waiting import equal_copies
 
 IDLE = 16.0
 NEAR_BOUND = IDLE / 8
@@ -151,15 +152,7 @@ async def test_no_member_holds_more_of_a_map_than_its_policy_says(cluster: TestC
     assert 2000 - await cluster.member(0).map("few").size() == sum(s.evictions for s in stats)
     assert 100 == await cluster.member(0).map("other").size()
     assert 0 == node_of(cluster, 0).map("other").stats().evictions
-
-    async def equal() -> bool:
-        copies: dict[int, list[Any]] = {}  # Any: MessagePack values
-        for member in cluster.members:
-            for partition, digest in (await member.inspect("digests")).items():
-                copies.setdefault(partition, []).append(digest)
-        return all(digests[0] == other for digests in copies.values() for other in digests)
-
-    await cluster.eventually(equal, within=10.0, what="equal copies")
+    await equal_copies(cluster, within=10.0)
 
 
 @cluster_test("simulated", size=3, replica_count=2, partition_count=8, maps=MAPS)

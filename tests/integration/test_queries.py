@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from cache.codec import decode_key
 from cache.errors import ConfigError
 from cache.keys import Key
 from cache.testing import TestCluster, cluster_test
-from tests.integration.inside import node_of, run_on
+from tests.integration.inside import halfway, node_of, run_on
 
 CITIES = ["Oslo", "Rome", "Bern"]
 
@@ -133,26 +132,14 @@ async def test_items_of_large_partitions_survive_moves_and_deaths(cluster: TestC
     """The order is made anew where a partition came to; keys that stay come once."""
     people = await fill(cluster, 4 * SMALL)
     users = users_on(cluster, 0)
-    seen: list[Any] = []
-    pages, go_on = asyncio.Event(), asyncio.Event()
 
-    async def scan() -> None:
-        async for key, value in users.items("user-", batch=300):
-            assert people[str(key)] == value
-            seen.append(key)
-            if len(seen) == 2000:
-                pages.set()
-                await go_on.wait()
+    async with halfway(cluster, 0, lambda: users.items("user-", batch=300), 2000) as seen:
+        await cluster.add_member()
+        await cluster.kill(2)
+        await cluster.wait_for_convergence()
 
-    scanning = asyncio.ensure_future(run_on(cluster, 0, scan))
-    await pages.wait()
-    await cluster.add_member()
-    await cluster.kill(2)
-    await cluster.wait_for_convergence()
-    go_on.set()
-    await scanning
-
-    assert sorted(people) == sorted(seen)
+    assert sorted(people) == sorted(key for key, _ in seen)
+    assert people == dict(seen)
 
 
 @cluster_test("simulated", size=1, partition_count=1)
@@ -262,27 +249,18 @@ async def test_a_find_gives_each_entry_that_stays_once(cluster: TestCluster) -> 
     users = users_on(cluster, 0)
     await run_on(cluster, 0, lambda: users.add_index("age"))
     matching = {key for key, person in people.items() if 10 <= person["age"] <= 80}
-    seen: list[Any] = []
-    pages, go_on = asyncio.Event(), asyncio.Event()
-
-    async def find() -> None:
-        async for key, _ in users.find(age=Between(10, 80), batch=200):
-            seen.append(key)
-            if len(seen) == 1500:
-                pages.set()
-                await go_on.wait()
-
-    finding = asyncio.ensure_future(run_on(cluster, 0, find))
-    await pages.wait()
     moved = {key: {**people[key], "age": 90 - people[key]["age"]} for key in sorted(matching)[::3]}
-    await cluster.member(1).map("users").set_many(moved)
-    await cluster.add_member()
-    await cluster.kill(2)
-    await cluster.wait_for_convergence()
-    go_on.set()
-    await finding
 
-    assert sorted(matching) == sorted(seen)
+    def find() -> AsyncIterator[Any]:
+        return users.find(age=Between(10, 80), batch=200)
+
+    async with halfway(cluster, 0, find, 1500) as seen:
+        await cluster.member(1).map("users").set_many(moved)
+        await cluster.add_member()
+        await cluster.kill(2)
+        await cluster.wait_for_convergence()
+
+    assert sorted(matching) == sorted(key for key, _ in seen)
 
 
 @cluster_test("simulated", size=4, partition_count=8)

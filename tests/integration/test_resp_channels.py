@@ -124,6 +124,7 @@ async def test_a_subscriber_that_does_not_read_is_cut_off(cluster: TestCluster) 
         await client.publish("flood", payload)
 
     assert sent > 16
+    assert 1 == cluster.member(0).node.stats().readings["resp.slow_clients"]
     assert await client.ping()
     writer.close()
     await client.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from cache.cluster.config import LimitsConfig
 from cache.cluster.ids import parse_address
 from cache.cluster.node import Node
 from cache.testing import TestCluster, cluster_test
@@ -135,6 +136,32 @@ async def test_who_does_not_read_replies_is_not_read_from(cluster: TestCluster) 
         assert await reader.readexactly(7 + 5000 + 2) == b"$5000\r\n" + b"x" * 5000 + b"\r\n"
     assert reading(node, "resp.commands") == 1 + 2 * commands
     writer.transport.abort()
+
+
+@cluster_test(
+    "sockets",
+    size=1,
+    resp_bind="127.0.0.1:0",
+    limits=LimitsConfig(value_bytes_max=MIB, resp_query_bytes_max=4 * MIB),
+)
+async def test_a_million_words_are_more_than_one_command_may_be(cluster: TestCluster) -> None:
+    """Words count for more than their bytes; the connection ends at the limit, and what came is let go."""
+    node = cluster.member(0).node
+    witness, client, gone = await open_clients(node, 3)
+    await gone.send(b"*1000000\r\n" + b"$1\r\nx\r\n" * 1000)
+    close([gone])  # In the middle of its command.
+    room = 4 * MIB // (1 + 64)
+
+    await client.send(b"*1000000\r\n" + b"$1\r\nx\r\n" * room + b"$1\r\n")
+
+    assert await client.end() == b"-ERR Protocol error: command is over 4194304 bytes\r\n"
+    assert reading(node, "resp.protocol_errors") == 1
+
+    async def are_gone() -> bool:
+        return b"connected_clients:1\r\n" in await witness.ask(b"INFO", b"clients")
+
+    await eventually(are_gone, within=10, what="the end of both connections")
+    close([witness, client])
 
 
 @cluster_test("sockets", size=1, resp_bind="127.0.0.1:0")

@@ -12,6 +12,7 @@ import pytest
 from cache.cluster.config import LimitsConfig, MapPolicy, StoreConfig
 from cache.cluster.structures.near import NearCache
 from cache.errors import CacheError, IndeterminateError, RejectedError, StoreError
+from cache.flights import Loaded
 from cache.keys import Key
 from cache.testing import RecordingStore, TestCluster, cluster_test, run_cluster
 from cache.testing.sim.world import ProcessKilledError
@@ -120,6 +121,26 @@ async def test_a_store_that_fails_is_an_error_not_a_miss(cluster: TestCluster) -
             await run_on(cluster, index, partial(node_of(cluster, index).map("users").get, "ada"))
     rows.is_down = False
     assert 36 == await cluster.member(0).map("users").get("ada")
+
+
+@cluster_test("simulated", partition_count=8, **through())
+async def test_a_row_is_loaded_once_also_in_place_of_what_ended(cluster: TestCluster) -> None:
+    """What ended and what was loaded before give way; the entry says when it was loaded."""
+    rows, users = _fresh(cluster), cluster.member(0).map("users")
+    await users.set("ada", 1, ttl=1.0)
+    loaded = []
+    for value in (Loaded(2, ttl=1.0), 3):
+        await cluster.sleep(5.0)
+        rows.rows["ada"] = value
+        loaded.append(await users.get_entry("ada"))
+    await cluster.sleep(5.0)
+    kept = await users.get_entry("ada")
+
+    assert [2, 3] == [entry.value for entry in loaded if entry is not None]
+    assert [["ada"], ["ada"]] == rows.loads
+    assert kept is not None
+    assert 5.0 == pytest.approx(kept.age, abs=0.1)
+    assert await users.set("ada", 4, if_version=kept.version)
 
 
 @cluster_test("simulated", partition_count=8, **through())
@@ -412,6 +433,76 @@ async def test_both_sides_of_a_split_flush_and_versions_settle_it(cluster: TestC
     assert rows.rows == await cluster.member(2).map("users").get_many(keys)
     assert "two" == rows.rows["key0"]
     assert "one" == rows.rows["key15"] == rows.rows["key25"]
+
+
+@cluster_test("simulated", partition_count=8, operation_timeout=20.0, **behind(delay=0.2))
+async def test_what_is_not_confirmed_is_not_brought_to_the_store(cluster: TestCluster) -> None:
+    """Its owner may yet be overtaken and take it back, and the store would keep it."""
+    rows = _fresh(cluster)
+    users = [cluster.member(index).map("users") for index in range(3)]
+    owner = await _owner(cluster, "ada")
+    await users[owner].set("ada", 1)
+    await _flushed(cluster)
+    cluster.isolate(owner)
+    losing = asyncio.ensure_future(users[owner].set("ada", 2))
+    await cluster.sleep(1.5)  # Its copy has not confirmed, and is not struck yet.
+    waiting = (await cluster.member(owner).inspect("stats"))["stores.queued"]
+    cluster.heal()
+    await losing
+    await _flushed(cluster)
+
+    assert 1 == waiting
+    assert {"ada": 2} == rows.rows
+    assert [{"ada": 1}, {"ada": 2}] == rows.writes
+
+
+@cluster_test("simulated", partition_count=8, **behind(delay=0.2))
+async def test_a_key_that_is_always_being_written_reaches_the_store(cluster: TestCluster) -> None:
+    """Some write of it is always on its way to its copies; what was found is waited for."""
+    rows = _fresh(cluster)
+    owner = await _owner(cluster, "ada")
+    users = cluster.member(owner).map("users")
+    for other in {0, 1, 2} - {owner}:
+        cluster.link(owner, other, latency=0.02)
+
+    async def write(number: int) -> None:
+        for count in range(200):
+            await users.set("ada", 1000 * number + count)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(write(number))
+        await cluster.sleep(2.0)
+        brought = len(rows.writes)
+    await _flushed(cluster)
+
+    assert brought > 5
+
+
+@cluster_test("simulated", partition_count=8, replica_count=1, **behind(delay=90.0))
+async def test_what_a_side_of_a_split_loads_yields_to_writes_that_waited_on_the_other(
+    cluster: TestCluster,
+) -> None:
+    """A load is no write: it comes later, and brings what was true before an acknowledged one."""
+    rows = _fresh(cluster)
+    owned = [f"key{n}" for n in range(60) if await _owner(cluster, f"key{n}") == 0][:3]
+    written, deleted, made = owned
+    rows.rows.update({written: "old", deleted: "old"})
+    ours, theirs = (cluster.member(index).map("users") for index in range(2))
+    await ours.set_many({written: "new", deleted: "new", made: "new"})
+    await ours.delete(deleted)
+    cluster.partition([0], [1, 2])
+    await cluster.sleep(20.0)
+    loaded = await theirs.get_many([written, deleted])
+    there = node_of(cluster, 1).map("users")
+    loaded[made] = await run_on(cluster, 1, lambda: there.get_or_set(made, lambda: "old"))
+    cluster.heal()
+    await cluster.wait_for_convergence(timeout=60.0)
+    merged = await theirs.get_many(owned)
+    await _flushed(cluster, within=120.0)
+
+    assert dict.fromkeys(owned, "old") == loaded
+    assert {written: "new", made: "new"} == merged == rows.rows
 
 
 @pytest.mark.parametrize("seed", range(4))

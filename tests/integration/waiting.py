@@ -1,9 +1,12 @@
-"""Waiting for a condition of real processes, with a deadline that raises."""
+"""Waiting for a condition, with a deadline that raises."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+
+from cache.testing import TestCluster
+from cache.testing.campaign import compare_copies
 
 
 async def eventually(
@@ -17,3 +20,12 @@ async def eventually(
         turn = loop.create_future()
         loop.call_later(interval, turn.set_result, None)
         await turn
+
+
+async def equal_copies(cluster: TestCluster, *, within: float) -> None:
+    """Wait until all copies of each partition are equal, by the cluster's clock."""
+
+    async def are_equal() -> bool:
+        return not await compare_copies(cluster)
+
+    await cluster.eventually(are_equal, within=within, what="equal copies")

@@ -908,6 +908,20 @@ MUTATIONS: Final = (
         "tests/unit/cluster/resp/test_processors.py",
     ),
     Mutation(
+        "tell an etcd that nobody vouches for",
+        "cluster/discovery/etcd_gateway.py",
+        "            self._ssl = ssl.create_default_context(cafile=ca)\n",
+        "            self._ssl = ssl._create_unverified_context(cafile=ca)\n",
+        "tests/integration/test_etcd.py::test_over_tls_without_trust_nothing_is_registered",
+    ),
+    Mutation(
+        "keep few postings as many are kept",
+        "cluster/structures/postings.py",
+        "FEW: Final = 1_000\n",
+        "FEW: Final = 0\n",
+        f"{INDEX_TESTS}::test_the_index_of_a_small_partition_is_four_objects",
+    ),
+    Mutation(
         "write behind without a place in the queue",
         STORES,
         "        return [change, queued(map_name, key, entry)] if map_name in self.behind else [change]\n",
@@ -917,13 +931,27 @@ MUTATIONS: Final = (
     Mutation(
         "take a write out of the queue before the store has it",
         "cluster/structures/behind.py",
-        "                await store.write({key: _unpacked(entry) for _, key, entry in batch})\n"
-        "                self._flushed.add(len(batch))\n"
-        "                self._take_out(store, batch)\n",
-        "                self._take_out(store, batch)\n"
-        "                await store.write({key: _unpacked(entry) for _, key, entry in batch})\n"
-        "                self._flushed.add(len(batch))\n",
+        "                    await store.write({key: _unpacked(entry) for _, key, entry in batch})\n"
+        "                    self._flushed.add(len(batch))\n"
+        "                    self._take_out(store, batch)\n",
+        "                    self._take_out(store, batch)\n"
+        "                    await store.write({key: _unpacked(entry) for _, key, entry in batch})\n"
+        "                    self._flushed.add(len(batch))\n",
         STORES_TEST,
+    ),
+    Mutation(
+        "bring to the store what may yet be taken back",
+        "cluster/structures/behind.py",
+        "            if (write is None or _stands(write)) and",
+        "            if",
+        f"{STORES_TEST}::test_what_is_not_confirmed_is_not_brought_to_the_store",
+    ),
+    Mutation(
+        "bring a key to the store only while nobody writes it",
+        "cluster/structures/behind.py",
+        "            await asyncio.wait(waited, timeout=max(0.0, patience))\n",
+        "            pass\n",
+        f"{STORES_TEST}::test_a_key_that_is_always_being_written_reaches_the_store",
     ),
     Mutation(
         "evict writes that wait for a store",
@@ -945,6 +973,28 @@ MUTATIONS: Final = (
         "        places = [(map_name, key) for key in sorted(dict.fromkeys(keys))]\n",
         "        places: list[tuple[str, bytes]] = []\n",
         STORES_TEST,
+    ),
+    Mutation(
+        "take what a store was asked for as a write of that moment",
+        STORES,
+        "        entry = self._writes.stamper(map_name).loaded(*loaded, held)\n",
+        "        stamper = self._writes.stamper(map_name)\n"
+        "        entry = stamper.live(loaded[0], stamper.expires_at(loaded[1]))\n",
+        "tests/integration/test_campaign.py",
+    ),
+    Mutation(
+        "take what get_or_set loads before a store as a write of that moment",
+        LOADS,
+        "        has_store = message.map in self._replication.config.stores\n",
+        "        has_store = False\n",
+        f"{STORES_TEST}::test_what_a_side_of_a_split_loads_yields_to_writes_that_waited_on_the_other",
+    ),
+    Mutation(
+        "load below what a load replaces",
+        "cluster/hlc.py",
+        "    hlc, origin = held or (0, 0)\n",
+        "    hlc, origin = (0, 0)\n",
+        f"{STORES_TEST}::test_a_row_is_loaded_once_also_in_place_of_what_ended",
     ),
     Mutation(
         "forget that a write may be in a store that did not answer",

@@ -186,6 +186,7 @@ PURE: Final = (
     "cache.cluster.structures.event_log",
     "cache.cluster.structures.journal",
     "cache.cluster.structures.key_order",
+    "cache.cluster.structures.postings",
     "cache.cluster.structures.lock_queues",
     "cache.cluster.structures.near",
     "cache.cluster.structures.processors",

@@ -24,7 +24,7 @@ def bucket_of(map_name: str, key: bytes) -> int:
 
 def entry_digest(map_name: str, key: bytes, hlc: int, origin: int) -> int:
     """Return the digest of one entry, which does not depend on its value or expiry."""
-    seed = (hlc ^ (origin << 32)) & 0xFFFF_FFFF_FFFF_FFFF
+    seed = (hlc ^ (origin << 32) ^ (origin >> 32)) & 0xFFFF_FFFF_FFFF_FFFF
     return xxh3_64_intdigest(map_name.encode() + b"\x00" + key, seed)
 
 

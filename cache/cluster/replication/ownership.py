@@ -191,6 +191,16 @@ class Ownership:
             if not pending.waiting:
                 del self.pending[pending]
 
+    def unconfirmed(self, map_name: str) -> dict[bytes, asyncio.Future[None]]:
+        """Return the latest write of each key of a map that may yet be taken back, see `abandon`."""
+        return {
+            key: pending.future
+            for pending in self.pending
+            if not pending.future.done()
+            for name, key, _ in pending.changes
+            if name == map_name
+        }
+
     def abandon(self, error: CacheError) -> None:
         """This member does not own the partition any more: unconfirmed writes fail."""
         for pending in reversed(list(self.pending)):

@@ -17,9 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sortedcontainers import SortedList
-
 from cache.cluster.replication.entries import Entry
+from cache.cluster.structures.postings import Postings
 from cache.cluster.wire.messages import ConditionRecord
 from cache.codec import decode_value
 from cache.errors import CodecError, RemoteProtocolError
@@ -36,9 +35,6 @@ Measured by `benchmarks/bench_query.py`."""
 
 Rank = tuple[int, Any]
 """(number of the type, value); those of one type compare. Any: a value of that type."""
-
-Posting = tuple[int, Any, bytes]
-"""A rank and a key. Any: as above."""
 
 MISSING: Final = object()
 
@@ -134,24 +130,14 @@ def _end(encoded: bytes) -> Rank | None:
     return rank
 
 
-class _Field:
-    """One index."""
-
-    __slots__ = ("names", "pending", "postings")
-
-    def __init__(self, names: tuple[str, ...], keys: Iterable[bytes]) -> None:
-        self.names = names
-        self.postings: SortedList[Posting] = SortedList()
-        self.pending = list(keys)
-        """Keys to look at before the index is complete."""
-
-
 class MapIndex:
     """The indexes of one map in one partition: a `View`."""
 
+    __slots__ = ("_count", "_entries", "_fields", "idle_at")
+
     def __init__(self, entries: Mapping[bytes, Entry], now: float) -> None:
         self._entries = entries
-        self._fields: dict[str, _Field] = {}
+        self._fields: dict[str, Postings] = {}
         self._count = 0
         self.idle_at = now + IDLE_SECONDS
 
@@ -167,22 +153,21 @@ class MapIndex:
         for path in paths:
             field = self._fields.get(path)
             if field is None:
-                field = _Field(tuple(path.split(".")), self._entries)
+                field = Postings(tuple(path.split(".")), self._entries)
                 self._fields[path] = field
-            if field.pending:
-                self._add_all(field, field.pending[-SLICE:])
-                del field.pending[-SLICE:]
+            if keys := field.take(SLICE):
+                self._add_all(field, keys)
                 return False
         return True
 
-    def _add_all(self, field: _Field, keys: Sequence[bytes]) -> None:
+    def _add_all(self, field: Postings, keys: Sequence[bytes]) -> None:
         postings = []
         for key in keys:
             rank = _rank_in(decoded(self._entries.get(key)), field.names)
             # A key that was written meanwhile is there already.
-            if rank is not None and (*rank, key) not in field.postings:
+            if rank is not None and (*rank, key) not in field:
                 postings.append((*rank, key))
-        field.postings.update(postings)
+        field.update(postings)
         self._count += len(postings)
 
     def changed(self, key: bytes, old: Entry | None, new: Entry | None) -> None:
@@ -192,11 +177,11 @@ class MapIndex:
             gone, come = _rank_in(before, field.names), _rank_in(after, field.names)
             if gone == come:
                 continue
-            if gone is not None and (*gone, key) in field.postings:
-                field.postings.remove((*gone, key))
+            if gone is not None and (*gone, key) in field:
+                field.remove((*gone, key))
                 self._count -= 1
             if come is not None:
-                field.postings.add((*come, key))
+                field.add((*come, key))
                 self._count += 1
 
     # -- asking ------------------------------------------------------------------------------
@@ -208,28 +193,28 @@ class MapIndex:
         """
         spans = [(*self._span(condition), condition) for condition in conditions]
         start, end, condition = min(spans, key=lambda span: span[1] - span[0])
-        postings = self._fields[condition.path].postings
+        postings = self._fields[condition.path]
         if condition.low is not None and condition.low == condition.high:
-            start = max(start, postings.bisect_right((condition.kind, condition.low, after)))
-            return (posting[2] for posting in postings.islice(start, max(start, end)))
-        return iter(sorted(p[2] for p in postings.islice(start, end) if p[2] > after))
+            start = max(start, postings.up_to((condition.kind, condition.low, after)))
+            return (posting[2] for posting in postings.between(start, max(start, end)))
+        return iter(sorted(p[2] for p in postings.between(start, end) if p[2] > after))
 
     def _span(self, condition: Condition) -> tuple[int, int]:
         """Return where the postings of an interval begin and end."""
-        postings = self._fields[condition.path].postings
+        postings = self._fields[condition.path]
         kind = condition.kind
         if condition.low is None:
-            start = postings.bisect_left((kind,))  # type: ignore[arg-type]  # shorter sorts before
+            start = postings.before((kind,))
         elif condition.low_is_open:
-            start = postings.bisect_left((kind, condition.low, AFTER_ALL))
+            start = postings.before((kind, condition.low, AFTER_ALL))
         else:
-            start = postings.bisect_left((kind, condition.low, b""))
+            start = postings.before((kind, condition.low, b""))
         if condition.high is None:
-            end = postings.bisect_left((kind + 1,))  # type: ignore[arg-type]  # as above
+            end = postings.before((kind + 1,))
         elif condition.high_is_open:
-            end = postings.bisect_left((kind, condition.high, b""))
+            end = postings.before((kind, condition.high, b""))
         else:
-            end = postings.bisect_left((kind, condition.high, AFTER_ALL))
+            end = postings.before((kind, condition.high, AFTER_ALL))
         return start, max(start, end)
 
 

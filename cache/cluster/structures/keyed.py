@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast, overload
 
-from cache.cluster.hlc import wall_of
+from cache.cluster.hlc import made_at
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.loader import Loader
 from cache.cluster.structures.state import MapState
@@ -93,7 +93,7 @@ class KeyOperations(Generic[V]):
             cast(V, self._access.decode(reply.value)),
             math.inf if reply.ttl == NEVER else reply.ttl,
             format_version(reply.hlc, reply.origin),
-            max(0.0, self._access.router.clock.wall() - wall_of(reply.hlc)),
+            max(0.0, self._access.router.clock.wall() - made_at(reply.hlc, reply.origin)),
             len(reply.value),
         )
 

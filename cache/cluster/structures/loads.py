@@ -125,8 +125,14 @@ class LoadService:
             self.leases.finish(key)
             return Done()
         stamper = self._writes.stamper(message.map)
-        entry = stamper.live(message.value, stamper.expires_at(message.ttl))
-        confirmed = self._replication.commit(ownership, [(message.map, message.key, entry)])
+        has_store = message.map in self._replication.config.stores
+        if has_store:  # A write that waits for the store elsewhere, in a split, is to stand.
+            entry = stamper.loaded(message.value, message.ttl, held)
+        else:
+            entry = stamper.live(message.value, stamper.expires_at(message.ttl))
+        confirmed = self._replication.commit(
+            ownership, [(message.map, message.key, entry)], merging=has_store
+        )
         self.leases.finish(key, LOAD_PRESENT, message.value)
         return Done() if confirmed is None else after(confirmed, Done())
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from cache.cluster.hlc import loaded_above
 from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.wire.messages import (
@@ -59,6 +60,11 @@ class Stamper:
     def live(self, value: bytes, expires_at: float) -> Entry:
         """Return a new version of a key with this value."""
         return (value, self._stamp(), self._origin, expires_at)
+
+    def loaded(self, value: bytes, ttl: float, held: Entry | None) -> Entry:
+        """Return the version of a key with what its store has, in place of `held`: no write yields to it."""
+        version = None if held is None else held[1:3]
+        return (value, *loaded_above(version, self._stamp(), self._origin), self.expires_at(ttl))
 
     def tombstone(self) -> Entry:
         """Return a new version of a key that says: deleted."""

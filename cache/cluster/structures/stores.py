@@ -237,7 +237,7 @@ class Stores:
             ownership = self._replication.serve(place[0])
             waiting = ownership.replica.entry(queue_of(map_name), place[1])
             if waiting is not None and waiting[0] is not None:
-                found[place] = self._from_queue(map_name, place, ownership, waiting[0])
+                found[place] = self._from_queue(map_name, place, ownership, waiting)
             elif (token := self._begin(map_name, place, ownership)) is None:
                 others.append(place)
             else:
@@ -249,16 +249,29 @@ class Stores:
         return found
 
     def _from_queue(
-        self, map_name: str, place: Place, ownership: Ownership, waiting: bytes
+        self, map_name: str, place: Place, ownership: Ownership, waiting: Entry
     ) -> bytes | None:
         """Keep what waits for the store, and ended here before it was there."""
-        if waiting[:1] == DELETED:
+        assert waiting[0] is not None, "what waits has a value, or says that there is none"
+        if waiting[0][:1] == DELETED:
             return None
-        value = waiting[1:]
-        stamper = self._writes.stamper(map_name)
-        entry = stamper.live(value, stamper.expires_at(NEVER))
-        self._replication.commit(ownership, [(map_name, place[1], entry)])
+        value = waiting[0][1:]
+        held = ownership.replica.entry(map_name, place[1])
+        replaced = waiting if held is None or held[1:3] < waiting[1:3] else held
+        self._keep(ownership, map_name, place[1], (value, NEVER), replaced)
         return value
+
+    def _keep(
+        self,
+        ownership: Ownership,
+        map_name: str,
+        key: bytes,
+        loaded: tuple[bytes, float],
+        held: Entry | None,
+    ) -> None:
+        """Put on all copies what was loaded in place of `held`; a later version of any copy stands."""
+        entry = self._writes.stamper(map_name).loaded(*loaded, held)
+        self._replication.commit(ownership, [(map_name, key, entry)], merging=True)
 
     def _begin(self, map_name: str, place: Place, ownership: Ownership) -> bytes | None:
         """Take the lease on a key; None if somebody has it."""
@@ -316,13 +329,11 @@ class Stores:
             if lease is not None:
                 self._leases.finish(at, LOAD_BUSY, ending)
             return None if loaded is None else loaded[0]
-        value, ttl = loaded
+        value = loaded[0]
         held = ownership.replica.entry(map_name, key)
         is_present = None if held is None else held[1:3]
         if serves and is_present == lease.version and not lease.invalidated:
-            stamper = self._writes.stamper(map_name)
-            entry = stamper.live(value, stamper.expires_at(ttl))
-            self._replication.commit(ownership, [(map_name, key, entry)])
+            self._keep(ownership, map_name, key, loaded, held)
         self._leases.finish(at, LOAD_PRESENT, value)
         return value
 

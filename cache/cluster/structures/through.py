@@ -123,7 +123,7 @@ class Through:
         if not self._serves(message.partition, ownership):
             raise IndeterminateError("the store has the write, but the partition moved meanwhile")
         held = ownership.replica.entry(message.map, message.key)
-        if held is not None and held[1:3] > entry[1:3]:  # A load ended meanwhile.
+        if held is not None and held[1:3] > entry[1:3]:  # A merge brought it.
             entry = (entry[0], self._replication.stamp(), self._replication.origin, entry[3])
         confirmed = self._replication.commit(
             ownership, [(message.map, message.key, entry)], records

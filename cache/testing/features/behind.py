@@ -8,8 +8,8 @@
 * A member that left, and said that its leave was complete, left no write behind.
 
 At the end, when all faults are over, the queues are empty soon, and the store's last value of each key is the
-map's, which is the last that was acknowledged, or one of unknown end. Where something was split the two are
-not compared, nor, if the store does not compare versions, where somebody stood still.
+map's, which is the last that was acknowledged, or one of unknown end. A store that does not compare versions
+is held to that only where nobody stood still and nothing was split.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cache.testing.checkers import check_reads
 from cache.testing.clients import place_of
 from cache.testing.cluster import TestCluster
 from cache.testing.features.base import Act, Feature, Violations, tally
-from cache.testing.history import DELETE, GET, SET, History, Operation, Outcome, Span
+from cache.testing.history import DELETE, GET, SET, History, Operation, Outcome
 from cache.testing.load import outcome_of
 from cache.testing.sim.world import ProcessKilledError
 from cache.testing.store import RecordingStore
@@ -44,9 +44,6 @@ TROUBLE_MAX: Final = 3.0
 
 SAMPLE_INTERVAL: Final = 0.2
 BACKOFF_MAX: Final = 1.0
-WAITS_MAX: Final = 7.0
-"""Seconds that a write waits for the store, at most: trouble, the time-out of a call, the pause after it."""
-
 EMPTY_BOUND: Final = 10.0
 """Seconds within which the queues are empty once faults are over."""
 
@@ -215,18 +212,10 @@ class Behind(Feature):
                 await self._note(operation, member.map(MAP).get(key))
                 assert operation.outcome is Outcome.OK, f"{key} cannot be read through {member}"
                 finals[key] = operation.result
-        # What one side of a split loads from the store stands against a write that only the other side had,
-        # and that was waiting when the split began: as if that had been written in the split.
-        spans = [Span(span.start - WAITS_MAX, span.end) for span in self.history.divided]
-        history = replace(
-            self.history,
-            operations=self.operations,
-            divided=spans,
-            clocks_disagree=self.history.clocks_disagree or bool(spans),
-        )
+        history = replace(self.history, operations=self.operations)
         violations = [*self.violations, *check_reads(history), *check_receipts(history)]
         calm = not self.history.stalls and not self.history.divided
-        if calm or (self.database.compares and not self.history.divided):
+        if self.database.compares or calm:
             violations += check_rows(finals, self.database.rows)
         return violations + check_brought(self.database.brought, history)
 

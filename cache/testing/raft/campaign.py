@@ -7,12 +7,10 @@ then all faults stop, and within `LIVENESS_BOUND` every member of the group has 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -25,6 +23,7 @@ from cache.cluster.raft.status import bootstrap
 from cache.testing.raft.clients import Client
 from cache.testing.raft.nemesis import Nemesis
 from cache.testing.raft.world import Links, World
+from cache.testing.seeds import figures, run_each, seeds_of, seeds_parser
 
 SAFETY_SECONDS: Final = 5.0
 LIVENESS_BOUND: Final = 6.0
@@ -128,23 +127,14 @@ def _is_whole(world: World, done: list[int]) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cache.testing.raft",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("--seeds", type=int, default=100, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--stop", action="store_true", help="end at the first failure")
+    parser = seeds_parser(__doc__, seeds=100, prog="python -m cache.testing.raft")
     options = parser.parse_args(arguments)
-    seeds = range(options.first, options.first + options.seeds)
     started = time.monotonic()
-    if options.jobs > 1 and not options.stop:
-        with ProcessPoolExecutor(options.jobs) as pool:
-            results = list(pool.map(run_seed, seeds, chunksize=4))
-    else:
-        results = _run_one_by_one(seeds, stop=options.stop)
+    results: list[Result] = []
+    for result in run_each(run_seed, seeds_of(options), 1 if options.stop else options.jobs):
+        results.append(result)
+        if options.stop and result.violation:
+            break
     failed = [result for result in results if result.violation]
     for result in failed:
         print(f"FAILED seed {result.seed}: {result.violation}")
@@ -154,15 +144,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _run_one_by_one(seeds: Sequence[int], *, stop: bool) -> list[Result]:
-    results: list[Result] = []
-    for seed in seeds:
-        results.append(run_seed(seed))
-        if stop and results[-1].violation:
-            break
-    return results
-
-
 def _summarize(results: Sequence[Result], seconds: float) -> None:
     totals: Counter[str] = Counter()
     for result in results:
@@ -170,8 +151,8 @@ def _summarize(results: Sequence[Result], seconds: float) -> None:
     faults = {key[7:]: count for key, count in totals.items() if key.startswith("fault: ")}
     others = {key: count for key, count in totals.items() if not key.startswith("fault: ")}
     print(f"{len(results)} seeds in {seconds:.1f} s")
-    for title, figures in (("faults", faults), ("seen", others)):
-        print(f"{title}: " + ", ".join(f"{key} {n:,}" for key, n in sorted(figures.items())))
+    for title, counts in (("faults", faults), ("seen", others)):
+        print(f"{title}: {figures(counts)}")
 
 
 if __name__ == "__main__":

@@ -8,25 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from cache.cluster.client.client import ClusterClient
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.transport.base import Transport
 from cache.member_client import MemberClient
-from cache.testing.members import LoopClient
-from cache.testing.worlds.base import ClientMaker, UnsupportedFaultError
-from cache.testing.worlds.relayed import NetworkFaults
+from cache.testing.worlds.base import UnsupportedFaultError
+from cache.testing.worlds.machine import RealMachine
 
 READY_TIMEOUT: Final = 60.0
 """Seconds for a process to serve; generous, because test machines are shared."""
@@ -105,14 +101,12 @@ class ProcessBackend:
                     pipe.close()
 
 
-class ProcessesWorld(NetworkFaults):
+class ProcessesWorld(RealMachine):
     """Real processes, real time. `faults` puts the fault-injecting proxy between members."""
 
     def __init__(self, *, faults: bool = False) -> None:
         super().__init__(faults=faults)
         self._members: dict[int, ProcessBackend] = {}
-        self._clients: list[ClusterClient] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="cache-test-")
         self._count = 0
 
     async def start(self, index: int, config: ClusterConfig) -> ProcessBackend:
@@ -126,7 +120,7 @@ class ProcessesWorld(NetworkFaults):
     ) -> ProcessBackend:
         """Start a member by a command with `prefix` in front of it; reach it over `transport`."""
         self._count += 1
-        log = Path(self._folder.name) / f"{self._count}-{config.name}.log"
+        log = self.folder() / f"{self._count}-{config.name}.log"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "cache.testing.worlds.process_main"],
@@ -150,30 +144,19 @@ class ProcessesWorld(NetworkFaults):
         self._members[index] = backend
         return backend
 
-    async def client(self, index: int, client: ClientMaker) -> LoopClient:
-        """Start a client in this process."""
-        made = client(None if self._relays is None else self._relays.environment(index, None))
-        await made.start()
-        self._clients.append(made)
-        return LoopClient(made)
-
     async def kill(self, index: int, *, power_loss: bool = False) -> None:
         """Send SIGKILL."""
         if power_loss:
             raise UnsupportedFaultError("power_loss: real processes")
         await self._members.pop(index).close()
-        self._ended(index)
+        self._left(index)
 
     async def forget(self, index: int) -> None:
         """Wait for a member that left; it ends by itself."""
         backend = self._members.pop(index)
         await backend.wait()
         await backend.close()
-        self._ended(index)
-
-    def _ended(self, index: int) -> None:
-        if self._relays is not None:
-            self._relays.links.left(index)
+        self._left(index)
 
     async def pause(self, index: int) -> None:
         """Send SIGSTOP."""
@@ -183,51 +166,12 @@ class ProcessesWorld(NetworkFaults):
         """Send SIGCONT."""
         os.kill(self._members[index].process.pid, signal.SIGCONT)
 
-    def slow(self, index: int, seconds: float) -> None:
-        """Not possible without limiting the processor."""
-        raise UnsupportedFaultError("slow: real processes on loopback")
-
-    def clock(self, index: int, **shifts: float) -> None:
-        """Not possible: processes share the machine's clocks."""
-        raise UnsupportedFaultError("clock: real clocks")
-
-    def data_dir(self, index: int) -> str:
-        """Return a folder that ends with this world."""
-        return str(Path(self._folder.name) / f"m{index}")
-
-    def drop_disk(self, index: int) -> None:
-        """Remove that folder."""
-        shutil.rmtree(self.data_dir(index), ignore_errors=True)
-
-    def disk(self, index: int, **faults: object) -> None:
-        """Not possible: the disk is the machine's."""
-        raise UnsupportedFaultError("disk: a real one")
-
-    def mend_disk(self, index: int) -> Mapping[str, int]:
-        """Not possible, see `disk`."""
-        raise UnsupportedFaultError("mend_disk: a real one")
-
-    def rot(self, index: int, text: str) -> str:
-        """Not possible, see `disk`."""
-        raise UnsupportedFaultError("rot: a real disk")
-
-    def now(self) -> float:
-        """Seconds of the event loop."""
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        """Let real time pass."""
-        await asyncio.sleep(seconds)
-
     async def close(self) -> None:
         """Kill every process by its id, stop what is between them, and remove what they kept."""
         try:
-            for client in self._clients:
-                await client.close()
+            await self._close_clients()
             for index in sorted(self._members):
                 await self._members[index].close()
             self._members.clear()
         finally:
-            if self._relays is not None:
-                await self._relays.close()
-            self._folder.cleanup()
+            await self._close_rest()

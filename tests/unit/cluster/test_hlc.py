@@ -7,9 +7,19 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.cluster.hlc import COUNTER_BITS, DRIFT_MAX, HybridClock, origin_hash
+from cache.cluster.hlc import (
+    COUNTER_BITS,
+    DRIFT_MAX,
+    LOADED,
+    HybridClock,
+    loaded_above,
+    made_at,
+    origin_hash,
+)
 
 WALLS = st.floats(0.0, 4e9)
+STAMPS = st.integers(0, int(4e12) << COUNTER_BITS)
+ORIGINS = st.integers(0, 2**32 - 1)
 
 
 def stamp_of(wall: float) -> int:
@@ -105,3 +115,45 @@ def test_origins_are_fixed_32_bit_numbers() -> None:
     """Part of the wire: all members break ties alike."""
     assert 0x32D153FF == origin_hash("abc")
     assert origin_hash("a#1") != origin_hash("a#2")
+
+
+@given(st.tuples(STAMPS, ORIGINS), STAMPS, ORIGINS, st.tuples(STAMPS, ORIGINS))
+def test_a_load_comes_after_what_it_replaces_and_before_every_later_write(
+    held: tuple[int, int], stamp: int, loader: int, write: tuple[int, int]
+) -> None:
+    """Whatever the clock said when it was loaded, and when the other one was written."""
+    loaded = loaded_above(held, stamp, loader)
+
+    assert held < loaded
+    assert (write < loaded) == (write[0] <= held[0])
+    assert loaded_above(None, stamp, loader) < write or write[0] == 0
+
+
+@given(st.none() | st.tuples(STAMPS, ORIGINS), st.lists(STAMPS, min_size=2), ORIGINS)
+def test_loads_in_place_of_loads_rise_also_when_the_clock_is_set_back(
+    held: tuple[int, int] | None, stamps: list[int], loader: int
+) -> None:
+    """They stay above the write that began the row of them, and fit into 63 bits."""
+    row = [loaded_above(held, stamps[0], loader)]
+    for stamp in stamps[1:]:
+        row.append(loaded_above(row[-1], stamp, loader))
+
+    assert all(earlier < later for earlier, later in pairwise(row))
+    assert {0 if held is None else held[0]} == {hlc for hlc, _ in row}
+    assert all(LOADED <= origin < 2**63 for _, origin in row)
+
+
+def test_a_version_tells_when_it_was_made() -> None:
+    """A load when it was loaded, not when what it replaced was written."""
+    written = (stamp_of(1000.0), 7)
+
+    assert 1000.0 == made_at(*written)
+    assert 5000.5 == made_at(*loaded_above(written, stamp_of(5000.5), 7))
+
+
+def test_two_loaders_of_one_instant_differ() -> None:
+    """Else copies with different values would look equal."""
+    stamp = stamp_of(1000.0)
+
+    assert loaded_above(None, stamp, 1) != loaded_above(None, stamp, 2)
+    assert loaded_above(None, stamp, 1) != loaded_above(None, stamp + 1, 1)

@@ -114,3 +114,10 @@ def test_the_buckets_handed_out_are_a_copy() -> None:
     digest.buckets()[0] = 9
 
     assert [0] * BUCKET_COUNT == digest.buckets()
+
+
+def test_every_bit_of_an_origin_counts() -> None:
+    """Loads have origins of 63 bits; see `cache.cluster.hlc`."""
+    digests = {entry_digest("m", b"k", 1, 1 << bit) for bit in range(64)}
+
+    assert 64 == len(digests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from typing import Any
 from unittest import mock
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import Usage
-from cache.cluster.structures import index
+from cache.cluster.structures import index, postings
 from cache.cluster.structures.conditions import (
     AtLeast,
     AtMost,
@@ -140,13 +141,13 @@ def usable(query: dict[str, Any]) -> bool:
     return all(kind(value) != "nothing" for value in (*ends, *flat))
 
 
-@given(steps, queries.filter(usable), st.sampled_from([b"", *KEYS]))
+@given(steps, queries.filter(usable), st.sampled_from([b"", *KEYS]), st.sampled_from([0, 3, 1000]))
 def test_what_is_found_is_what_looking_finds(
-    changes: list[tuple[bytes, Any]], query: dict[str, Any], after: bytes
+    changes: list[tuple[bytes, Any]], query: dict[str, Any], after: bytes, few: int
 ) -> None:
-    """Whatever is written and deleted while the index is made, and afterwards."""
+    """Whatever is written and deleted while the index is made, and afterwards; few keys or many."""
     partition = Partition()
-    with mock.patch.object(index, "SLICE", 2):
+    with mock.patch.object(index, "SLICE", 2), mock.patch.object(postings, "FEW", few):
         for key, value in changes:
             if value == "gone":
                 partition.delete(key)
@@ -181,6 +182,30 @@ def test_expired_and_forgotten_entries_leave() -> None:
 
     assert KEYS[3:] == partition.find({"city": "Oslo"})
     assert 5 * POSTING_BYTES == partition.index.size_bytes == partition.replica.view_bytes
+
+
+def collected(root: object, but: object) -> list[object]:
+    """Return what the garbage collector looks at for an object: it, and what it refers to."""
+    found, left = {id(but): but}, [root]
+    while left:
+        one = left.pop()
+        if id(one) not in found and gc.is_tracked(one) and not isinstance(one, type):
+            found[id(one)] = one
+            left += gc.get_referents(one)
+    return list(found.values())[1:]
+
+
+def test_the_index_of_a_small_partition_is_four_objects() -> None:
+    """A thousand partitions have one each: with more, making them sets off a full garbage collection."""
+    partition = Partition()
+    for key in KEYS:
+        partition.write(key, {"city": "Oslo"})
+
+    partition.find({"city": "Oslo"})
+    gc.collect()
+
+    found = collected(partition.index, partition.replica.entries("m"))
+    assert ["MapIndex", "dict", "Postings", "list"] == [type(one).__name__ for one in found]
 
 
 def test_an_index_is_made_in_slices() -> None:
