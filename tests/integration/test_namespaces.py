@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
@@ -103,6 +104,11 @@ def lan() -> Iterator[Lan]:
     made.close()
 
 
+PATIENCE: Final = 10.0
+SILENCE: Final = 0.5
+"""Seconds without a packet after which none comes."""
+
+
 class Ends:
     """Two hosts that send each other packets."""
 
@@ -112,8 +118,13 @@ class Ends:
         self.sockets = [lan.open_socket(address, kind) for address in self.addresses]
         for end, address in zip(self.sockets, self.addresses, strict=True):
             end.bind((address, PORT))
-            end.settimeout(0.3)
-        assert (1, 1) == (self.arrive(0, 1), self.arrive(1, 0))  # They know each other now.
+
+    def meet(self) -> None:
+        """Let each find where the other is, which takes the kernel a while; later packets arrive at once."""
+        for patience in (PATIENCE, SILENCE):
+            for end in self.sockets:
+                end.settimeout(patience)
+            assert (1, 1) == (self.arrive(0, 1), self.arrive(1, 0))
 
     def arrive(self, source: int, target: int, count: int = 1, size_bytes: int = 6) -> int:
         """Send so many packets; return how many arrive."""
@@ -136,8 +147,11 @@ class Ends:
 def ends(lan: Lan) -> Iterator[Ends]:
     """Two hosts on the network."""
     made = Ends(lan)
-    yield made
-    made.close()
+    try:
+        made.meet()
+        yield made
+    finally:
+        made.close()
 
 
 def test_a_cut_stops_one_direction_until_it_heals(lan: Lan, ends: Ends) -> None:
