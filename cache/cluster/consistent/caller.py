@@ -344,29 +344,29 @@ class GroupCaller:
             RejectedError: not applied. IndeterminateError: it may be.
         """
         while True:
-            remaining = trying.deadline - self._clock.monotonic()
-            if remaining <= 0:
+            if self._clock.monotonic() >= trying.deadline:
                 raise self._too_late(trying)
             if session is not None and self._living() is not session:
                 return GroupAnswer(Outcome.SESSION_UNKNOWN)
-            answer = await self._try_once(ask, trying, remaining, hold)
+            answer = await self._try_once(ask, trying, hold)
             if answer is not None:
                 return answer
             if self._closed:
                 raise self._closed_under(trying)
             await self._pause(trying)
 
-    async def _try_once(
-        self, ask: Ask, trying: _Try, remaining: float, hold: float
-    ) -> GroupAnswer | None:
+    def _patience(self, trying: _Try) -> float:
+        """Return for how many seconds the next question may wait."""
+        return min(trying.deadline - self._clock.monotonic(), self._attempt_timeout)
+
+    async def _try_once(self, ask: Ask, trying: _Try, hold: float) -> GroupAnswer | None:
         """Ask whoever leads, once; None when another try is due."""
         hosted = self._hosted
         if hosted.leader is None or hosted.witness.known == NO_GROUP:
-            await self._find(min(remaining, self._attempt_timeout))
-        leader = hosted.leader
-        if leader is None or hosted.witness.known == NO_GROUP:
+            await self._find(self._patience(trying))
+        leader, timeout = hosted.leader, self._patience(trying)
+        if leader is None or hosted.witness.known == NO_GROUP or timeout <= 0:
             return None
-        timeout = min(remaining, self._attempt_timeout)
         question = ask(hosted.witness.known, timeout)
         try:
             reply = await self._send(leader, question, timeout + hold)
@@ -436,15 +436,19 @@ class GroupCaller:
             asked = [founder, *(one for one in asked if one is not founder)]
         question = FindGroup(self.name, is_wanted=True)
         waiting = [self._rpc.call(one.address, question, timeout=timeout) for one in asked]
-        while waiting and hosted.leader is None:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for future in [one for one in waiting if one.done()]:
-                waiting.remove(future)
-                view = None if future.exception() is not None else future.result()
-                if isinstance(view, GroupView):
-                    hosted.learn(view)
-        for future in waiting:
-            future.cancel()
+        try:
+            while waiting and hosted.leader is None:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for future in [one for one in waiting if one.done()]:
+                    waiting.remove(future)
+                    view = None if future.exception() is not None else future.result()
+                    if isinstance(view, GroupView):
+                        hosted.learn(view)
+        finally:
+            # Also when the caller was cancelled: an error that nobody asked for would be logged as ours.
+            for future in waiting:
+                if not future.cancel():
+                    future.exception()
 
     async def _pause(self, trying: _Try) -> None:
         """Wait before the next try, longer each time, but not beyond the news of a later leader."""
