@@ -30,6 +30,7 @@ SUITES: Final = {
         "test_campaign",
         "test_chaos",
         "test_crash_at_every_step",
+        "test_groups_campaign",
         "test_link_faults",
         "test_membership_scale",
         "test_namespaces",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.consistent.caller import GroupCaller
@@ -12,7 +12,7 @@ from cache.cluster.environment import Environment
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.raft.calls import Machine
 from cache.cluster.raft.host import RaftHost, group_of
-from cache.cluster.raft.reports import digests, info
+from cache.cluster.raft.reports import digests, info, members
 from cache.cluster.raft.status import GroupInfo
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
@@ -100,6 +100,11 @@ class Consensus:
     def digests(self) -> dict[str, list[int]]:
         """Return `[index, digest]` of the applied state of each replica here, by group."""
         return digests(self.host)
+
+    def members(self) -> dict[str, list[Any]]:
+        """Return `[replica, voters, outgoing]` as each replica here has them, by group."""
+        # Any: a name, and two lists of names
+        return members(self.host)
 
 
 def _stored_logs(storage: Storage) -> StoredLogs:

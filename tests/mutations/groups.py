@@ -1,0 +1,106 @@
+"""Mutations of groups on nodes that random faults to whole clusters have to notice."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.catalogue import Mutation
+
+CONSISTENT_LOAD: Final = "consistent campaign"
+
+HOST: Final = "cluster/raft/host.py"
+HOSTED: Final = "cluster/raft/hosted.py"
+CALLER: Final = "cluster/consistent/caller.py"
+SESSIONS: Final = "cluster/raft/sessions.py"
+STORED: Final = "cluster/raft/stored.py"
+
+GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
+    Mutation(
+        "groups: a leader answers without asking a majority",
+        HOSTED,
+        "            await replica.read(timeout=message.remaining, lease=message.lease)\n",
+        "            replica.status()\n",
+        CONSISTENT_LOAD,
+        first=4,
+    ),
+    Mutation(
+        "groups: a lease never ends",
+        "cluster/raft/reads.py",
+        "        return began_at is not None and now < began_at + self._lease_duration\n",
+        "        return True\n",
+        CONSISTENT_LOAD,
+        first=8,
+    ),
+    Mutation(
+        "groups: what may be applied is said not to be",
+        CALLER,
+        "            trying.maybe_applied = trying.maybe_applied or isinstance(question, CallGroup)\n",
+        "            trying.maybe_applied = False\n",
+        CONSISTENT_LOAD,
+        first=8,
+    ),
+    Mutation(
+        "groups: a command that is sent again is a new one",
+        CALLER,
+        "                sequence,\n                session.answered,\n",
+        "                session.begin(),\n                0,\n",
+        CONSISTENT_LOAD,
+        first=3,
+    ),
+    Mutation(
+        "groups: snapshots forget what sessions were answered",
+        SESSIONS,
+        "number: _Session(lifetime, ends_at, answered, dict(answers))\n",
+        "number: _Session(lifetime, ends_at, 0, {})\n",
+        CONSISTENT_LOAD,
+        first=7,
+    ),
+    Mutation(
+        "groups: a disk keeps no vote and no term",
+        STORED,
+        "        if (hard := persist.hard_state) is not None:\n",
+        "        if (hard := persist.hard_state) is not None and beside:\n",
+        CONSISTENT_LOAD,
+        first=4,
+    ),
+    Mutation(
+        "groups: a new log takes part under the name of the one that is no more",
+        HOST,
+        "        hosted = next((one for one in self._all() if one.me == notice.target), None)\n",
+        "        named = replica_member(notice.target) == self.people.my_name\n"
+        "        hosted = next((one for one in self._all() if named), None)\n",
+        CONSISTENT_LOAD,
+        first=14,
+    ),
+    Mutation(
+        "groups: a holder hears late that its session is over",
+        "cluster/consistent/session.py",
+        "        self.confirmed_at = max(self.confirmed_at, sent_at)\n",
+        "        self.confirmed_at = max(self.confirmed_at, sent_at + 1.0)\n",
+        CONSISTENT_LOAD,
+        first=8,
+    ),
+    Mutation(
+        "groups: sessions live for ever",
+        SESSIONS,
+        "        over = [number for number, one in self._sessions.items() if one.ends_at <= entry.time]\n",
+        "        over: list[int] = []\n",
+        CONSISTENT_LOAD,
+        first=1,
+    ),
+    Mutation(
+        "groups: the members of a log that is lost are not told",
+        HOST,
+        "            if replica in everyone(status.members):\n",
+        "            if replica in everyone(status.members) and hosted.leads:\n",
+        CONSISTENT_LOAD,
+        first=8,
+    ),
+    Mutation(
+        "groups: a log begins anew with every start",
+        HOST,
+        "                hosted.resume(kept, self._logs)\n",
+        "                await self._logs.forget(hosted.name)\n",
+        CONSISTENT_LOAD,
+    ),
+)
