@@ -43,6 +43,8 @@ SUITES: Final = {
         "test_fencing",
         "test_founding",
         "test_harness",
+        "test_many_groups",
+        "test_paused_leader",
         "test_raft_scenarios",
     ),
     "structures": (

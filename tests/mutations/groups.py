@@ -13,6 +13,7 @@ HOSTED: Final = "cluster/raft/hosted.py"
 CALLER: Final = "cluster/consistent/caller.py"
 SESSIONS: Final = "cluster/raft/sessions.py"
 STORED: Final = "cluster/raft/stored.py"
+MANY: Final = "tests/integration/test_many_groups.py"
 
 GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
@@ -102,5 +103,19 @@ GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "                hosted.resume(kept, self._logs)\n",
         "                await self._logs.forget(hosted.name)\n",
         CONSISTENT_LOAD,
+    ),
+    Mutation(
+        "groups: all names are in the first one",
+        HOST,
+        "    return groups[xxh3_64_intdigest(name.encode()) % len(groups)]\n",
+        "    return groups[0 * xxh3_64_intdigest(name.encode())]\n",
+        f"{MANY}::test_names_spread_over_four_groups[simulated]",
+    ),
+    Mutation(
+        "groups: nobody reports another group of the same name",
+        HOSTED,
+        "        self._note_foreign(uuid)\n        return False\n",
+        "        return False\n",
+        f"{MANY}::test_two_groups_that_meet_stay_apart_and_are_reported[simulated]",
     ),
 )
