@@ -362,6 +362,7 @@ class GroupCaller:
     async def _try_once(self, ask: Ask, trying: _Try, hold: float) -> GroupAnswer | None:
         """Ask whoever leads, once; None when another try is due."""
         hosted = self._hosted
+        hosted.hear_replica()
         if hosted.leader is None or hosted.witness.known == NO_GROUP:
             await self._find(self._patience(trying))
         leader, timeout = hosted.leader, self._patience(trying)

@@ -208,6 +208,19 @@ class Hosted:
         if is_news:  # Not who was doubted, and is heard of again: callers would wake each other.
             self._wake_held(self._awaiting_leader)
 
+    def hear_replica(self) -> None:
+        """Hear of the leader that the replica here knows, if that is news.
+
+        A replica that was elected says so when its first entry is durable; calls begun before that would go
+        to the former leader, and wait for an answer.
+        """
+        replica = self.replica
+        if replica is None or replica.leader in (None, self.leader):
+            return
+        status = self.status()
+        if status is not None and status.leader is not None and status.term > self.leader_term:
+            self.hear(status.leader, status.term)
+
     async def await_leader(self, timeout: float) -> None:
         """Return when one of a later term is heard of, or after so many seconds."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
