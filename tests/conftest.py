@@ -42,6 +42,7 @@ SUITES: Final = {
         "test_consistent_structures",
         "test_fencing",
         "test_founding",
+        "test_giving_up",
         "test_harness",
         "test_many_groups",
         "test_paused_leader",

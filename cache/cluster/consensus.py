@@ -11,6 +11,7 @@ from cache.cluster.consistent.group import Group
 from cache.cluster.environment import Environment
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.raft.calls import Machine
+from cache.cluster.raft.giving_up import GivingUp
 from cache.cluster.raft.host import RaftHost, group_of
 from cache.cluster.raft.reports import digests, info, members
 from cache.cluster.raft.status import GroupInfo
@@ -50,6 +51,7 @@ class Consensus:
             make_machine=make_machine,
             logs=None if storage is None else _stored_logs(storage),
         )
+        self._giving_up = GivingUp(self.host, rpc)
         self._callers = {
             name: GroupCaller(
                 name, host=self.host, rpc=rpc, config=config, clock=clock, rng=rng, scope=scope
@@ -65,6 +67,7 @@ class Consensus:
         """
         await self.host.load()
         self.host.listen()
+        self._giving_up.listen()
 
     def start(self) -> None:
         """Take part, once this member has joined."""
@@ -92,6 +95,10 @@ class Consensus:
         return self.host.voting(with_state=with_state)
 
     # -- for operators ---------------------------------------------------------------------------
+
+    async def give_up(self, group: str, uuid: str) -> None:
+        """Give up a group that lost a majority of its logs; see `Consistent.give_up`."""
+        await self._giving_up.give_up(group, uuid)
 
     def info(self) -> dict[str, GroupInfo]:
         """Return what this node has and knows of each group, by name."""

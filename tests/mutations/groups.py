@@ -13,6 +13,8 @@ HOSTED: Final = "cluster/raft/hosted.py"
 CALLER: Final = "cluster/consistent/caller.py"
 SESSIONS: Final = "cluster/raft/sessions.py"
 STORED: Final = "cluster/raft/stored.py"
+GIVING_UP: Final = "tests/integration/test_giving_up.py"
+FOUNDING_TESTS: Final = "tests/unit/cluster/raft/test_founding.py"
 MANY: Final = "tests/integration/test_many_groups.py"
 
 GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
@@ -117,5 +119,34 @@ GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "        self._note_foreign(uuid)\n        return False\n",
         "        return False\n",
         f"{MANY}::test_two_groups_that_meet_stay_apart_and_are_reported[simulated]",
+    ),
+    Mutation(
+        "groups: a call goes to the former leader though this member leads",
+        HOSTED,
+        "        if status is not None and status.leader is not None and status.term > self.leader_term:\n",
+        "        if status is not None and status.leader is not None and status.term < 0:\n",
+        "tests/integration/test_harness_faults.py::"
+        "test_a_majority_that_is_connected_goes_on_and_nobody_else_does",
+    ),
+    Mutation(
+        "giving up: a majority that is only out of reach is given up",
+        "cluster/raft/giving_up.py",
+        "        if not hosted.is_lost:\n",
+        "        if hosted.leads:\n",
+        f"{GIVING_UP}::test_a_group_that_may_live_is_not_given_up[simulated]",
+    ),
+    Mutation(
+        "giving up: a group that was given up is heard of again",
+        "cluster/raft/founding.py",
+        "        if self.known == NO_GROUP and uuid not in self.given_up:\n",
+        "        if self.known == NO_GROUP:\n",
+        FOUNDING_TESTS,
+    ),
+    Mutation(
+        "giving up: sessions of the former group count",
+        CALLER,
+        "                hook(EVERY_SESSION)\n",
+        "                str(hook)\n",
+        f"{GIVING_UP}::test_who_held_a_lock_of_a_group_that_was_given_up_is_told[simulated]",
     ),
 )

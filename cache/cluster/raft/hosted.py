@@ -135,6 +135,13 @@ class Hosted:
         self.leaderless_since = None
         self.me = self.new_log()
 
+    def forget(self) -> None:
+        """Know nothing of the group any more, and never hear of it again."""
+        self.witness.give_up(self.witness.known)
+        self.leader, self.leader_term = None, 0
+        self.gone.clear()
+        self.foreign.clear()
+
     def close(self) -> None:
         """Stop at once."""
         if self.replica is not None:
@@ -244,7 +251,8 @@ class Hosted:
         """Hear that a group lives; return whether it is the one known here from now on."""
         if self.witness.learn(uuid):
             return True
-        self._note_foreign(uuid)
+        if uuid not in self.witness.given_up:
+            self._note_foreign(uuid)
         return False
 
     def _note_foreign(self, uuid: bytes) -> None:

@@ -30,7 +30,7 @@ def why_not(host: RaftHost, name: str) -> str:
     if hosted.is_lost:
         text += (
             "; a majority of its logs is lost, and with it what they held: "
-            "restart every member that still knows the group, to found another"
+            "give it up by node.consistent.give_up, to found another"
         )
     return text
 
