@@ -125,8 +125,7 @@ GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
         HOSTED,
         "        if status is not None and status.leader is not None and status.term > self.leader_term:\n",
         "        if status is not None and status.leader is not None and status.term < 0:\n",
-        "tests/integration/test_harness_faults.py::"
-        "test_a_majority_that_is_connected_goes_on_and_nobody_else_does",
+        "tests/unit/cluster/raft/test_hosted.py",
     ),
     Mutation(
         "giving up: a majority that is only out of reach is given up",
