@@ -30,6 +30,7 @@ SUITES: Final = {
         "test_campaign",
         "test_chaos",
         "test_crash_at_every_step",
+        "test_groups_campaign",
         "test_link_faults",
         "test_membership_scale",
         "test_namespaces",
@@ -41,7 +42,10 @@ SUITES: Final = {
         "test_consistent_structures",
         "test_fencing",
         "test_founding",
+        "test_giving_up",
         "test_harness",
+        "test_many_groups",
+        "test_paused_leader",
         "test_raft_scenarios",
     ),
     "structures": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.cluster.config import ClusterConfig
 from cache.cluster.consistent.caller import GroupCaller
@@ -11,8 +11,9 @@ from cache.cluster.consistent.group import Group
 from cache.cluster.environment import Environment
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.raft.calls import Machine
+from cache.cluster.raft.giving_up import GivingUp
 from cache.cluster.raft.host import RaftHost, group_of
-from cache.cluster.raft.reports import digests, info
+from cache.cluster.raft.reports import digests, info, members
 from cache.cluster.raft.status import GroupInfo
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import RpcEndpoint
@@ -50,6 +51,7 @@ class Consensus:
             make_machine=make_machine,
             logs=None if storage is None else _stored_logs(storage),
         )
+        self._giving_up = GivingUp(self.host, rpc)
         self._callers = {
             name: GroupCaller(
                 name, host=self.host, rpc=rpc, config=config, clock=clock, rng=rng, scope=scope
@@ -65,6 +67,7 @@ class Consensus:
         """
         await self.host.load()
         self.host.listen()
+        self._giving_up.listen()
 
     def start(self) -> None:
         """Take part, once this member has joined."""
@@ -93,6 +96,10 @@ class Consensus:
 
     # -- for operators ---------------------------------------------------------------------------
 
+    async def give_up(self, group: str, uuid: str) -> None:
+        """Give up a group that lost a majority of its logs; see `Consistent.give_up`."""
+        await self._giving_up.give_up(group, uuid)
+
     def info(self) -> dict[str, GroupInfo]:
         """Return what this node has and knows of each group, by name."""
         return info(self.host)
@@ -100,6 +107,11 @@ class Consensus:
     def digests(self) -> dict[str, list[int]]:
         """Return `[index, digest]` of the applied state of each replica here, by group."""
         return digests(self.host)
+
+    def members(self) -> dict[str, list[Any]]:
+        """Return `[replica, voters, outgoing]` as each replica here has them, by group."""
+        # Any: a name, and two lists of names
+        return members(self.host)
 
 
 def _stored_logs(storage: Storage) -> StoredLogs:

@@ -200,6 +200,8 @@ class Inspection:
     def _groups(self, rest: str) -> dict[str, Any]:  # Any: MessagePack values
         if rest == "states":
             return self._consensus.digests()
+        if rest == "members":
+            return self._consensus.members()
         return {name: asdict(group) for name, group in self._consensus.info().items()}
 
     def _copy(self, map_name: str, key: bytes) -> dict[str, Any]:  # Any: MessagePack values

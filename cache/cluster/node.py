@@ -418,7 +418,8 @@ class Node(Messaging):
         """Answer a question about this node.
 
         `what` is one of "status", "members", "table", "stats", "digests", "lost" (partitions), "merges",
-        "consensus", "consensus:states" (digests), "copies:<map>:<hex key>", "keys:<map>".
+        "consensus", "consensus:states" (digests), "consensus:members" (voters), "copies:<map>:<hex key>",
+        "keys:<map>".
         """
         self._require_serving()
         return self._inspection.answer(what)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
 from cache.cluster.consensus import Consensus
 from cache.cluster.consistent.consistent import Consistent
@@ -185,9 +186,14 @@ def _build_structures(
         repair=repair,
         structures=structures,
         consensus=consensus,
-        consistent=Consistent(consensus.group, clock, scope, info=consensus.info),
+        consistent=_consistent(consensus, clock, scope),
         maps=Maps(router, NearReader(router, scope, metrics), operation_ids),
         messaging=messaging,
         leaving=leaving,
         inspection=inspection,
     )
+
+
+def _consistent(consensus: Consensus, clock: Clock, scope: Scope) -> Consistent:
+    ask, give_up = consensus.info, consensus.give_up
+    return Consistent(consensus.group, clock, scope, info=ask, give_up=give_up)

@@ -15,8 +15,8 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -27,10 +27,13 @@ from cache.testing.checkers import check_digests
 from cache.testing.clients import Clients
 from cache.testing.cluster import TestCluster
 from cache.testing.features import NAMES, Features, draw_features
+from cache.testing.groups.run import run_groups, settings_of
+from cache.testing.groups.schedule import CONSISTENT, draw_groups
 from cache.testing.history import History
 from cache.testing.ledgers import SETUP, Ledgers
 from cache.testing.load import Load
 from cache.testing.nemesis import Nemesis
+from cache.testing.result import Result
 from cache.testing.running import run_cluster
 from cache.testing.schedule import Schedule, draw, parse
 from cache.testing.seeds import figures, run_each, seeds_of, seeds_parser
@@ -50,45 +53,69 @@ LOAD_PACE: Final = 0.06
 """Seconds between two writes of one client, at most."""
 
 
+Bind = Callable[[TestCluster, History], Clients]
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the clients of one run do."""
+    """One run: what happens in it, and what members need for it."""
 
-    bind: Callable[[TestCluster, History], Clients]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """What members need for it.  Any: fields of ClusterConfig."""
-
-
-def _entries(seed: int) -> Work:
-    return Work(lambda cluster, history: Load(cluster, history, seed, pace=LOAD_PACE))
+    run: Callable[[TestCluster, Result], Awaitable[None]]
+    settings: Mapping[str, Any]  # Any: fields of ClusterConfig
 
 
-def _ledgers(seed: int) -> Work:
-    return Work(
-        lambda cluster, history: Ledgers(cluster, history, seed, LOAD_PACE), {"setup": SETUP}
-    )
+def _clients(schedule: Schedule, bind: Bind, settings: Mapping[str, Any]) -> Work:
+    # Any: fields of ClusterConfig
+    return Work(partial(_run, bind), {**settings, **schedule.config})
 
 
-def _features(seed: int) -> Work:
-    return _only(draw_features(seed), seed)
+def _entries(schedule: Schedule) -> Work:
+    def bind(cluster: TestCluster, history: History) -> Clients:
+        return Load(cluster, history, schedule.seed, pace=LOAD_PACE)
+
+    return _clients(schedule, bind, {})
 
 
-def _only(names: Sequence[str], seed: int) -> Work:
-    features = Features(names, seed)
-    return Work(
-        lambda cluster, history: features.bind(cluster, history, LOAD_PACE), features.settings()
-    )
+def _ledgers(schedule: Schedule) -> Work:
+    def bind(cluster: TestCluster, history: History) -> Clients:
+        return Ledgers(cluster, history, schedule.seed, LOAD_PACE)
+
+    return _clients(schedule, bind, {"setup": SETUP})
 
 
-LOADS: Final[Mapping[str, Callable[[int], Work]]] = MappingProxyType(
+def _features(schedule: Schedule) -> Work:
+    return _only(draw_features(schedule.seed), schedule)
+
+
+def _only(names: Sequence[str], schedule: Schedule) -> Work:
+    features = Features(names, schedule.seed)
+
+    def bind(cluster: TestCluster, history: History) -> Clients:
+        return features.bind(cluster, history, LOAD_PACE)
+
+    return _clients(schedule, bind, features.settings())
+
+
+def _consistent(schedule: Schedule) -> Work:
+    return Work(run_groups, settings_of(schedule))
+
+
+LOADS: Final[Mapping[str, Callable[[Schedule], Work]]] = MappingProxyType(
     {
         "entries": _entries,
         "ledgers": _ledgers,
         "features": _features,
+        CONSISTENT: _consistent,
         **{name: partial(_only, (name,)) for name in NAMES},
     }
 )
-"""By name, what makes the work of a seed; "features" draws which features, the rest is one each."""
+"""By name, what makes the work of a schedule; "features" draws which features, "consistent" is groups."""
+
+
+def draw_for(load: str, seed: int) -> Schedule:
+    """Draw a schedule for a load."""
+    return draw_groups(seed) if load == CONSISTENT else replace(draw(seed), load=load)
+
 
 REPEATED_PART: Final = 100
 """One seed in so many runs twice, to compare the traces."""
@@ -96,25 +123,13 @@ REPEATED_PART: Final = 100
 SHRINK_RUNS_MAX: Final = 120
 
 
-@dataclass(slots=True)
-class Result:
-    """What came of one schedule."""
-
-    schedule: Schedule
-    violations: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    faults: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
-    trace: str = ""
-
-
 def run_schedule(schedule: Schedule) -> Result:
     """Run one schedule in the simulator and check its history."""
     result = Result(schedule)
-    work = LOADS[schedule.load](schedule.seed)
+    work = LOADS[schedule.load](schedule)
 
     async def scenario(cluster: TestCluster) -> None:
-        await _run(cluster, work, result)
+        await work.run(cluster, result)
 
     try:
         trace = run_cluster(
@@ -123,7 +138,7 @@ def run_schedule(schedule: Schedule) -> Result:
             size=schedule.size,
             seed=schedule.seed,
             limit=RUN_LIMIT,
-            **{**work.settings, **schedule.config},
+            **work.settings,
         )
     except Exception as error:  # noqa: BLE001  (whatever stops a run is a violation)
         result.violations.append(_describe(error))
@@ -138,9 +153,9 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def _run(cluster: TestCluster, work: Work, result: Result) -> None:
+async def _run(bind: Bind, cluster: TestCluster, result: Result) -> None:
     history = History()
-    load = work.bind(cluster, history)
+    load = bind(cluster, history)
     nemesis = Nemesis(cluster, result.schedule, history, load)
     sampling = True
 
@@ -236,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.replay is not None:
         schedules = [parse(options.replay.read_text())]
     else:
-        schedules = [replace(draw(seed), load=options.load) for seed in seeds_of(options)]
+        schedules = [draw_for(options.load, seed) for seed in seeds_of(options)]
     started = time.monotonic()
     if options.stop:
         return _run_until_failure(schedules)

@@ -29,6 +29,8 @@ ENTRIES: Final = "entries"
 SINGLE: Final = ("kill", "restart", "drain", "pause", "isolate", "slow", "clock")
 PAIRED: Final = ("cut", "noise", "loss")
 KINDS: Final = (*SINGLE, *PAIRED, "join", "split", "massacre")
+OF_GROUPS: Final = ("down", "blackout", "disk")
+"""Faults that are drawn for groups of consensus only: see `groups/schedule.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def parse(text: str) -> Schedule:
 
 def _parse_fault(words: list[str]) -> Fault:
     at, kind, *rest = words
-    if kind not in KINDS:
+    if kind not in (*KINDS, *OF_GROUPS):
         raise ValueError(f"unknown fault {kind}")
     members: list[int] = []
     settings: dict[str, float] = {}

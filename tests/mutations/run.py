@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from cache.testing.features import NAMES as FEATURE_LOADS
+from cache.testing.groups.schedule import CONSISTENT
 from tests.mutations.catalogue import (
     CAMPAIGN,
     MUTATIONS,
@@ -29,6 +30,7 @@ from tests.mutations.catalogue import (
 )
 from tests.mutations.consistent import CONSISTENT_MUTATIONS
 from tests.mutations.features import FEATURE_MUTATIONS
+from tests.mutations.groups import GROUP_MUTATIONS
 from tests.mutations.host import HOST_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
@@ -43,7 +45,7 @@ CAMPAIGNS: Final = {
     RAFT_CAMPAIGN: ["cache.testing.raft"],
     **{
         f"{load} campaign": ["cache.testing.campaign", "--load", load]
-        for load in (FEATURES, *FEATURE_LOADS)
+        for load in (FEATURES, CONSISTENT, *FEATURE_LOADS)
     },
 }
 
@@ -124,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *NODE_MUTATIONS,
         *CONSISTENT_MUTATIONS,
         *HOST_MUTATIONS,
+        *GROUP_MUTATIONS,
     )
     chosen = [mutation for mutation in every if options.only in mutation.name]
     chosen = chosen[:: options.share]

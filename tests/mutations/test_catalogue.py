@@ -9,6 +9,7 @@ import pytest
 from tests.mutations.catalogue import MUTATIONS, Mutation
 from tests.mutations.consistent import CONSISTENT_MUTATIONS
 from tests.mutations.features import FEATURE_MUTATIONS
+from tests.mutations.groups import GROUP_MUTATIONS
 from tests.mutations.host import HOST_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
@@ -20,6 +21,7 @@ ALL = (
     *NODE_MUTATIONS,
     *CONSISTENT_MUTATIONS,
     *HOST_MUTATIONS,
+    *GROUP_MUTATIONS,
 )
 
 PACKAGE = Path(__file__).parents[2] / "cache"

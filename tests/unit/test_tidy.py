@@ -74,6 +74,7 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.replication.service": SERVICES,
     "cache.cluster.replication.yielding": SERVICES,
     "cache.cluster.raft.service": SERVICES,
+    "cache.cluster.raft.giving_up": SERVICES,
     "cache.cluster.raft.host": SERVICES,
     "cache.cluster.raft.reports": SERVICES,
     "cache.cluster.raft.founder": SERVICES,

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Final, Protocol, TypeVar
 
 from cache.clock import Clock
-from cache.cluster.consistent.group import Group
+from cache.cluster.consistent.group import EVERY_SESSION, Group
 from cache.cluster.consistent.state.commands import (
     NAME_BYTES_MAX,
     Answer,
@@ -129,8 +129,10 @@ class Reach:
     def _on_lost(self, session: int) -> None:
         self._lost = max(self._lost, session)
         for dependent in list(self._dependents):
-            if self.is_lost(dependent.session):
+            if session == EVERY_SESSION or self.is_lost(dependent.session):
                 dependent.lose()
+        if session == EVERY_SESSION:
+            self._lost = 0
 
 
 class Access:

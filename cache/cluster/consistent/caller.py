@@ -16,6 +16,7 @@ from typing import Final
 
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
+from cache.cluster.consistent.group import EVERY_SESSION
 from cache.cluster.consistent.session import Session
 from cache.cluster.raft.calls import Outcome
 from cache.cluster.raft.founding import NO_GROUP
@@ -105,6 +106,8 @@ class GroupCaller:
         self._asked = 0
         self._closed = False
         self._session: Session | None = None
+        self._last_group = NO_GROUP
+        """Which group opened the latest session."""
         self._opening = asyncio.Lock()
         self._room = asyncio.Semaphore(COMMANDS_MAX)
         self._lost_hooks: dict[Callable[[int], None], None] = {}
@@ -177,7 +180,7 @@ class GroupCaller:
 
     async def _close_session(self, session: Session, timeout: float) -> None:
         def ask(uuid: bytes, remaining: float) -> CallGroup:
-            return self._entry(uuid, Kind.CLOSE_SESSION, b"", session.number, remaining)
+            return self._entry(session.group, Kind.CLOSE_SESSION, b"", session.number, remaining)
 
         try:
             await self._call(ask, _Try(self._clock.monotonic() + timeout))
@@ -207,7 +210,7 @@ class GroupCaller:
         def ask(uuid: bytes, remaining: float) -> CallGroup:
             return CallGroup(
                 self.name,
-                uuid,
+                session.group,
                 Kind.COMMAND,
                 data,
                 session.number,
@@ -221,6 +224,8 @@ class GroupCaller:
         finally:
             session.end(sequence)
         match answer.outcome:
+            case Outcome.DONE if session.group != self._hosted.witness.known:
+                raise IndeterminateError(f"group {self.name}: it was given up, and all it held")
             case Outcome.DONE:
                 session.confirm(sent_at)
                 return answer.data
@@ -262,8 +267,10 @@ class GroupCaller:
         opening = _Try(trying.deadline)  # A session that is opened twice ends by itself.
         while True:
             sent_at = self._clock.monotonic()
+            asked: list[bytes] = []
 
-            def ask(uuid: bytes, remaining: float) -> CallGroup:
+            def ask(uuid: bytes, remaining: float, asked: list[bytes] = asked) -> CallGroup:
+                asked.append(uuid)
                 return self._entry(uuid, Kind.OPEN_SESSION, lifetime, 0, remaining)
 
             try:
@@ -273,9 +280,17 @@ class GroupCaller:
             if answer.outcome == Outcome.TOO_MANY_SESSIONS:
                 raise OverloadedError(f"group {self.name}: no further session can be opened")
             number = int(answer.data) if answer.data.isdigit() else 0
-            session = Session(number, sent_at)
+            session = Session(number, sent_at, group=asked[-1])
             if number and self._clock.monotonic() < self._ends_at(session):
+                self._note_group(session.group)
                 return session
+
+    def _note_group(self, uuid: bytes) -> None:
+        """Say that numbers of sessions begin anew, when the former group was given up."""
+        if self._last_group not in (NO_GROUP, uuid):
+            for hook in list(self._lost_hooks):
+                hook(EVERY_SESSION)
+        self._last_group = uuid
 
     def _ends_at(self, session: Session) -> float:
         return session.confirmed_at + self._config.consistent.session_ttl
@@ -283,7 +298,10 @@ class GroupCaller:
     def _living(self) -> Session | None:
         """Return the session if it certainly lives; say that it is lost otherwise."""
         session = self._session
-        if session is not None and self._clock.monotonic() >= self._ends_at(session):
+        if session is not None and (
+            self._clock.monotonic() >= self._ends_at(session)
+            or session.group != self._hosted.witness.known
+        ):
             self._lose(session)
         return self._session
 
@@ -307,7 +325,7 @@ class GroupCaller:
         interval = self._config.consistent.session_ttl / KEEP_ALIVES
 
         def ask(uuid: bytes, remaining: float) -> CallGroup:
-            return self._entry(uuid, Kind.KEEP_SESSION, b"", session.number, remaining)
+            return self._entry(session.group, Kind.KEEP_SESSION, b"", session.number, remaining)
 
         while self._session is session:
             now, ends_at = self._clock.monotonic(), self._ends_at(session)
@@ -323,7 +341,7 @@ class GroupCaller:
 
     async def _give_sign(self, session: Session, ask: Ask, now: float) -> None:
         try:
-            answer = await self._call(ask, _Try(self._ends_at(session)))
+            answer = await self._call(ask, _Try(self._ends_at(session)), session)
         except CacheError as error:
             logger.debug("session.no_sign group=%s error=%s", self.name, error)
             await asyncio.sleep(PAUSE_MAX)
@@ -344,29 +362,30 @@ class GroupCaller:
             RejectedError: not applied. IndeterminateError: it may be.
         """
         while True:
-            remaining = trying.deadline - self._clock.monotonic()
-            if remaining <= 0:
+            if self._clock.monotonic() >= trying.deadline:
                 raise self._too_late(trying)
             if session is not None and self._living() is not session:
                 return GroupAnswer(Outcome.SESSION_UNKNOWN)
-            answer = await self._try_once(ask, trying, remaining, hold)
+            answer = await self._try_once(ask, trying, hold)
             if answer is not None:
                 return answer
             if self._closed:
                 raise self._closed_under(trying)
             await self._pause(trying)
 
-    async def _try_once(
-        self, ask: Ask, trying: _Try, remaining: float, hold: float
-    ) -> GroupAnswer | None:
+    def _patience(self, trying: _Try) -> float:
+        """Return for how many seconds the next question may wait."""
+        return min(trying.deadline - self._clock.monotonic(), self._attempt_timeout)
+
+    async def _try_once(self, ask: Ask, trying: _Try, hold: float) -> GroupAnswer | None:
         """Ask whoever leads, once; None when another try is due."""
         hosted = self._hosted
+        hosted.hear_replica()
         if hosted.leader is None or hosted.witness.known == NO_GROUP:
-            await self._find(min(remaining, self._attempt_timeout))
-        leader = hosted.leader
-        if leader is None or hosted.witness.known == NO_GROUP:
+            await self._find(self._patience(trying))
+        leader, timeout = hosted.leader, self._patience(trying)
+        if leader is None or hosted.witness.known == NO_GROUP or timeout <= 0:
             return None
-        timeout = min(remaining, self._attempt_timeout)
         question = ask(hosted.witness.known, timeout)
         try:
             reply = await self._send(leader, question, timeout + hold)
@@ -436,15 +455,19 @@ class GroupCaller:
             asked = [founder, *(one for one in asked if one is not founder)]
         question = FindGroup(self.name, is_wanted=True)
         waiting = [self._rpc.call(one.address, question, timeout=timeout) for one in asked]
-        while waiting and hosted.leader is None:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for future in [one for one in waiting if one.done()]:
-                waiting.remove(future)
-                view = None if future.exception() is not None else future.result()
-                if isinstance(view, GroupView):
-                    hosted.learn(view)
-        for future in waiting:
-            future.cancel()
+        try:
+            while waiting and hosted.leader is None:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for future in [one for one in waiting if one.done()]:
+                    waiting.remove(future)
+                    view = None if future.exception() is not None else future.result()
+                    if isinstance(view, GroupView):
+                        hosted.learn(view)
+        finally:
+            # Also when the caller was cancelled: an error that nobody asked for would be logged as ours.
+            for future in waiting:
+                if not future.cancel():
+                    future.exception()
 
     async def _pause(self, trying: _Try) -> None:
         """Wait before the next try, longer each time, but not beyond the news of a later leader."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cache.clock import Clock
@@ -16,6 +16,7 @@ from cache.cluster.consistent.numbers import ConsistentCounter, ConsistentIds, C
 from cache.cluster.consistent.semaphore import ConsistentSemaphore
 from cache.cluster.raft.status import GroupInfo
 from cache.cluster.scope import Scope
+from cache.errors import RejectedError
 from cache.serializers import Serializer
 
 
@@ -30,6 +31,7 @@ class Consistent:
         clock: the node's.
         scope: owns the tasks that give back what their callers left.
         info: tells what the node has and knows of each group.
+        give_up: gives up a group, see the method.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Consistent:
         scope: Scope,
         *,
         info: Callable[[], dict[str, GroupInfo]],
+        give_up: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self._info = info
+        self._give_up = give_up
         self._groups = groups
         self._clock = clock
         self._scope = scope
@@ -49,6 +53,24 @@ class Consistent:
     def info(self) -> dict[str, GroupInfo]:
         """Return what this node has and knows of each group, by name: role, leader, term, indexes, voters."""
         return self._info()
+
+    async def give_up(self, group: str, uuid: str) -> None:
+        """Give up a group in memory that lost a majority of its logs, and everything in it, on every member.
+
+        The next use founds an empty one. **Tokens of locks begin anew**: reset what the stores behind them
+        remember as the highest token first. For operators; to be called on a member that has a replica.
+
+        Args:
+            group: its name, as `info` has it.
+            uuid: which one, as `info` has it: so that nothing else is given up by mistake.
+
+        Raises:
+            RejectedError: a majority may still exist, or a live member does not answer or agree; says what to
+                do. Nothing is founded before all agree, and asking again goes on where it ended.
+        """
+        if self._give_up is None:
+            raise RejectedError("groups cannot be given up from here; ask a member")
+        await self._give_up(group, uuid)
 
     def register(
         self, name: str, *, serializer: Serializer | None = None

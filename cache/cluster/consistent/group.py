@@ -6,7 +6,10 @@ Below it are Raft, sessions, retries and the search for a leader; above it the s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
+
+EVERY_SESSION: Final = 0
+"""Told in place of a session: the group was given up; another one numbers its sessions anew."""
 
 
 class Group(Protocol):
@@ -60,6 +63,6 @@ class Group(Protocol):
         It is called no later than when `session_ttl` has passed on this node's clock since the *sending* of
         the last command or keep-alive that was confirmed: so before the group can end the session, as
         long as two clocks run about equally fast. Also when this node closes, before it gives its session
-        back. A session of which that was said is never used again.
+        back. A session of which that was said is never used again, until `EVERY_SESSION` was said.
         """
         ...

@@ -20,6 +20,8 @@ class Session:
     sequence: int = 0
     pending: dict[int, None] = field(default_factory=dict)
     """Commands that are not over, in order."""
+    group: bytes = b""
+    """Which of all groups of that name opened it: another one may give the same number."""
     is_kept: bool = False
     """Whether something depends on it."""
 

@@ -35,6 +35,9 @@ from cache.cluster.ids import MemberId
 from cache.cluster.raft.messages import ReplicaId
 
 UUID_BYTES: Final = 16
+GIVEN_UP_MAX: Final = 16
+"""Groups that were given up and are remembered."""
+
 NO_GROUP: Final = b""
 """In place of a uuid: none is known."""
 
@@ -55,6 +58,8 @@ class Witness:
 
     known: bytes = NO_GROUP
     """The group it accepted or heard of; it does not accept another one."""
+    given_up: dict[bytes, None] = field(default_factory=dict)
+    """Groups that an operator gave up, the last few: they are not learned of again."""
     _reserved: bytes = NO_GROUP
     _reserved_until: float = 0.0
 
@@ -82,13 +87,17 @@ class Witness:
 
     def learn(self, uuid: bytes) -> bool:
         """Hear of a group that was born; return whether it is the one known here from now on."""
-        if self.known == NO_GROUP:
+        if self.known == NO_GROUP and uuid not in self.given_up:
             self.known = uuid
         return self.known == uuid
 
-    def give_up(self) -> None:
-        """Forget a group that can never have lived."""
+    def give_up(self, uuid: bytes = NO_GROUP) -> None:
+        """Forget a group that can never have lived; with its uuid one that was lost, and for ever."""
         self.known = self._reserved = NO_GROUP
+        if uuid != NO_GROUP:
+            self.given_up[uuid] = None
+        if len(self.given_up) > GIVEN_UP_MAX:
+            del self.given_up[next(iter(self.given_up))]
 
     def _is_reserved_for_another(self, uuid: bytes, now: float) -> bool:
         return self._reserved not in (NO_GROUP, uuid) and now < self._reserved_until

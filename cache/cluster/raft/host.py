@@ -109,6 +109,7 @@ class RaftHost:
         self._last: tuple[AnyMessage | None, bytes] = None, b""
         self._logs = logs
         """Where replicas are kept; None: in memory."""
+        self.has_disk = logs is not None
         foundings = metrics.counter("raft.foundings")
         self.founder = Founder(config, self.people, clock, rng, self._accept, foundings)
         around = Surroundings(
@@ -284,6 +285,12 @@ class RaftHost:
             await replica.wait_written()
         if self._logs is not None:
             await self._logs.forget(hosted.name)
+
+    async def forget(self, hosted: Hosted) -> None:
+        """Give a group up; `changing` is held."""
+        await self._end(hosted, "an operator gave it up")
+        hosted.forget()
+        self._wake(hosted.name)
 
     def _on_call(self, message: CallGroup, peer: Peer) -> Awaitable[WireReply]:
         return self._answer(self.hosted(message.group).call, message)

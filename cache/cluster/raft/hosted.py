@@ -135,6 +135,13 @@ class Hosted:
         self.leaderless_since = None
         self.me = self.new_log()
 
+    def forget(self) -> None:
+        """Know nothing of the group any more, and never hear of it again."""
+        self.witness.give_up(self.witness.known)
+        self.leader, self.leader_term = None, 0
+        self.gone.clear()
+        self.foreign.clear()
+
     def close(self) -> None:
         """Stop at once."""
         if self.replica is not None:
@@ -208,6 +215,19 @@ class Hosted:
         if is_news:  # Not who was doubted, and is heard of again: callers would wake each other.
             self._wake_held(self._awaiting_leader)
 
+    def hear_replica(self) -> None:
+        """Hear of the leader that the replica here knows, if that is news.
+
+        A replica that was elected says so when its first entry is durable; calls begun before that would go
+        to the former leader, and wait for an answer.
+        """
+        replica = self.replica
+        if replica is None or replica.leader in (None, self.leader):
+            return
+        status = self.status()
+        if status is not None and status.leader is not None and status.term > self.leader_term:
+            self.hear(status.leader, status.term)
+
     async def await_leader(self, timeout: float) -> None:
         """Return when one of a later term is heard of, or after so many seconds."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -231,7 +251,8 @@ class Hosted:
         """Hear that a group lives; return whether it is the one known here from now on."""
         if self.witness.learn(uuid):
             return True
-        self._note_foreign(uuid)
+        if uuid not in self.witness.given_up:
+            self._note_foreign(uuid)
         return False
 
     def _note_foreign(self, uuid: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cache.cluster.raft.calls import replica_member
 from cache.cluster.raft.founding import NO_GROUP
 from cache.cluster.raft.host import RaftHost
@@ -28,7 +30,7 @@ def why_not(host: RaftHost, name: str) -> str:
     if hosted.is_lost:
         text += (
             "; a majority of its logs is lost, and with it what they held: "
-            "restart every member that still knows the group, to found another"
+            "give it up by node.consistent.give_up, to found another"
         )
     return text
 
@@ -70,3 +72,17 @@ def digests(host: RaftHost) -> dict[str, list[int]]:
     """
     found = {name: hosted.digest() for name, hosted in host.groups.items()}
     return {name: list(digest) for name, digest in found.items() if digest is not None}
+
+
+def members(host: RaftHost) -> dict[str, list[Any]]:
+    """Return `[replica, voters, outgoing]` as each replica that takes part here has them, by group.
+
+    `outgoing` is empty unless the voters are just being changed: then a majority of both is needed.
+    """
+    # Any: a name, and two lists of names
+    found = {name: hosted.status() for name, hosted in host.groups.items()}
+    return {
+        name: [status.replica, list(status.members.voters), list(status.members.outgoing)]
+        for name, status in found.items()
+        if status is not None
+    }

@@ -1043,6 +1043,15 @@ class KnowGroup(_Message, frozen=True, tag=187):
     uuid: bytes
 
 
+class ForgetGroup(_Message, frozen=True, tag=188):
+    """An operator gave up a group whose majority is lost: forget it. Answered by a `GroupView`."""
+
+    group: str
+    uuid: bytes
+    gone: list[str]
+    """Logs that do not exist any more, as the members say whose they were."""
+
+
 class GroupView(_Message, frozen=True, tag=178):
     """A group as one member knows it."""
 
@@ -1212,6 +1221,7 @@ Request = (
     | FetchView
     | FindGroup
     | KnowGroup
+    | ForgetGroup
     | ReserveMember
     | EnlistReplica
     | OfferGroup

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cache.cluster.ids import MemberId
 from cache.cluster.raft.founding import (
+    GIVEN_UP_MAX,
     NO_GROUP,
     Birth,
     Found,
@@ -157,3 +158,15 @@ class Foundings(RuleBasedStateMachine):
 
 
 TestFoundings = Foundings.TestCase
+
+
+def test_a_group_that_was_given_up_is_not_learned_of_again() -> None:
+    """By nobody who still knows it; another one is, and the last few are remembered."""
+    witness = Witness(known=b"lost")
+    witness.give_up(b"lost")
+
+    assert (False, NO_GROUP) == (witness.learn(b"lost"), witness.known)
+    assert witness.learn(b"other")
+    for number in range(2 * GIVEN_UP_MAX):
+        witness.give_up(bytes([number]))
+    assert GIVEN_UP_MAX == len(witness.given_up)

@@ -10,6 +10,7 @@ from cache.cluster.config.consistent import ConsistentConfig
 from cache.cluster.consistent.machine import ConsistentMachine
 from cache.cluster.raft.hosted import Hosted, Surroundings
 from cache.cluster.raft.messages import GroupId, ReplicaId
+from cache.cluster.raft.status import bootstrap
 from cache.cluster.scope import Scope
 
 OLD, NEW = ReplicaId("a/1"), ReplicaId("b/1")
@@ -56,3 +57,21 @@ async def test_a_leader_that_was_doubted_and_is_heard_of_again_is_no_news() -> N
     assert not heard.done()
     await waiting
     assert {} == group._awaiting_leader
+
+
+async def test_the_own_replica_is_believed_when_it_knows_a_later_leader() -> None:
+    """It was elected, and did not say so yet; what was heard of a still later term stays."""
+    group = hosted()
+    group.begin(bootstrap((group.me,)), None)
+    await group.await_leader(10.0)
+    assert group.me == group.leader
+
+    group.leader, group.leader_term = OLD, 0
+    group.hear_replica()
+    assert group.me == group.leader
+    group.leader, group.leader_term = NEW, 99
+    group.hear_replica()
+    assert NEW == group.leader
+
+    group.close()
+    await group._around.scope.close()
