@@ -70,6 +70,28 @@ def a_config(*peers: Address, secret: str | None = SECRET) -> ClusterConfig:
     return ClusterConfig.local(secret=secret, peers=peers, partition_count=16, limits=LIMITS)
 
 
+_opened: list[RawPeer] = []
+"""Raw streams of the test that runs."""
+
+
+async def connected(to: Address) -> RawPeer:
+    """Open a raw stream, which is closed with the test."""
+    _opened.append(await connect_raw(to))
+    return _opened[-1]
+
+
+@pytest.fixture(autouse=True)
+async def close_streams() -> AsyncIterator[None]:
+    """Leave no stream to the garbage collector, which would blame another test."""
+    yield
+    peers = _opened.copy()
+    _opened.clear()
+    for peer in peers:
+        assert peer.stream is not None
+        peer.stream.abort()
+    await eventually(lambda: all(map(_is_lost, peers)))
+
+
 @pytest.fixture
 async def node() -> AsyncIterator[Node]:
     started = Node(a_config())
@@ -100,7 +122,7 @@ def state_of(node: Node) -> object:
 
 async def greeted(node: Node) -> RawPeer:
     """Return a raw stream after a good handshake, as a client that knows the secret."""
-    peer = await connect_raw(node.address)
+    peer = await connected(node.address)
     hello = new_hello(
         cluster_name="cache", partition_count=0, member="", address="", nonce=b"n" * 16
     )
@@ -175,7 +197,7 @@ def dropped(node: Node, reason: str = "") -> float:
 
 async def test_a_frame_length_of_2_gib_closes_the_connection(node: Node) -> None:
     """Judged before anything is set aside for it: before the handshake, and after it."""
-    for peer in (await connect_raw(node.address), await greeted(node)):
+    for peer in (await connected(node.address), await greeted(node)):
         malformed = count(node, "rpc.malformed")
 
         peer.write(TOO_LONG)
@@ -187,7 +209,7 @@ async def test_a_frame_length_of_2_gib_closes_the_connection(node: Node) -> None
 async def test_deep_nesting_closes_the_connection(node: Node) -> None:
     """Nesting that would exhaust the stack is a malformed message, whoever sends it."""
     streams = (
-        (await connect_raw(node.address), frames.GREETING),
+        (await connected(node.address), frames.GREETING),
         (await greeted(node), frames.REQUEST),
     )
     for peer, kind in streams:
@@ -205,7 +227,7 @@ async def test_another_protocol_version_is_refused_with_the_reason(node: Node) -
         cluster_name="cache", partition_count=0, member="", address="", nonce=b"n" * 16
     )
     other = msgspec.structs.replace(hello, protocol_version=99)
-    peer = await connect_raw(node.address)
+    peer = await connected(node.address)
 
     peer.write(encode_frame(frames.GREETING, 0, encode_message(other)))
 
@@ -227,7 +249,7 @@ async def test_requests_of_a_stranger_change_nothing_and_get_no_answer(node: Nod
     greeting = encode_frame(frames.GREETING, 0, encode_message(hello))
 
     for start in (b"", greeting, greeting * 2):
-        peer = await connect_raw(node.address)
+        peer = await connected(node.address)
         peer.write(start + b"".join(requests))
         await eventually(partial(_is_lost, peer))
         assert not [kind for kind, _, _ in peer.frames() if kind != frames.GREETING]
@@ -240,7 +262,7 @@ async def test_a_time_to_live_that_is_no_number_is_refused(open_node: Node) -> N
     """A NaN compares as false with every instant: such an entry would never end."""
     before = state_of(open_node)
     body = encode_message(Set("users", 0, b"k", b"\x01", float("nan"), b"operation"))
-    client = await connect_raw(open_node.address)
+    client = await connected(open_node.address)
     await client.greet(Role.INITIATOR)
 
     client.write(encode_frame(frames.REQUEST, 1, body))
@@ -268,7 +290,7 @@ async def test_columns_of_different_lengths_are_a_broken_protocol(
     ]
 
     for batch in batches:
-        client = await connect_raw(open_node.address)
+        client = await connected(open_node.address)
         await client.greet(Role.INITIATOR)
         client.write(encode_frame(frames.REQUEST, 1, encode(batch)))
         await eventually(partial(_is_lost, client))
@@ -296,7 +318,7 @@ async def test_a_senseless_request_is_refused_and_its_connection_goes_on(
 ) -> None:
     """It is the caller's fault, and is said to be: nothing fails here, so nothing is logged."""
     before = state_of(open_node)
-    client = await connect_raw(open_node.address)
+    client = await connected(open_node.address)
     await client.greet(Role.INITIATOR)
 
     client.write(encode_frame(frames.REQUEST, 1, encode_message(request_)))
@@ -321,7 +343,7 @@ class Crowd:
         """Connect them all, a hundred at a time; every twentieth drips."""
         for start in range(0, size, 100):
             number = min(100, size - start)
-            self.peers += await asyncio.gather(*(connect_raw(to) for _ in range(number)))
+            self.peers += await asyncio.gather(*(connected(to) for _ in range(number)))
         for peer in self.peers[::20]:
             self._drip(peer, 0)
 

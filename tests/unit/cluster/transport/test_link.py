@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from cache.cluster.ids import Address, format_address
+from cache.cluster.ids import Address
 from cache.cluster.transport.handshake import Role
 from cache.cluster.transport.rpc import Peer
+from cache.cluster.transport.sockets import SocketTransport
 from cache.cluster.wire import frames
 from cache.cluster.wire.encoding import encode_message
 from cache.cluster.wire.frames import encode_frame
@@ -38,12 +39,10 @@ class RawServer:
     def __init__(self) -> None:
         self.peers: list[RawPeer] = []
         self.address = Address("")
-        self._server: asyncio.Server | None = None
+        self._transport = SocketTransport(Address("127.0.0.1:0"))
 
     async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, "127.0.0.1", 0)
-        self.address = format_address(*self._server.sockets[0].getsockname()[:2])
+        self.address = await self._transport.listen(lambda source, payload: None, self._accept)
 
     def _accept(self) -> RawPeer:
         self.peers.append(RawPeer())
@@ -55,12 +54,9 @@ class RawServer:
         await self.peers[-1].greet(Role.ACCEPTOR)
         return self.peers[-1]
 
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        for peer in self.peers:
-            if peer.stream is not None:
-                peer.stream.abort()
+    async def close(self) -> None:
+        """Also of streams that are just being accepted: nothing is left to the garbage collector."""
+        await self._transport.close()
 
 
 @pytest.fixture
@@ -68,7 +64,7 @@ async def raw() -> AsyncIterator[RawServer]:
     server = RawServer()
     await server.start()
     yield server
-    server.close()
+    await server.close()
 
 
 def _echo(request: Get, peer: Peer) -> Value:
@@ -190,7 +186,7 @@ async def test_disconnect_fails_the_calls_to_a_dead_peer(
     with pytest.raises(UnavailableError):
         await unsent
     await eventually(lambda: raw.peers[0].lost)
-    other.close()
+    await other.close()
 
 
 async def test_stopped_peer_is_found_by_its_silence(endpoints: Endpoints, raw: RawServer) -> None:

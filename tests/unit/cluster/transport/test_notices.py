@@ -50,7 +50,7 @@ async def raw() -> AsyncIterator[RawServer]:
     server = RawServer()
     await server.start()
     yield server
-    server.close()
+    await server.close()
 
 
 async def _pair(endpoints: Endpoints, **limits: Any) -> tuple[Endpoint, Endpoint]:  # Any: values
