@@ -128,6 +128,13 @@ GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "tests/unit/cluster/raft/test_hosted.py",
     ),
     Mutation(
+        "groups: a replica is not told that it has no vote any more",
+        "cluster/raft/consensus.py",
+        "election.leader, self._campaign.is_allowed)\n",
+        "election.leader, True)\n",
+        "tests/integration/test_campaign.py",
+    ),
+    Mutation(
         "giving up: a majority that is only out of reach is given up",
         "cluster/raft/giving_up.py",
         "        if not hosted.is_lost:\n",

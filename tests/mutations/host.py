@@ -99,8 +99,8 @@ HOST_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "founding: a replica that was removed before its group was born stays for ever",
         HOST,
-        "            await self._give_up_if_hopeless(hosted)\n        patience",
-        "            await self._give_up_if_hopeless(hosted)\n            return soon\n        patience",
+        "            await self._give_up_if_hopeless(hosted)\n        since",
+        "            await self._give_up_if_hopeless(hosted)\n            return soon\n        since",
         TORN,
     ),
     Mutation(

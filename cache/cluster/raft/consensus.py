@@ -107,7 +107,7 @@ class Consensus:
         self._results: list[ReadReady | Failed] = []
         self._snapshot_asked_at = snapshot.index
         self._now = now
-        self._told = RoleChanged(Role.FOLLOWER, self._election.term, None)
+        self._told = self._role_now()
 
     # -- machine contract ------------------------------------------------------------------------
 
@@ -154,11 +154,15 @@ class Consensus:
         self._collect(outputs)
         while self._log.stable < self._log.last_index:  # Committing a change appended another.
             self._collect(outputs)
-        role = RoleChanged(self._election.role, self._election.term, self._election.leader)
+        role = self._role_now()
         if role != self._told:
             self._told = role
             outputs.append(role)
         return outputs
+
+    def _role_now(self) -> RoleChanged:
+        election = self._election
+        return RoleChanged(election.role, election.term, election.leader, self._campaign.is_allowed)
 
     @property
     def role(self) -> Role:

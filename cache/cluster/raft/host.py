@@ -425,15 +425,16 @@ class RaftHost:
             beat = self.config.raft.heartbeat_interval
             return math.inf if await keeper.step() else beat * (1 + self._rng.random())
         keeper.forget()
+        patience = STRAY_AFTER * self.config.raft.election_timeout_max
         if hosted.leaderless_since is None:
             if is_voter(status.members, hosted.me):
                 return math.inf
             await self._end_if_removed(hosted)
-            return self.config.replace_after
+            # One that knows of its removal stays only until somebody confirms it.
+            return self.config.replace_after if hosted.me in status.members.learners else patience
         if hosted.is_unborn:
             await self.founder.offer_again(hosted)
             await self._give_up_if_hopeless(hosted)
-        patience = STRAY_AFTER * self.config.raft.election_timeout_max
         since = hosted.leaderless_since
         if since is not None and self._clock.monotonic() - since >= patience:
             await self._end_if_removed(hosted)

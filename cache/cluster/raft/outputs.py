@@ -187,11 +187,13 @@ class MakeSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class RoleChanged:
-    """This replica has another role, term or leader; for watchers and logs."""
+    """This replica has another role, term or leader, or has its vote no more; for watchers and logs."""
 
     role: Role
     term: int
     leader: ReplicaId | None
+    votes: bool
+    """Whether it is a voter; if not, it is a learner or was removed."""
 
 
 Output = Persist | Send | Restore | Apply | ReadReady | Failed | MakeSnapshot | RoleChanged
