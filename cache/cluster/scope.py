@@ -49,6 +49,13 @@ class Scope:
         task.add_done_callback(self._finished)
         return task
 
+    def spawn_if_open(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Run `coroutine` as a task of this scope; not at all if that was closed: an answer came late."""
+        if self._closed:
+            coroutine.close()
+        else:
+            self.spawn(coroutine, name=name)
+
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
         if not task.cancelled() and task.exception() is not None:

@@ -17,6 +17,7 @@ from cache.cluster.wire.messages import (
     Modify,
     Offer,
     Replicate,
+    Set,
     Value,
 )
 from cache.codec import encode_key, encode_value
@@ -34,6 +35,24 @@ async def _placed(cluster: TestCluster) -> tuple[int, int, int]:
     owner = await cluster.owner_of(partition)
     holders = await cluster.copies("users", KEY)
     return partition, owner, next(index for index in holders if index != owner)
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_a_comparison_by_a_later_owner_ends_an_earlier_one(cluster: TestCluster) -> None:
+    """Invariant 2: copies that were compared stay equal, also if there was nothing to send."""
+    partition, owner, holder = await _placed(cluster)
+    node, peer = node_of(cluster, owner), Peer(node_of(cluster, holder).id, None)
+    epoch = node.partition_table().rows[partition].epoch
+    compare = node._rpc._handlers[FetchDigests]
+    write = node._rpc._handlers[Set]
+    request = Set("users", partition, encode_key(KEY), encode_value(2), NEVER, b"")
+
+    with pytest.raises(NotOwnerError, match="is over"):
+        await run_on(cluster, owner, lambda: compare(FetchDigests([partition], [epoch - 1]), peer))
+    await run_on(cluster, owner, lambda: compare(FetchDigests([partition], [epoch + 1]), peer))
+
+    with pytest.raises(NotOwnerError, match="is not served"):
+        await run_on(cluster, owner, lambda: write(request, peer))
 
 
 @cluster_test("simulated", size=3, partition_count=8)
@@ -405,7 +424,8 @@ async def test_a_stray_copy_that_an_owner_asked_for_stays(cluster: TestCluster) 
         node._replication.copy_of(partition).apply("users", encode_key(KEY), held)
         offering = asyncio.ensure_future(node._repair._offer(partition))
         await asyncio.sleep(0)
-        asked(FetchDigests(partitions=[partition]), Peer(node_of(cluster, owner).id, None))
+        epoch = node.partition_table().rows[partition].epoch
+        asked(FetchDigests([partition], [epoch]), Peer(node_of(cluster, owner).id, None))
         await offering
         return partition in node._replication.copies
 

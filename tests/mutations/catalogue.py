@@ -543,6 +543,13 @@ MUTATIONS: Final = (
         "tests/unit/cluster/structures/test_copies.py",
     ),
     Mutation(
+        "compare copies without ending the owner before",
+        "cluster/replication/holder.py",
+        "            self._raise_fence(partition, epoch)\n",
+        "            pass\n",
+        "tests/integration/test_safeguards.py::test_a_comparison_by_a_later_owner_ends_an_earlier_one[simulated]",
+    ),
+    Mutation(
         "forget what came near during a write",
         ROUTER,
         "            if self.near.maps:\n                self.near.outdate(request)\n",

@@ -1,7 +1,7 @@
 """What a member answers about the copies it holds: writes of an owner, and questions of a comparison.
 
-A write is refused when its owner is of an older epoch than this member knows, from its table or from a
-write it accepted: that is what makes a deposed owner harmless.
+An owner is refused when its epoch is older than one this member knows, from its table or from an owner it
+accepted: that is what makes a deposed owner harmless.
 """
 
 from __future__ import annotations
@@ -56,16 +56,7 @@ class Holder:
             raise UnavailableError(
                 f"{self._replication.member} was stalled: times to live may have grown old"
             )
-        row = self._replication.partitions.table.rows[message.partition]
-        fence = self._fences.get(message.partition, 0)
-        stale = message.epoch < max(row.epoch, fence)
-        usurper = message.epoch == row.epoch and row.owner not in (None, peer.member)
-        if stale or usurper:
-            self._fenced.add()
-            raise NotOwnerError(
-                f"epoch {message.epoch} of partition {message.partition} is over: "
-                f"{row.owner} owns it in epoch {row.epoch}"
-            )
+        self._check_epoch(message.partition, message.epoch, peer)
         self._raise_fence(message.partition, message.epoch)
         wall = self._replication.clock.wall()
         if not all(self._replication.hlc.observe(record.hlc, wall) for record in message.entries):
@@ -80,8 +71,19 @@ class Holder:
             replica.remember_operation(operation)
         return Replicated(newer=newer, operations=replica.operations_about(newer))
 
+    def _check_epoch(self, partition: int, epoch: int, peer: Peer) -> None:
+        row = self._replication.partitions.table.rows[partition]
+        stale = epoch < max(row.epoch, self._fences.get(partition, 0))
+        usurper = epoch == row.epoch and row.owner not in (None, peer.member)
+        if stale or usurper:
+            self._fenced.add()
+            raise NotOwnerError(
+                f"epoch {epoch} of partition {partition} is over: "
+                f"{row.owner} owns it in epoch {row.epoch}"
+            )
+
     def _raise_fence(self, partition: int, epoch: int) -> None:
-        """A write of this epoch was accepted: older owners are over, this member maybe included."""
+        """An owner of this epoch was accepted: older ones are over, this member maybe included."""
         self._fences[partition] = epoch
         ownership = self._replication.owned.get(partition)
         if ownership is not None and ownership.epoch < epoch:
@@ -99,9 +101,18 @@ class Holder:
             )
 
     def _on_fetch_digests(self, message: FetchDigests, peer: Peer) -> Reply:
-        for partition in message.partitions:
+        """Compare copies for an owner, and fence those before it.
+
+        1. After a split this member still owns what the owner of the merged table compares. 2. The copies
+        are equal: nothing is sent. 3. A client writes here. The other would count this copy as complete.
+        """
+        places = list(zip(message.partitions, message.epochs, strict=True))
+        for partition, epoch in places:
             self._check_partition(partition)
+            self._check_epoch(partition, epoch, peer)
+        for partition, epoch in places:
             self._replication.wanted[partition] += 1
+            self._raise_fence(partition, epoch)
         held = [
             (p, self._replication.copies[p])
             for p in message.partitions

@@ -181,7 +181,9 @@ class Repair:
 
     async def _compare(self, address: Address, batch: Sequence[Ownership]) -> list[Ownership]:
         """Return those of `batch` whose copy at `address` equals the one here."""
-        message = FetchDigests(partitions=[owned.partition for owned in batch])
+        message = FetchDigests(
+            partitions=[owned.partition for owned in batch], epochs=[owned.epoch for owned in batch]
+        )
         answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
         assert isinstance(answer, Digests)
         theirs = {partition: (count, digest) for partition, count, digest in answer.digests}

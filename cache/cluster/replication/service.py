@@ -383,7 +383,7 @@ class ReplicationService:
             return
         self._complained[holder] = now
         partitions = [p for p, owned in self.owned.items() if holder in owned.row.replicas]
-        self.scope.spawn(
+        self.scope.spawn_if_open(
             self.partitions.report_unreachable(holder, partitions), name="report_unreachable"
         )
 

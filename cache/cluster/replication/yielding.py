@@ -87,7 +87,7 @@ class Yielding:
         """A copy refused this member's epoch: find out who owns those partitions, or get a later one."""
         if not self._reclaiming:
             self._reclaiming = True
-            self._replication.scope.spawn(self._reclaim(), name="reclaim")
+            self._replication.scope.spawn_if_open(self._reclaim(), name="reclaim")
 
     async def _reclaim(self) -> None:
         try:

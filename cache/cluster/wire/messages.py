@@ -289,9 +289,16 @@ class Replicated(_Message, frozen=True, tag=41):
 
 
 class FetchDigests(_Message, frozen=True, tag=42):
-    """Owner to holder: digests of these partitions. Answered by `Digests`."""
+    """Owner to holder: digests of these partitions. Answered by `Digests`.
+
+    The epochs are those of the owner: who was owner before writes no more from then on.
+    """
 
     partitions: list[int]
+    epochs: list[int]
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.partitions, self.epochs)
 
 
 class Digests(_Message, frozen=True, tag=43):

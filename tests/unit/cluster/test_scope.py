@@ -65,6 +65,9 @@ async def test_closed_scope_takes_no_task() -> None:
 
     with pytest.raises(RuntimeError, match="node is closed"):
         scope.spawn(_for_ever(ended, "late"), name="late")
+    scope.spawn_if_open(_for_ever(ended, "late"), name="late")
+
+    assert 0 == scope.task_count
 
 
 async def test_failure_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
