@@ -45,11 +45,11 @@ LOOKUPS: Final = 10_000
 
 STARTUP: Final = """
 import json, time
-from benchmarks.support import resident_bytes
 began = time.perf_counter()
 import cache
 imported = time.perf_counter()
 import asyncio
+from benchmarks.support import resident_bytes
 import cache.cluster
 async def main():
     began = time.perf_counter()
