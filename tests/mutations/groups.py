@@ -32,7 +32,7 @@ GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "        return began_at is not None and now < began_at + self._lease_duration\n",
         "        return True\n",
         CONSISTENT_LOAD,
-        first=8,
+        first=320,
     ),
     Mutation(
         "groups: what may be applied is said not to be",
@@ -40,7 +40,7 @@ GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "            trying.maybe_applied = trying.maybe_applied or isinstance(question, CallGroup)\n",
         "            trying.maybe_applied = False\n",
         CONSISTENT_LOAD,
-        first=8,
+        first=20,
     ),
     Mutation(
         "groups: a command that is sent again is a new one",
@@ -80,8 +80,7 @@ GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "cluster/consistent/session.py",
         "        self.confirmed_at = max(self.confirmed_at, sent_at)\n",
         "        self.confirmed_at = max(self.confirmed_at, sent_at + 1.0)\n",
-        CONSISTENT_LOAD,
-        first=8,
+        "tests/unit/cluster/consistent/test_session.py",
     ),
     Mutation(
         "groups: sessions live for ever",
