@@ -152,17 +152,11 @@ def draw(seed: int) -> Schedule:
     return Schedule(seed, size, config, tuple(faults))
 
 
-def _draw_fault(rng: Random, at: float, kind: str, size: int) -> Fault:
-    indexes = list(range(size + 1))
-    rng.shuffle(indexes)
-    lasting = rng.choice((rng.uniform(0.1, 1.0), rng.uniform(1.0, 12.0)))
-    settings: dict[str, float] = {}
-    members: tuple[int, ...] = ()
+def draw_settings(rng: Random, kind: str) -> dict[str, float]:
+    """Return how bad a fault of the network, of a processor or of a clock is; empty for others."""
     match kind:
-        case "kill" | "restart" | "drain" | "join" | "clock" | "massacre":
-            lasting = 0.0
         case "noise":
-            settings = {
+            return {
                 "latency": rng.uniform(0.0002, 0.02),
                 "jitter": rng.uniform(0.0, 0.01),
                 "loss": rng.uniform(0.0, 0.03),
@@ -170,14 +164,24 @@ def _draw_fault(rng: Random, at: float, kind: str, size: int) -> Fault:
                 "reorder": rng.uniform(0.0, 0.2),
             }
         case "loss":
-            settings = {"loss": rng.uniform(0.1, 0.6)}
+            return {"loss": rng.uniform(0.1, 0.6)}
         case "slow":
-            settings = {"cost": rng.uniform(0.0001, 0.003)}
+            return {"cost": rng.uniform(0.0001, 0.003)}
+        case "clock":
+            name = rng.choice(("jump", "drift"))
+            return {name: rng.choice((-3600.0, -60.0, 5.0)) if name == "jump" else 0.0005}
         case _:
-            pass
-    if kind == "clock":
-        name = rng.choice(("jump", "drift"))
-        settings[name] = rng.choice((-3600.0, -60.0, 5.0)) if name == "jump" else 0.0005
+            return {}
+
+
+def _draw_fault(rng: Random, at: float, kind: str, size: int) -> Fault:
+    indexes = list(range(size + 1))
+    rng.shuffle(indexes)
+    lasting = rng.choice((rng.uniform(0.1, 1.0), rng.uniform(1.0, 12.0)))
+    settings = draw_settings(rng, kind)
+    members: tuple[int, ...] = ()
+    if kind in ("kill", "restart", "drain", "join", "clock", "massacre"):
+        lasting = 0.0
     if kind in SINGLE:
         members = (indexes[0],)
     elif kind == "massacre":

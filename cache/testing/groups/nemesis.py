@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from cache.errors import CacheError
 from cache.testing.groups.logs import Replica, can_go_on, replica_of, replicas_of
 from cache.testing.groups.schedule import LEADER
-from cache.testing.nemesis import MEMBERS_MAX, Nemesis
+from cache.testing.nemesis import Nemesis
 from cache.testing.schedule import Fault
 from cache.testing.sim.world import ProcessKilledError
 
@@ -89,15 +89,6 @@ class GroupNemesis(Nemesis):
             await self.cluster.kill(index)
         finally:
             self._ending.pop(index)
-
-    async def _join(self, fault: Fault) -> bool:
-        if len(self.cluster.members) >= MEMBERS_MAX:
-            return False
-        try:
-            await self.cluster.add_member()
-        except (CacheError, ProcessKilledError, TimeoutError):
-            return False
-        return True
 
     async def _down(self, fault: Fault) -> bool:
         """Let a member die, and start it again: with its disk, with a new one, or without."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from cache.testing.schedule import Fault, Schedule
+from cache.testing.schedule import Fault, Schedule, draw_settings
 
 CONSISTENT: Final = "consistent"
 """The load of these schedules."""
@@ -67,7 +67,7 @@ def _draw_fault(rng: Random, at: float, kind: str, size: int) -> Fault:
     if rng.random() < 0.5:
         indexes.insert(0, LEADER)
     lasting = rng.choice((rng.uniform(0.05, 0.5), rng.uniform(0.5, 3.0), rng.uniform(3.0, 8.0)))
-    settings: dict[str, float] = {}
+    settings: dict[str, float]
     match kind:
         case "down":
             settings = {"power": rng.randint(0, 1), "fresh": int(rng.random() < 0.3)}
@@ -75,23 +75,8 @@ def _draw_fault(rng: Random, at: float, kind: str, size: int) -> Fault:
             settings = rng.choice(
                 ({"full": 1.0}, {"eio": 0.2}, {"latency": rng.uniform(0.02, 0.4)})
             )
-        case "noise":
-            settings = {
-                "latency": rng.uniform(0.0002, 0.02),
-                "jitter": rng.uniform(0.0, 0.01),
-                "loss": rng.uniform(0.0, 0.03),
-                "duplicate": rng.uniform(0.0, 0.1),
-                "reorder": rng.uniform(0.0, 0.2),
-            }
-        case "loss":
-            settings = {"loss": rng.uniform(0.1, 0.6)}
-        case "slow":
-            settings = {"cost": rng.uniform(0.0001, 0.003)}
-        case "clock":
-            name = rng.choice(("jump", "drift"))
-            settings[name] = rng.choice((-3600.0, -60.0, 5.0)) if name == "jump" else 0.0005
         case _:
-            pass
+            settings = draw_settings(rng, kind)
     members = tuple(indexes[: _count_of(kind, rng, size)])
     if kind in ("kill", "join", "drain", "clock"):
         lasting = 0.0
