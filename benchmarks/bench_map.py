@@ -32,7 +32,7 @@ from cache.cluster import ClusterConfig, Node
 from cache.cluster.structures.map import DistributedMap
 from cache.demo.processes import ProcessGroup
 
-KEY_COUNT: Final = 4000
+KEYS: Final = [f"user:{number}" for number in range(4000)]
 BATCH: Final = 100
 VALUE: Final = b"v" * 100
 SECRET: Final = "benchmark"
@@ -78,10 +78,9 @@ async def start_side(stack: AsyncExitStack, *, others: int, copies: int, placeme
     node = await stack.enter_async_context(Node(config))
     await settled(node, others + 1, copies)
     users: DistributedMap[bytes] = node.map("users")
-    keys = [f"user:{number}" for number in range(KEY_COUNT)]
-    await users.set_many(dict.fromkeys(keys, VALUE))
-    owned = [key for key in keys if users.owner_of(key) == node.id]
-    remote = [key for key in keys if users.owner_of(key) != node.id]
+    await users.set_many(dict.fromkeys(KEYS, VALUE))
+    owned = [key for key in KEYS if users.owner_of(key) == node.id]
+    remote = [key for key in KEYS if users.owner_of(key) != node.id]
     return Side(users, owned, remote, node)
 
 
@@ -95,6 +94,31 @@ async def settled(node: Node, members: int, copies: int) -> None:
             if len(owners) == members and whole:
                 return
             await asyncio.sleep(0.05)
+
+
+async def start_contest(stack: AsyncExitStack, placement: str) -> tuple[Side, Side, Any]:
+    """Start Redis, a cluster of two members with one copy, and one of three with two; all with the keys.
+
+    Returns:
+        (the first cluster, the second, a client of Redis).
+    """
+    # Any: redis.asyncio has no types that strict mode accepts
+    from redis.asyncio import Redis
+
+    port = await stack.enter_async_context(redis_server(placement))
+    pin(0, placement, index=0)
+    client: Any = Redis(port=port, max_connections=1024)
+    stack.push_async_callback(client.aclose)
+    await client.mset(dict.fromkeys(KEYS, VALUE))
+    one = await start_side(stack, others=1, copies=1, placement=placement)
+    two = await start_side(stack, others=2, copies=2, placement=placement)
+    return one, two, client
+
+
+def batch_of(keys: list[str], number: int) -> list[str]:
+    """Return the `number`-th hundred of keys, beginning anew after the last."""
+    start = number * BATCH % (len(keys) - BATCH)
+    return keys[start : start + BATCH]
 
 
 class Bench:
@@ -128,10 +152,10 @@ class Bench:
         one, two, redis = self.one, self.two, self.redis
 
         async def redis_get(n: int) -> None:
-            await redis.get(f"user:{n % KEY_COUNT}")
+            await redis.get(KEYS[n % len(KEYS)])
 
         async def redis_set(n: int) -> None:
-            await redis.set(f"user:{n % KEY_COUNT}", VALUE)
+            await redis.set(KEYS[n % len(KEYS)], VALUE)
 
         async def owned_get(n: int) -> None:
             await one.users.get(one.owned[n % len(one.owned)])
@@ -158,36 +182,23 @@ class Bench:
     async def batches(self) -> None:
         """Measure `get_many` of 100 keys, of one owner and of all members."""
         one, two, redis = self.one, self.two, self.redis
-        everywhere = [f"user:{number}" for number in range(KEY_COUNT)]
-
-        def some(keys: list[str], number: int) -> list[str]:
-            start = number * BATCH % (len(keys) - BATCH)
-            return keys[start : start + BATCH]
 
         async def redis_many(n: int) -> None:
-            await redis.mget(some(everywhere, n))
+            await redis.mget(batch_of(KEYS, n))
 
         async def one_owner(n: int) -> None:
-            await one.users.get_many(some(one.remote, n))
+            await one.users.get_many(batch_of(one.remote, n))
 
         async def three_members(n: int) -> None:
-            await two.users.get_many(some(everywhere, n))
+            await two.users.get_many(batch_of(KEYS, n))
 
         await self.compare("get_many(100), one remote owner", 1, one_owner, redis_many)
         await self.compare("get_many(100), spread over 3 members", 1, three_members, redis_many)
 
 
 async def main(arguments: argparse.Namespace) -> int:
-    from redis.asyncio import Redis
-
     async with AsyncExitStack() as stack:
-        port = await stack.enter_async_context(redis_server(arguments.placement))
-        pin(0, arguments.placement, index=0)
-        client: Any = Redis(port=port, max_connections=1024)  # Any: as in Bench
-        stack.push_async_callback(client.aclose)
-        await client.mset({f"user:{number}": VALUE for number in range(KEY_COUNT)})
-        one = await start_side(stack, others=1, copies=1, placement=arguments.placement)
-        two = await start_side(stack, others=2, copies=2, placement=arguments.placement)
+        one, two, client = await start_contest(stack, arguments.placement)
         bench = Bench(one, two, client, arguments)
         await bench.all()
     header = ["operation", "cache, per second", "redis.asyncio, per second", "ratio"]

@@ -25,16 +25,15 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.bench_map import BATCH, KEY_COUNT, VALUE, Side, start_side
+from benchmarks.bench_map import KEYS, VALUE, Side, batch_of, start_contest
 from benchmarks.support import (
     Contender,
-    MissingServerError,
     Operation,
     compete,
+    contest_parser,
     pin,
     print_table,
-    redis_server,
-    run,
+    run_contest,
     write_json,
 )
 
@@ -122,7 +121,7 @@ class Speed:
             await one.users.get(one.remote[n % len(one.remote)])
 
         async def theirs(n: int) -> None:
-            await redis.get(f"user:{n % KEY_COUNT}")
+            await redis.get(KEYS[n % len(KEYS)])
 
         for in_flight, limit in ((1, 3.0), (64, 15.0), (512, 15.0)):
             bar = Bar(f"remote get, {in_flight} in flight, against redis.asyncio", "×", limit, True)
@@ -133,20 +132,15 @@ class Speed:
     async def batches(self) -> None:
         """A hundred keys at a time."""
         one, two, redis = self._one, self._two, self._redis
-        everywhere = [f"user:{number}" for number in range(KEY_COUNT)]
-
-        def some(keys: list[str], number: int) -> list[str]:
-            start = number * BATCH % (len(keys) - BATCH)
-            return keys[start : start + BATCH]
 
         async def one_owner(n: int) -> None:
-            await one.users.get_many(some(one.remote, n))
+            await one.users.get_many(batch_of(one.remote, n))
 
         async def three_members(n: int) -> None:
-            await two.users.get_many(some(everywhere, n))
+            await two.users.get_many(batch_of(KEYS, n))
 
         async def theirs(n: int) -> None:
-            await redis.mget(some(everywhere, n))
+            await redis.mget(batch_of(KEYS, n))
 
         self.note(
             Bar("get_many of 100, one owner, against MGET", "×", 2.5, True),
@@ -165,7 +159,7 @@ class Speed:
             await two.users.set(two.remote[n % len(two.remote)], VALUE)
 
         async def theirs(n: int) -> None:
-            await redis.set(f"user:{n % KEY_COUNT}", VALUE)
+            await redis.set(KEYS[n % len(KEYS)], VALUE)
 
         self.note(
             Bar("set with a copy, 64 in flight, against SET without", "×", 5.0, True),
@@ -320,16 +314,8 @@ async def start_echo(stack: AsyncExitStack, placement: str) -> Operation:
 
 
 async def main(arguments: argparse.Namespace) -> int:
-    from redis.asyncio import Redis
-
     async with AsyncExitStack() as stack:
-        port = await stack.enter_async_context(redis_server(arguments.placement))
-        pin(0, arguments.placement, index=0)
-        client: Any = Redis(port=port, max_connections=1024)  # Any: as in Speed
-        stack.push_async_callback(client.aclose)
-        await client.mset({f"user:{number}": VALUE for number in range(KEY_COUNT)})
-        one = await start_side(stack, others=1, copies=1, placement=arguments.placement)
-        two = await start_side(stack, others=2, copies=2, placement=arguments.placement)
+        one, two, client = await start_contest(stack, arguments.placement)
         speed = Speed(one, two, client, arguments)
         await speed.remote_reads(await start_echo(stack, arguments.placement))
         await speed.batches()
@@ -343,14 +329,6 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count, each contender")
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of a round")
-    parser.add_argument("--placement", choices=["same", "cross", "free"], default="same")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    try:
-        raise SystemExit(run(main(parser.parse_args())))
-    except MissingServerError as error:
-        raise SystemExit(f"bench_speed: {error}") from error
+    parser = contest_parser(__doc__, seconds=0.5)
+    parser.set_defaults(placement="same")
+    run_contest("bench_speed", main(parser.parse_args()))
