@@ -129,7 +129,7 @@ GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "groups: a replica is not told that it has no vote any more",
         "cluster/raft/consensus.py",
-        "election.leader, self._campaign.is_allowed)\n",
+        "election.leader, self._campaign.votes)\n",
         "election.leader, True)\n",
         "tests/integration/test_campaign.py",
     ),

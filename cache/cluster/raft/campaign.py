@@ -1,6 +1,6 @@
 """The messages of elections: asking for votes, giving them, counting them. Pure.
 
-Source: Ongaro & Ousterhout 2014, §5.2; Ongaro's dissertation, 2014, §9.6.
+Source: Ongaro & Ousterhout 2014, §5.2; Ongaro's dissertation, 2014, §4.2.2, §9.6.
 """
 
 from __future__ import annotations
@@ -20,9 +20,20 @@ class Campaign:
         self._election = election
 
     @property
-    def is_allowed(self) -> bool:
-        """Whether this replica may be elected at all: learners and who was removed may not."""
+    def votes(self) -> bool:
+        """Whether this replica is a voter, by the members in force: learners and who was removed are not."""
         return is_voter(self._replica.members, self._replica.me)
+
+    @property
+    def may_stand(self) -> bool:
+        """Whether this replica may campaign: as a voter, or until its removal is known to be committed.
+
+        Who has not heard of that removal may need its vote, which its longer log refuses: so it has to lead
+        the others there itself, although its own vote does not count (dissertation §4.2.2).
+        """
+        replica = self._replica
+        possible = replica.changes.since(replica.log.commit)
+        return any(is_voter(members, replica.me) for members in possible)
 
     # -- as a candidate --------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ log is truncated. Changes follow one another: one begins when the one before is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, auto
 
 from cache.cluster.raft.messages import Entry, Kind, Members, ReplicaId, Snapshot, decode_members
@@ -89,6 +89,12 @@ class Changes:
     def at(self, index: int) -> Members:
         """Return the members in force at an index."""
         return next(members for since, members in reversed(self._history) if since <= index)
+
+    def since(self, index: int) -> Iterator[Members]:
+        """Return the members in force at an index, and all that the log has after it."""
+        for place, (_, members) in enumerate(self._history):
+            if place + 1 == len(self._history) or self._history[place + 1][0] > index:
+                yield members
 
     def take(self, entry: Entry) -> bool:
         """Note an entry that was appended; return whether it changed the members."""

@@ -139,14 +139,14 @@ class Consensus:
         if self._leadership is not None:
             if now >= self._leadership.heartbeat_at:
                 self._lead_on(self._leadership, now)
-        elif self._campaign.is_allowed and now >= self._election.due_at:
+        elif self._campaign.may_stand and now >= self._election.due_at:
             self._ask_first(now)
 
     def next_deadline(self) -> float | None:
-        """Return the instant of the next heartbeat or campaign; None for a learner."""
+        """Return the instant of the next heartbeat or campaign; None for who may not stand."""
         if self._leadership is not None:
             return self._leadership.heartbeat_at
-        return self._election.due_at if self._campaign.is_allowed else None
+        return self._election.due_at if self._campaign.may_stand else None
 
     def take_outputs(self) -> list[Output]:
         """Return what is to be done, in order."""
@@ -162,7 +162,7 @@ class Consensus:
 
     def _role_now(self) -> RoleChanged:
         election = self._election
-        return RoleChanged(election.role, election.term, election.leader, self._campaign.is_allowed)
+        return RoleChanged(election.role, election.term, election.leader, self._campaign.votes)
 
     @property
     def role(self) -> Role:
@@ -384,7 +384,7 @@ class Consensus:
             case VoteReply() | PreVoteReply():
                 self._count(message, now)
             case TimeoutNow():
-                if message.sender == self._election.leader and self._campaign.is_allowed:
+                if message.sender == self._election.leader and self._campaign.votes:
                     self._stand(now, transfer=True)
             case Forward():
                 self._on_forward(message, now)

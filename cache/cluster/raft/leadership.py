@@ -55,6 +55,8 @@ class Leadership:
         self._clock_base = replica.log.last_time
         self._durable = 0
         self._transfer_ends_at = 0.0
+        self._farewell_ends_at = now
+        """Until then, who left with the latest change is told that it is committed, so that it rests."""
         self._change_request: tuple[str, int] = ("", 0)
         self._forwards: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._made: dict[int, Append] = {}
@@ -139,7 +141,11 @@ class Leadership:
         if members.outgoing:
             self._append_members(settled(members), self._now, last=True)
         else:
-            self._followers.keep_only(members)
+            self._farewell_ends_at = self._now + self._replica.config.election_timeout_max
+
+    def _forget_who_left(self) -> None:
+        if self._replica.changes.index <= self._log.commit and self._now >= self._farewell_ends_at:
+            self._followers.keep_only(self._replica.members)
 
     @property
     def is_removed(self) -> bool:
@@ -259,6 +265,7 @@ class Leadership:
         if self.transfer_to is not None and now >= self._transfer_ends_at:
             self.transfer_to = None
         self._continue_transfer()
+        self._forget_who_left()
         self._begin_round()
 
     def _begin_round(self) -> None:

@@ -145,6 +145,8 @@ class ChangesMachine(RuleBasedStateMachine):
         assert self.twin_at(len(self.log)) == self.changes.current
         for index in range(self.base, len(self.log) + 1):
             assert self.twin_at(index) == self.changes.at(index)
+            later = [one for one in self.log[index:] if one is not None]
+            assert [self.twin_at(index), *later] == list(self.changes.since(index))
 
 
 TestChangesAgainstTheirTwin = ChangesMachine.TestCase
