@@ -269,10 +269,10 @@ async def test_an_operation_that_was_taken_back_is_not_remembered_as_done(
         ownership: Ownership = node._replication.owned[partition]
         incrementing = asyncio.ensure_future(node.map("users").incr(KEY))
         await asyncio.sleep(0)
-        during = len(ownership.replica.operations())
+        during = len(ownership.replica.operations.all())
         ownership.abandon(IndeterminateError("deposed"))
         incrementing.cancel()
-        return during, len(ownership.replica.operations())
+        return during, len(ownership.replica.operations.all())
 
     assert (1, 0) == await run_on(cluster, owner, increment_and_lose)
     cluster.heal()

@@ -30,6 +30,9 @@ class Mutation:
 
 
 SERVICE: Final = "cluster/replication/service.py"
+SENDING: Final = "cluster/replication/sending.py"
+HOLDER: Final = "cluster/replication/holder.py"
+GATHERED: Final = "tests/integration/test_gathered_writes.py"
 RESP_CONNECTION: Final = "cluster/resp/connection.py"
 RESP_PARSER: Final = "cluster/resp/parser.py"
 REPLICA: Final = "cluster/replication/replica.py"
@@ -73,15 +76,58 @@ MUTATIONS: Final = (
     Mutation(
         "acknowledge before the copies have it",
         SERVICE,
-        "        pending.settle()\n        return pending.future\n",
-        "        pending.settle()\n        return None\n",
+        "            pending.settle()\n        return pending\n",
+        "            pending.settle()\n        return None\n",
         "tests/integration/test_safeguards.py",
+    ),
+    Mutation(
+        "gathered writes: those with other copies travel along",
+        ROUTER,
+        "self._sets.set((address, holders, request.map, request.ttl), request)",
+        "self._sets.set((address, (), request.map, request.ttl), request)",
+        GATHERED,
+    ),
+    Mutation(
+        "gathered writes: any epoch will do",
+        HOLDER,
+        "                self._check_epoch(partition, epoch, peer)\n"
+        "                self._raise_fence(partition, epoch)\n",
+        "                pass\n",
+        GATHERED,
+    ),
+    Mutation(
+        "gathered writes: a later version on a copy is not told",
+        HOLDER,
+        "            if not replica.apply(name, key, entry) and replica.is_later(name, key, entry):\n",
+        "            if not replica.apply(name, key, entry) and entry is None:\n",
+        GATHERED,
+    ),
+    Mutation(
+        "gathered writes: what a holder refused counts as confirmed",
+        SENDING,
+        "for place, failure in reply.refused\n",
+        "for place, failure in reply.refused[:0]\n",
+        GATHERED,
+    ),
+    Mutation(
+        "gathered writes: one confirmation answers for all",
+        "cluster/structures/answers.py",
+        "    left = len(waiting)\n",
+        "    left = 1\n",
+        GATHERED,
+    ),
+    Mutation(
+        "gathered writes: what is sent alone overtakes them",
+        SENDING,
+        "        if self._gathered:\n            self._flush(holder)\n",
+        "",
+        GATHERED,
     ),
     Mutation(
         "send writes to no copy",
         SERVICE,
-        "        if not ownership.holders:\n            return None\n",
-        "        if ownership.holders is not None:\n            return None\n",
+        "        replica.apply(map_name, key, entry)\n        if not ownership.holders:\n",
+        "        replica.apply(map_name, key, entry)\n        if ownership.holders is not None:\n",
     ),
     Mutation(
         "ignore epochs: let a deposed owner write",
@@ -113,7 +159,7 @@ MUTATIONS: Final = (
     Mutation(
         "remember an operation that was undone",
         OWNERSHIP,
-        "            self.replica.forget_operation(operation.id)\n",
+        "            self.replica.operations.forget(operation.id)\n",
         "            pass\n",
         "tests/integration/test_safeguards.py",
     ),
@@ -140,15 +186,16 @@ MUTATIONS: Final = (
     Mutation(
         "digest that skips tombstones",
         REPLICA,
-        "        entries[key] = entry\n        self._sign(map_name, key, entry)\n",
-        "        entries[key] = entry\n        if entry[0] is not None:\n"
-        "            self._sign(map_name, key, entry)\n",
+        "                self._digest.replace(map_name, key, held[1:3], entry[1:3])\n",
+        "                self._sign(map_name, key, held)\n"
+        "                if entry[0] is not None:\n"
+        "                    self._sign(map_name, key, entry)\n",
     ),
     Mutation(
         "start a time to live anew on every copy",
         "cluster/replication/entries.py",
-        "    return (record.value, record.hlc, record.origin, now + record.ttl)\n",
-        "    return (record.value, record.hlc, record.origin, now + max(record.ttl, 5.0))\n",
+        "    return (value, hlc, origin, now + ttl)\n",
+        "    return (value, hlc, origin, now + max(ttl, 5.0))\n",
     ),
     Mutation(
         "expire too early",
@@ -220,15 +267,15 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "stamp merged versions as if written now",
-        SERVICE,
+        SENDING,
         "        if pending.merging:\n",
         "        if False:\n",
         "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "ignore that a copy has a later version",
-        SERVICE,
-        "            if reply.newer and self.owned.get(ownership.partition) is ownership:\n",
+        SENDING,
+        "            if outcome.newer and self._is_owned(ownership):\n",
         "            if False:\n",
         "tests/integration/test_safeguards.py",
     ),
@@ -242,8 +289,8 @@ MUTATIONS: Final = (
     Mutation(
         "say rejected although an attempt was sent",
         ROUTER,
-        "                if unknown is None:\n                    raise\n",
-        "                raise\n",
+        "                    if unknown is None:\n                        raise\n",
+        "                    raise\n",
         "tests/unit/cluster/structures/test_router.py",
     ),
     Mutation(
@@ -545,15 +592,16 @@ MUTATIONS: Final = (
     Mutation(
         "compare copies without ending the owner before",
         "cluster/replication/holder.py",
-        "            self._raise_fence(partition, epoch)\n",
-        "            pass\n",
+        "            self._raise_fence(partition, epoch)\n        held = [",
+        "            pass\n        held = [",
         "tests/integration/test_safeguards.py::test_a_comparison_by_a_later_owner_ends_an_earlier_one[simulated]",
     ),
     Mutation(
         "forget what came near during a write",
         ROUTER,
+        "failed=error)\n        finally:\n"
         "            if self.near.maps:\n                self.near.outdate(request)\n",
-        "            pass\n",
+        "failed=error)\n        finally:\n            pass\n",
         NEAR,
     ),
     Mutation(
@@ -812,7 +860,7 @@ MUTATIONS: Final = (
     Mutation(
         "give a lock to a request that comes after its release",
         LOCKS,
-        "        if ownership.replica.operation(message.attempt) is not None:\n            return LOST",
+        "        if ownership.replica.operations.get(message.attempt) is not None:\n            return LOST",
         "        if False:\n            return LOST",
         LOCK_TESTS,
     ),

@@ -30,7 +30,7 @@ FEATURE_MUTATIONS: Final = (
     Mutation(
         "give a lock before the copies know of it",
         LOCKS,
-        "        return verdict() if confirmed is None else _decided(confirmed, verdict)",
+        "        return verdict() if pending is None else _decided(pending.future, verdict)",
         "        return verdict()",
         LOCK_LOAD,
         first=1,

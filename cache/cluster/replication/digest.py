@@ -10,11 +10,17 @@ One thing ends an entry without another version: its owner's word that it was id
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
 BUCKET_COUNT: Final = 64
+
+_pack: Final = Struct("<QQ").pack
+
+Version = tuple[int, int]
+"""(hlc, origin)."""
 
 
 def bucket_of(map_name: str, key: bytes) -> int:
@@ -24,8 +30,7 @@ def bucket_of(map_name: str, key: bytes) -> int:
 
 def entry_digest(map_name: str, key: bytes, hlc: int, origin: int) -> int:
     """Return the digest of one entry, which does not depend on its value or expiry."""
-    seed = (hlc ^ (origin << 32) ^ (origin >> 32)) & 0xFFFF_FFFF_FFFF_FFFF
-    return xxh3_64_intdigest(map_name.encode() + b"\x00" + key, seed)
+    return xxh3_64_intdigest(_pack(hlc, origin) + map_name.encode() + b"\x00" + key)
 
 
 class Digest:
@@ -41,6 +46,13 @@ class Digest:
         """Add an entry, or take it out if it is in."""
         digest = entry_digest(map_name, key, hlc, origin)
         self._buckets[bucket_of(map_name, key)] ^= digest
+        self.total ^= digest
+
+    def replace(self, map_name: str, key: bytes, old: Version, new: Version) -> None:
+        """Take out one version of an entry and add another: `toggle` twice, without the calls."""
+        named = map_name.encode() + b"\x00" + key
+        digest = xxh3_64_intdigest(_pack(*old) + named) ^ xxh3_64_intdigest(_pack(*new) + named)
+        self._buckets[xxh3_64_intdigest(key, len(map_name)) % BUCKET_COUNT] ^= digest
         self.total ^= digest
 
     def buckets(self) -> list[int]:

@@ -47,21 +47,39 @@ ENTRY_BYTES: Final = 300
 Measured by `benchmarks/bench_memory.py`."""
 
 
+def remaining(expires_at: float, now: float) -> float:
+    """Return the seconds until an instant of expiry, as the wire has them."""
+    return NEVER if expires_at == math.inf else max(0.0, expires_at - now)
+
+
 def to_record(map_name: str, key: bytes, entry: Entry, now: float) -> EntryRecord:
     """Return the wire form of an entry: seconds remaining instead of an instant."""
     value, hlc, origin, expires_at = entry
-    ttl = NEVER if expires_at == math.inf else max(0.0, expires_at - now)
-    return EntryRecord(map_name, key, value, hlc, origin, ttl)
+    return EntryRecord(map_name, key, value, hlc, origin, remaining(expires_at, now))
 
 
 def from_record(record: EntryRecord, now: float, *, tombstone_lifetime: float) -> Entry:
     """Return the entry of its wire form; a live one without time left is a tombstone."""
-    if record.value is None:
+    value, hlc, origin, ttl = record.value, record.hlc, record.origin, record.ttl
+    return entry_of(value, hlc, origin, ttl, now=now, tombstone_lifetime=tombstone_lifetime)
+
+
+def entry_of(
+    value: bytes | None,
+    hlc: int,
+    origin: int,
+    ttl: float,
+    *,
+    now: float,
+    tombstone_lifetime: float,
+) -> Entry:
+    """Return the entry of the parts of its wire form, see `from_record`."""
+    if value is None:
         # Not max(): a hostile NaN compares as false with everything.
-        remaining = min(record.ttl, tombstone_lifetime) if record.ttl > 0 else 0.0
-        return (None, record.hlc, record.origin, now + remaining)
-    if record.ttl == NEVER:
-        return (record.value, record.hlc, record.origin, math.inf)
-    if not record.ttl > 0:
-        return (None, record.hlc, record.origin, now + tombstone_lifetime)
-    return (record.value, record.hlc, record.origin, now + record.ttl)
+        left = min(ttl, tombstone_lifetime) if ttl > 0 else 0.0
+        return (None, hlc, origin, now + left)
+    if ttl == NEVER:
+        return (value, hlc, origin, math.inf)
+    if not ttl > 0:
+        return (None, hlc, origin, now + tombstone_lifetime)
+    return (value, hlc, origin, now + ttl)

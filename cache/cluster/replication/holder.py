@@ -6,24 +6,30 @@ accepted: that is what makes a deposed owner harmless.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from cache.cluster.replication.entries import entry_of
+from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
     NEVER,
     Buckets,
     Digests,
     Entries,
+    Failure,
     FetchBuckets,
     FetchDigests,
     FetchEntries,
     FetchVersions,
     Replicate,
     Replicated,
+    ReplicatedEach,
+    ReplicateEach,
     Reply,
     Versions,
 )
 from cache.errors import (
+    CacheError,
     IndeterminateError,
     NotOwnerError,
     RemoteProtocolError,
@@ -33,6 +39,9 @@ from cache.metrics import Metrics
 
 if TYPE_CHECKING:
     from cache.cluster.replication.service import ReplicationService
+
+GROWN_OLD: Final = "{} was stalled: times to live may have grown old"
+AHEAD: Final = "a version is a day ahead of this clock: set the clocks right"
 
 
 class Holder:
@@ -45,6 +54,7 @@ class Holder:
         self._fenced = metrics.counter("replication.fenced")
         rpc = replication.rpc
         rpc.register(Replicate, self._on_replicate)
+        rpc.register(ReplicateEach, self._on_replicate_each)
         rpc.register(FetchDigests, self._on_fetch_digests)
         rpc.register(FetchBuckets, self._on_fetch_buckets)
         rpc.register(FetchVersions, self._on_fetch_versions)
@@ -53,23 +63,49 @@ class Holder:
     def _on_replicate(self, message: Replicate, peer: Peer) -> Reply:
         self._check_partition(message.partition)
         if self._replication.stalled and any(record.ttl != NEVER for record in message.entries):
-            raise UnavailableError(
-                f"{self._replication.member} was stalled: times to live may have grown old"
-            )
+            raise UnavailableError(GROWN_OLD.format(self._replication.member))
         self._check_epoch(message.partition, message.epoch, peer)
         self._raise_fence(message.partition, message.epoch)
         wall = self._replication.clock.wall()
         if not all(self._replication.hlc.observe(record.hlc, wall) for record in message.entries):
-            raise RemoteProtocolError(
-                "a version is a day ahead of this clock: set the clocks right"
-            )
+            raise RemoteProtocolError(AHEAD)
         replica = self._replication.copy_of(message.partition)
         newer = self._replication.apply_records(replica, message.entries)
         for victim in message.evicted:
             replica.drop(victim)
         for operation in message.operations:
-            replica.remember_operation(operation)
-        return Replicated(newer=newer, operations=replica.operations_about(newer))
+            replica.operations.remember(operation)
+        return Replicated(newer=newer, operations=replica.operations.about(newer))
+
+    def _on_replicate_each(self, message: ReplicateEach, peer: Peer) -> Reply:
+        replication, name, origin = self._replication, message.map, message.origin
+        now, wall = replication.clock.monotonic(), replication.clock.wall()
+        lifetime, observe = replication.config.tombstone_lifetime, replication.hlc.observe
+        stalled = replication.stalled
+        refused: list[tuple[int, Failure]] = []
+        newer: list[tuple[int, Replicated]] = []
+        places = zip(message.partitions, message.epochs, strict=True)
+        entries = zip(message.keys, message.values, message.hlcs, message.ttls, strict=True)
+        for place, ((partition, epoch), (key, value, hlc, ttl)) in enumerate(
+            zip(places, entries, strict=True)
+        ):
+            try:
+                self._check_partition(partition)
+                if stalled and ttl != NEVER:
+                    raise UnavailableError(GROWN_OLD.format(replication.member))
+                self._check_epoch(partition, epoch, peer)
+                self._raise_fence(partition, epoch)
+                if not observe(hlc, wall):
+                    raise RemoteProtocolError(AHEAD)
+            except CacheError as error:
+                refused.append((place, exception_to_failure(error)))
+                continue
+            replica = replication.copy_of(partition)
+            entry = entry_of(value, hlc, origin, ttl, now=now, tombstone_lifetime=lifetime)
+            if not replica.apply(name, key, entry) and replica.is_later(name, key, entry):
+                held = replica.records_for([(name, key)], now)
+                newer.append((place, Replicated(held, replica.operations.about(held))))
+        return ReplicatedEach(refused, newer)
 
     def _check_epoch(self, partition: int, epoch: int, peer: Peer) -> None:
         row = self._replication.partitions.table.rows[partition]
@@ -135,4 +171,4 @@ class Holder:
         self._check_partition(message.partition)
         replica = self._replication.copy_of(message.partition)
         entries = replica.records_for(message.keys, self._replication.clock.monotonic())
-        return Entries(entries=entries, operations=replica.operations_about(entries))
+        return Entries(entries=entries, operations=replica.operations.about(entries))

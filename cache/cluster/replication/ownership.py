@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from cache.cluster.ids import MemberId
@@ -29,19 +29,37 @@ REPEATS_MAX: Final = 3
 Change = tuple[str, bytes, Entry]
 """(map name, key, entry)."""
 
+Ended = Callable[[CacheError | None], None]
+"""Called with why a write could not be confirmed, None if it was."""
+
 ServingHook = Callable[[int, PartitionReplica | None, PartitionReplica | None], None]
 """Called with a partition and the copies that were, and are now, served; None for none."""
 
 
 class PendingWrite:
-    """A write that was applied here and waits for other copies."""
+    """A write that was applied here and waits for other copies.
+
+    Args:
+        changes: what was applied.
+        before: what the owner held for each change, to be put back if the write may not stand.
+        holders: who has to have it.
+        needed: how many of them have to confirm; None for all.
+        deadline: instant after which it is given up.
+        ended: called once, with the error or None, when it is known what came of the write.
+        operations: results to be remembered with it.
+        merging: whether the changes are versions made earlier, see `ReplicationService.commit`.
+        evicted: entries given up to make room; every holder is to do the same.
+    """
 
     __slots__ = (
+        "_future",
+        "_watchers",
         "before",
         "changes",
         "deadline",
+        "error",
         "evicted",
-        "future",
+        "is_over",
         "merging",
         "needed",
         "operations",
@@ -51,30 +69,60 @@ class PendingWrite:
 
     def __init__(
         self,
-        *,
         changes: Sequence[Change],
-        operations: Sequence[OperationRecord],
-        holders: Iterable[MemberId],
+        before: Sequence[Entry | None],
+        holders: Mapping[MemberId, None],
         needed: int | None,
         deadline: float,
-        future: asyncio.Future[None],
+        ended: Ended,
+        operations: Sequence[OperationRecord] = (),
         merging: bool = False,
-        evicted: list[KeyVersion] | None = None,
+        evicted: Sequence[KeyVersion] = (),
     ) -> None:
         self.changes = changes
-        self.before: list[Entry | None] = []
-        """What the owner held for each change, to be put back if the write may not stand."""
+        self.before = before
         self.operations = operations
-        self.waiting: dict[MemberId, None] = dict.fromkeys(holders)
+        self.waiting = dict(holders)
         self.needed = needed
         """Confirmations still needed, or None for all of `waiting`."""
         self.deadline = deadline
-        self.future = future
         self.repeats = 0
-        self.evicted = evicted or []
-        """Entries given up to make room; every holder is to do the same."""
+        self.evicted = evicted
         self.merging = merging
-        """Whether the changes are versions made earlier; see `ReplicationService.commit`."""
+        self.is_over = False
+        """Whether it is known what came of it; copies that are not needed may still be waited for."""
+        self.error: CacheError | None = None
+        self._watchers: list[Ended] = [ended]
+        self._future: asyncio.Future[None] | None = None
+
+    def watch(self, ended: Ended) -> None:
+        """Call `ended` when it is known what came of the write: at once, if it is."""
+        if self.is_over:
+            ended(self.error)
+        else:
+            self._watchers.append(ended)
+
+    @property
+    def future(self) -> asyncio.Future[None]:
+        """Resolves when enough copies have the write, or raises `IndeterminateError`."""
+        if self._future is None:
+            self._future = asyncio.get_running_loop().create_future()
+            self.watch(self._resolve)
+        return self._future
+
+    def _resolve(self, error: CacheError | None) -> None:
+        if self._future is None or self._future.done():
+            return
+        if error is None:
+            self._future.set_result(None)
+        else:
+            self._future.set_exception(error)
+            self._future.exception()  # A caller that left already is not worth a warning.
+
+    def _end(self, error: CacheError | None) -> None:
+        self.is_over, self.error = True, error
+        for ended in self._watchers:
+            ended(error)
 
     def may_repeat(self) -> bool:
         """Whether a copy that confirmed slowly is to be sent the remaining times to live once more."""
@@ -102,21 +150,20 @@ class PendingWrite:
         if self.waiting.pop(holder, self) is self:
             return
         self.settle()
-        if not self.waiting and not self.future.done():
+        if not self.waiting and not self.is_over:
             self.fail(IndeterminateError("fewer copies than write_quorum were left to confirm"))
 
     def settle(self) -> None:
-        """Resolve the future when nothing more is needed."""
+        """End it well when nothing more is needed."""
         enough = self.needed <= 0 if self.needed is not None else not self.waiting
-        if enough and not self.future.done():
-            self.future.set_result(None)
+        if enough and not self.is_over:
+            self._end(None)
 
     def fail(self, error: CacheError) -> None:
         """The write cannot be confirmed; whoever waits gets `error`."""
         self.waiting.clear()
-        if not self.future.done():
-            self.future.set_exception(error)
-            self.future.exception()  # A caller that left already is not worth a warning.
+        if not self.is_over:
+            self._end(error)
 
 
 class Ownership:
@@ -196,7 +243,7 @@ class Ownership:
         return {
             key: pending.future
             for pending in self.pending
-            if not pending.future.done()
+            if not pending.is_over
             for name, key, _ in pending.changes
             if name == map_name
         }
@@ -204,7 +251,7 @@ class Ownership:
     def abandon(self, error: CacheError) -> None:
         """This member does not own the partition any more: unconfirmed writes fail."""
         for pending in reversed(list(self.pending)):
-            if not pending.future.done():
+            if not pending.is_over:
                 self._undo(pending)
             pending.fail(error)
         self.pending.clear()
@@ -216,7 +263,7 @@ class Ownership:
         copy's stamp could be the later of the two, and would then win when the copies are compared.
         """
         for operation in pending.operations:
-            self.replica.forget_operation(operation.id)
+            self.replica.operations.forget(operation.id)
         pairs = zip(pending.changes, pending.before, strict=False)
         for (map_name, key, entry), before in pairs:
             held = self.replica.entry(map_name, key)

@@ -211,7 +211,7 @@ class Repair:
                 send, fetch = difference(replica.versions(batch), theirs)
                 await self._send(ownership, send, address, away)
                 await self._fetch(ownership, fetch, address)
-            if operations := replica.operations():
+            if operations := replica.operations.all():
                 message = Replicate(
                     partition=partition,
                     epoch=ownership.epoch,
@@ -356,7 +356,8 @@ class Repair:
             return None
         # An operation whose effect did not win has none: a retry is to have it again.
         effective = [op for op in operations if (op.map, op.key) not in overtaken]
-        return self._replication.commit(ownership, changes, effective, merging=True)
+        pending = self._replication.commit(ownership, changes, effective, merging=True)
+        return None if pending is None else pending.future
 
     # -- anti-entropy ------------------------------------------------------------------------
 
@@ -460,7 +461,7 @@ class Repair:
                 message = Offer(
                     partition=partition,
                     entries=records,
-                    operations=replica.operations_about(records),
+                    operations=replica.operations.about(records),
                 )
                 answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
                 assert isinstance(answer, Offered)

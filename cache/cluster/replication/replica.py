@@ -25,10 +25,11 @@ from cache.cluster.replication.entries import (
     ViewT,
     to_record,
 )
-from cache.cluster.replication.expiry import ExpiryWheel
+from cache.cluster.replication.expiry import NO_END, ExpiryWheel
 from cache.cluster.replication.kept import Kept
+from cache.cluster.replication.operations import Operations
 from cache.cluster.replication.usage import Usage
-from cache.cluster.wire.messages import EntryRecord, KeyVersion, OperationRecord
+from cache.cluster.wire.messages import EntryRecord, KeyVersion
 from cache.codec import has_tag
 
 STALE_FACTOR: Final = 3
@@ -47,8 +48,6 @@ class PartitionReplica:
     __slots__ = (
         "_digest",
         "_maps",
-        "_operation_memory",
-        "_operations",
         "_tombstone_lifetime",
         "_usage",
         "_views",
@@ -56,6 +55,7 @@ class PartitionReplica:
         "entry_count",
         "kept",
         "listener",
+        "operations",
         "readable",
         "size_bytes",
         "view_bytes",
@@ -72,12 +72,11 @@ class PartitionReplica:
         """The books of those maps whose policy asks for some."""
         self._digest = Digest()
         self._wheel = ExpiryWheel()
-        self._operations: dict[bytes, OperationRecord] = {}
-        self._operation_memory = operation_memory
         self._tombstone_lifetime = tombstone_lifetime
         self._views: dict[str, list[View]] = {}
         self.view_bytes = 0
         """Memory of views, about."""
+        self.operations = Operations(operation_memory)
         self.entry_count = 0
         """Entries, tombstones included."""
         self.size_bytes = 0
@@ -120,6 +119,11 @@ class PartitionReplica:
         entries = self._maps.get(map_name)
         return None if entries is None else entries.get(key)
 
+    def is_later(self, map_name: str, key: bytes, entry: Entry) -> bool:
+        """Return whether what is stored for a key has a later version than `entry`."""
+        held = self.entry(map_name, key)
+        return held is not None and held[1:3] > entry[1:3]
+
     def version(self, map_name: str, key: bytes) -> tuple[int, int]:
         """Return the version of a key that is stored here."""
         entry = self.entry(map_name, key)
@@ -145,8 +149,13 @@ class PartitionReplica:
         if held is None:
             self.entry_count += 1
             self._count(len(key) + len(entry[0] or b""), ENTRY_BYTES)
+            self._sign(map_name, key, entry)
         elif held[1:3] < entry[1:3]:
-            self._sign(map_name, key, held)
+            if self.kept:
+                self._sign(map_name, key, held)
+                self._sign(map_name, key, entry)
+            else:
+                self._digest.replace(map_name, key, held[1:3], entry[1:3])
             self._count(len(entry[0] or b"") - len(held[0] or b""))
             if self._usage.limit is not None or self.kept:
                 del entries[key]  # To the end: the order is that of the last writes.
@@ -157,10 +166,10 @@ class PartitionReplica:
                 self._remember_expiry(map_name, key, entry[3])
             return False
         entries[key] = entry
-        self._sign(map_name, key, entry)
         if self.kept:
             self._keep_books(map_name, key, held, entry)
-        self._remember_expiry(map_name, key, entry[3])
+        if entry[3] < NO_END:
+            self._remember_expiry(map_name, key, entry[3])
         if self.listener is not None:
             self.listener(map_name, key, held, entry, CHANGED)
         if self._views:
@@ -310,32 +319,6 @@ class PartitionReplica:
         self._usage.bytes -= self.memory_bytes
         for map_name, kept in self.kept.items():
             self._usage.of(map_name).pending -= len(kept.pending or ())
-
-    # -- operations --------------------------------------------------------------------------
-
-    def remember_operation(self, operation: OperationRecord) -> None:
-        """Keep the result of an operation, forgetting the oldest ones over the limit."""
-        self._operations.pop(operation.id, None)
-        self._operations[operation.id] = operation
-        while len(self._operations) > self._operation_memory:
-            del self._operations[next(iter(self._operations))]
-
-    def forget_operation(self, operation: bytes) -> None:
-        """The operation's effect was undone: a retry is to have it again."""
-        self._operations.pop(operation, None)
-
-    def operation(self, operation: bytes) -> OperationRecord | None:
-        """Return what is remembered of an operation done before, or None."""
-        return self._operations.get(operation)
-
-    def operations(self) -> list[OperationRecord]:
-        """Return every remembered operation, oldest first."""
-        return list(self._operations.values())
-
-    def operations_about(self, records: Iterable[EntryRecord]) -> list[OperationRecord]:
-        """Return the remembered operations on the keys of these entries, oldest first."""
-        keys = {(record.map, record.key): None for record in records}
-        return [op for op in self._operations.values() if (op.map, op.key) in keys]
 
     # -- many keys ---------------------------------------------------------------------------
 

@@ -8,11 +8,8 @@ gives its value a still later stamp, because in order of events the write it was
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Final
 
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
@@ -22,11 +19,12 @@ from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
-from cache.cluster.replication.entries import Entry, from_record, to_record
+from cache.cluster.replication.entries import Entry, from_record
 from cache.cluster.replication.holder import Holder
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite, ServingHook
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.room import Room
+from cache.cluster.replication.sending import Sender
 from cache.cluster.replication.transit import Late
 from cache.cluster.replication.upkeep import STALL_LIMIT, stay_valid, sweep
 from cache.cluster.replication.usage import MapUsage
@@ -37,11 +35,9 @@ from cache.cluster.wire.messages import (
     EntryRecord,
     KeyVersion,
     OperationRecord,
-    Replicate,
-    Replicated,
-    Reply,
 )
 from cache.errors import (
+    CacheError,
     IndeterminateError,
     NoQuorumError,
     NotOwnerError,
@@ -50,16 +46,6 @@ from cache.errors import (
 from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-
-CONFIRM_TIMEOUT: Final = 1.0
-"""Seconds a holder has to confirm a write before the owner asks for it to be struck."""
-
-RESEND_INTERVAL: Final = 0.05
-"""Seconds before a write is sent again to a replica that did not confirm it."""
-
-TRANSIT_MAX: Final = 0.2
-"""Seconds on the way by which a copy's time to live may be too long. After a longer way it is sent again:
-the same version with less time left shortens the copy's."""
 
 
 class ReplicationService:
@@ -97,6 +83,7 @@ class ReplicationService:
         self.valid_until = self.clock.monotonic() + STALL_LIMIT
         """Until when this member may believe its table; put off as long as its event loop runs."""
         self._has_quorum = True
+        self._needed = None if config.write_quorum is None else config.write_quorum - 1
         self.unconfirmed = 0
         """Writes that wait for other copies."""
         self.doubtful: dict[int, None] = {}
@@ -104,14 +91,10 @@ class ReplicationService:
         self.on_doubt: Callable[[], None] = lambda: None
         self.on_serving: ServingHook | None = None
         self._table_hooks: list[Callable[[Table, Table], None]] = []
-        self._complained: dict[MemberId, float] = {}
         self._writes = metrics.counter("replication.writes")
-        self._restamped = metrics.counter("replication.restamped")
         self.evicted = metrics.counter("replication.evicted")
         self._absurd = metrics.counter("replication.absurd_versions")
-        self._resent = metrics.counter("replication.resent")
         self.stalls = metrics.counter("replication.stalls")
-        self._fenced = metrics.counter("replication.fenced")
         self.expired = metrics.counter("replication.expired")
         metrics.gauge("replication.partitions_owned", lambda: len(self.owned))
         metrics.gauge("replication.entries", self._count_entries)
@@ -119,6 +102,7 @@ class ReplicationService:
         partitions.subscribe(self._on_table)
         self.yielding = Yielding(self)
         partitions.set_releaser(self.yielding.release)
+        self._sender = Sender(self, metrics)
         Holder(self, metrics)
 
     def start(self) -> None:
@@ -236,7 +220,7 @@ class ReplicationService:
         *,
         merging: bool = False,
         dropping: Sequence[KeyVersion] = (),
-    ) -> asyncio.Future[None] | None:
+    ) -> PendingWrite | None:
         """Apply `changes` here and send them to every holder.
 
         `merging` says that they are versions made earlier, by whomever: a holder's later version wins.
@@ -244,8 +228,7 @@ class ReplicationService:
         `dropping` are entries that make room for the new ones, here and on the holders.
 
         Returns:
-            None when no other copy is needed, else a future that resolves when enough copies have
-            them, or fails with `IndeterminateError`.
+            None when no other copy is needed, else the write, which ends when enough copies have it.
         """
         self._writes.add(len(changes))
         replica = ownership.replica
@@ -253,7 +236,7 @@ class ReplicationService:
         for map_name, key, entry in changes:
             replica.apply(map_name, key, entry)
         for operation in operations:
-            replica.remember_operation(operation)
+            replica.operations.remember(operation)
         evicted = [victim for victim in dropping if replica.drop(victim)]
         if replica.memory_bytes > self.room.share or replica.kept:
             # Holders hear of it with the write itself.
@@ -262,166 +245,89 @@ class ReplicationService:
             evicted += made
         if not ownership.holders:
             return None
-        quorum = self.config.write_quorum
         pending = PendingWrite(
-            changes=changes,
-            operations=operations,
-            holders=ownership.holders,
-            needed=None if quorum is None else quorum - 1,
-            deadline=self.clock.monotonic() + self.config.operation_timeout,
-            future=asyncio.get_running_loop().create_future(),
-            merging=merging,
-            evicted=evicted,
+            changes,
+            before,
+            ownership.holders,
+            self._needed,
+            self.clock.monotonic() + self.config.operation_timeout,
+            self._confirmed,
+            operations,
+            merging,
+            evicted,
         )
-        self.unconfirmed += 1
-        pending.future.add_done_callback(self._confirmed)
-        pending.before = before
-        ownership.pending[pending] = None
-        message = self._message(ownership, pending)
-        for holder in list(pending.waiting):
-            self._send(ownership, holder, pending, message)
-        pending.settle()
-        return pending.future
+        plain = len(changes) == 1 and not operations and not evicted and not merging
+        return self._send(ownership, pending, plain=plain)
 
-    def _confirmed(self, _: asyncio.Future[None]) -> None:
-        self.unconfirmed -= 1
-
-    def _message(self, ownership: Ownership, pending: PendingWrite) -> Replicate:
-        now = self.clock.monotonic()
-        return Replicate(
-            partition=ownership.partition,
-            epoch=ownership.epoch,
-            entries=[to_record(name, key, entry, now) for name, key, entry in pending.changes],
-            operations=list(pending.operations),
-            evicted=pending.evicted,
-        )
-
-    def _send(
-        self, ownership: Ownership, holder: MemberId, pending: PendingWrite, message: Replicate
-    ) -> None:
-        address = self.address_of(holder)
-        if address is None:
-            self._missed(ownership, holder, pending)
-            return
-        call = self.rpc.call(address, message, timeout=CONFIRM_TIMEOUT)
-        sent = (self.clock.monotonic(), message.epoch)
-        call.add_done_callback(partial(self._answered, ownership, holder, pending, sent))
-
-    def _answered(
+    def put(
         self,
         ownership: Ownership,
-        holder: MemberId,
-        pending: PendingWrite,
-        sent: tuple[float, int],
-        call: asyncio.Future[Reply],
-    ) -> None:
-        if call.cancelled():
-            return
-        error = call.exception()
-        if error is None:
-            reply = call.result()
-            assert isinstance(reply, Replicated)
-            if self.clock.monotonic() - sent[0] > TRANSIT_MAX and pending.may_repeat():
-                # Seconds to live were counted anew from an arrival that may have been late.
-                self._resend(ownership, holder, pending)
-                return
-            if reply.newer and self.owned.get(ownership.partition) is ownership:
-                self._reconcile(ownership, pending, reply)
-                return
-            pending.confirm(holder)
-            if not pending.waiting:
-                ownership.pending.pop(pending, None)
-        elif isinstance(error, NotOwnerError):
-            self._refused(ownership, holder, pending, sent[1])
-        else:
-            self._missed(ownership, holder, pending)
-
-    def _refused(
-        self, ownership: Ownership, holder: MemberId, pending: PendingWrite, epoch: int
-    ) -> None:
-        """A holder knows a newer epoch than the one the write was sent with."""
-        if self.owned.get(ownership.partition) is ownership and epoch < ownership.epoch:
-            self._resend(ownership, holder, pending)  # The newer epoch is this member's own.
-            return
-        self._fenced.add()
-        ownership.fence = max(ownership.fence, ownership.epoch + 1)
-        self.refresh_serving(ownership.partition)
-        ownership.abandon(IndeterminateError("another member took the partition over meanwhile"))
-        self.yielding.fenced()
-
-    def _missed(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
-        """`holder` did not confirm: drop it if it is joining, else send again until struck."""
-        if holder not in pending.waiting:
-            return
-        if (address := self.address_of(holder)) is not None:
-            # It may yet arrive, with the times to live that it had when it was sent.
-            self.late.note(ownership.partition, address, pending.mortal())
-        ownership.deactivate(holder)
-        if holder not in pending.waiting:
-            ownership.pending.pop(pending, None)
-            return
-        if self.clock.monotonic() >= pending.deadline:
-            ownership.pending.pop(pending, None)
-            pending.fail(IndeterminateError(f"copy on {holder} did not confirm in time"))
-            self.doubtful[ownership.partition] = None
-            self.on_doubt()
-            return
-        self._complain(holder)
-        asyncio.get_running_loop().call_later(
-            RESEND_INTERVAL, self._resend, ownership, holder, pending
+        map_name: str,
+        key: bytes,
+        entry: Entry,
+        deadline: float | None = None,
+    ) -> PendingWrite | None:
+        """Commit one entry of this moment, as `commit`: the hot path."""
+        replica = ownership.replica
+        if replica.kept or self.room.usage.limit is not None:
+            return self.commit(ownership, [(map_name, key, entry)])
+        self._writes.value += 1
+        before = replica.entry(map_name, key)
+        replica.apply(map_name, key, entry)
+        if not ownership.holders:
+            return None
+        if deadline is None:
+            deadline = self.clock.monotonic() + self.config.operation_timeout
+        change = (map_name, key, entry)
+        pending = PendingWrite(
+            (change,), (before,), ownership.holders, self._needed, deadline, self._confirmed
         )
+        return self._send(ownership, pending, plain=True)
 
-    def _resend(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
-        if holder in pending.waiting and self.owned.get(ownership.partition) is ownership:
-            self._resent.add()
-            self._send(ownership, holder, pending, self._message(ownership, pending))
+    def put_each(
+        self,
+        map_name: str,
+        partitions: Sequence[int],
+        keys: Sequence[bytes],
+        values: Sequence[bytes],
+        expires_at: float,
+    ) -> list[PendingWrite | CacheError | None]:
+        """Write many keys of one map, each for itself; return what `put` would, or why it is refused.
 
-    def _complain(self, holder: MemberId) -> None:
-        """Ask the coordinator to strike a replica, at most once in `CONFIRM_TIMEOUT` each."""
-        now = self.clock.monotonic()
-        if now - self._complained.get(holder, -CONFIRM_TIMEOUT) < CONFIRM_TIMEOUT:
-            return
-        self._complained[holder] = now
-        partitions = [p for p, owned in self.owned.items() if holder in owned.row.replicas]
-        self.scope.spawn_if_open(
-            self.partitions.report_unreachable(holder, partitions), name="report_unreachable"
-        )
+        Raises:
+            RejectedError: nothing can be written here at present.
+        """
+        self.check_current()
+        self.check_room()
+        wall, deadline = self.clock.wall(), self.clock.monotonic() + self.config.operation_timeout
+        stamp, origin, count = self.hlc.stamp, self.origin, len(self.serving)
+        outcomes: list[PendingWrite | CacheError | None] = []
+        for partition, key, value in zip(partitions, keys, values, strict=True):
+            if not 0 <= partition < count or self.serving[partition] is None:
+                text = f"partition {partition} is not served by {self.member}"
+                outcomes.append(NotOwnerError(text))
+                continue
+            ownership = self.owned[partition]
+            try:
+                if self._needed is not None:
+                    self.check_write_quorum(ownership)
+            except NoQuorumError as error:
+                outcomes.append(error)
+                continue
+            entry = (value, stamp(wall), origin, expires_at)
+            outcomes.append(self.put(ownership, map_name, key, entry, deadline))
+        return outcomes
 
-    def _reconcile(self, ownership: Ownership, pending: PendingWrite, reply: Replicated) -> None:
-        """A holder has later versions: send all holders the ones that are to stand."""
-        newer = reply.newer
-        changes: dict[tuple[str, bytes], Entry] = {
-            (name, key): entry for name, key, entry in pending.changes
-        }
-        if pending.merging:
-            later = self.apply_records(ownership.replica, newer)
-            overtaken = {(record.map, record.key): None for record in later}
-            for operation in reply.operations:
-                if (operation.map, operation.key) not in overtaken:
-                    ownership.replica.remember_operation(operation)
-        else:
-            self._restamp(ownership, newer)
-        for record in newer:
-            current = ownership.replica.entry(record.map, record.key)
-            if current is not None:
-                changes[record.map, record.key] = current
-        pending.changes = [(name, key, entry) for (name, key), entry in changes.items()]
-        pending.waiting = dict.fromkeys(ownership.holders)
-        message = self._message(ownership, pending)
-        for holder in list(pending.waiting):
-            self._send(ownership, holder, pending, message)
-        pending.settle()
+    def _send(self, ownership: Ownership, pending: PendingWrite, *, plain: bool) -> PendingWrite:
+        self.unconfirmed += 1
+        ownership.pending[pending] = None
+        self._sender.send(ownership, pending, plain=plain)
+        if pending.needed is not None:
+            pending.settle()
+        return pending
 
-    def _restamp(self, ownership: Ownership, newer: Sequence[EntryRecord]) -> None:
-        """Give values just written here a later stamp than the ones a holder already has."""
-        wall = self.clock.wall()
-        for record in newer:
-            self.hlc.observe(record.hlc, wall)
-            current = ownership.replica.entry(record.map, record.key)
-            if current is not None and current[1:3] < (record.hlc, record.origin):
-                self._restamped.add()
-                current = (current[0], self.stamp(), self.origin, current[3])
-                ownership.replica.apply(record.map, record.key, current)
+    def _confirmed(self, _: CacheError | None) -> None:
+        self.unconfirmed -= 1
 
     # -- following the table -----------------------------------------------------------------
 
@@ -473,10 +379,9 @@ class ReplicationService:
                 self._absurd.add()
                 continue  # A day ahead of this clock: it would beat every write from now on.
             entry = from_record(record, now, tombstone_lifetime=self.config.tombstone_lifetime)
-            if not replica.apply(record.map, record.key, entry):
-                held = replica.entry(record.map, record.key)
-                if held is not None and held[1:3] > entry[1:3]:
-                    newer.append(to_record(record.map, record.key, held, now))
+            applied = replica.apply(record.map, record.key, entry)
+            if not applied and replica.is_later(record.map, record.key, entry):
+                newer += replica.records_for([(record.map, record.key)], now)
         return newer
 
     # -- readings ----------------------------------------------------------------------------

@@ -3,29 +3,78 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
-from cache.cluster.wire.messages import Reply
+from cache.cluster.replication.ownership import PendingWrite
+from cache.cluster.transport.failures import exception_to_failure
+from cache.cluster.wire.messages import Failure, Outcomes, Reply, Value
+from cache.errors import CacheError
 
 Answer = Reply | Awaitable[Reply]
 """What a handler returns: the reply, or a future of it."""
 
 
-def after(confirmed: asyncio.Future[None], reply: Reply) -> asyncio.Future[Reply]:
-    """Return a future that gives `reply` once `confirmed` has resolved."""
+def after(pending: PendingWrite, reply: Reply) -> asyncio.Future[Reply]:
+    """Return a future that gives `reply` once a write is confirmed."""
     answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
-    def finish(_: asyncio.Future[None]) -> None:
+    def finish(error: CacheError | None) -> None:
         if answer.done():
             return
-        error = confirmed.exception()
         if error is None:
             answer.set_result(reply)
         else:
             answer.set_exception(error)
 
-    if confirmed.done():
-        finish(confirmed)
-    else:
-        confirmed.add_done_callback(finish)
+    pending.watch(finish)
     return answer
+
+
+def after_each(
+    outcomes: Sequence[PendingWrite | CacheError | None],
+) -> Reply | asyncio.Future[Reply]:
+    """Return the `Outcomes` of a batch of writes, or a future that gives them once all have ended."""
+    waiting = [one for one in outcomes if isinstance(one, PendingWrite) and not one.is_over]
+    if not waiting:
+        return Outcomes(_codes(outcomes))
+    left = len(waiting)
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    def finish(_: CacheError | None) -> None:
+        nonlocal left
+        left -= 1
+        if not left and not answer.done():
+            answer.set_result(Outcomes(_codes(outcomes)))
+
+    for pending in waiting:
+        pending.watch(finish)
+    return answer
+
+
+def _codes(outcomes: Sequence[PendingWrite | CacheError | None]) -> list[int]:
+    errors = (one.error if isinstance(one, PendingWrite) else one for one in outcomes)
+    return [1 if error is None else -exception_to_failure(error).code for error in errors]
+
+
+async def outcomes(answers: Sequence[Answer | CacheError]) -> list[Reply]:
+    """Wait for each answer; return the replies, a `Failure` for what failed."""
+    replies: list[Reply] = []
+    for answer in answers:
+        try:
+            if isinstance(answer, CacheError):
+                raise answer
+            replies.append(await answer if isinstance(answer, Awaitable) else answer)
+        except CacheError as error:
+            replies.append(exception_to_failure(error))
+    return replies
+
+
+async def settle_each(answers: Sequence[Answer | CacheError]) -> Reply:
+    """Wait for each answer; return their `Outcomes`."""
+    return Outcomes([_code(reply) for reply in await outcomes(answers)])
+
+
+def _code(reply: Reply) -> int:
+    if isinstance(reply, Failure):
+        return -reply.code
+    return 0 if isinstance(reply, Value) and reply.value is None else 1

@@ -17,7 +17,8 @@ from typing import Final
 
 from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.ownership import Change, Ownership
-from cache.cluster.replication.service import CONFIRM_TIMEOUT, ReplicationService
+from cache.cluster.replication.sending import CONFIRM_TIMEOUT
+from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.stores import DELETED, Store, Stores, queue_of
 from cache.errors import CacheError
 from cache.metrics import Metrics

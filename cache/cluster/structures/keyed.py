@@ -158,9 +158,7 @@ class KeyOperations(Generic[V]):
         seconds = self._access.seconds(ttl)
         if expire_at is not None:
             seconds = self._updates.lifetime(ttl, expire_at, keep_ttl=False)
-        await self._access.router.write(
-            partition, Set(self._access.name, partition, encoded, raw, seconds, b"")
-        )
+        await self._access.router.set(Set(self._access.name, partition, encoded, raw, seconds, b""))
         self._counts.sets += 1
         return True
 

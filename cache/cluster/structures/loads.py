@@ -130,11 +130,11 @@ class LoadService:
             entry = stamper.loaded(message.value, message.ttl, held)
         else:
             entry = stamper.live(message.value, stamper.expires_at(message.ttl))
-        confirmed = self._replication.commit(
+        pending = self._replication.commit(
             ownership, [(message.map, message.key, entry)], merging=has_store
         )
         self.leases.finish(key, LOAD_PRESENT, message.value)
-        return Done() if confirmed is None else after(confirmed, Done())
+        return Done() if pending is None else after(pending, Done())
 
 
 def _wait(lease: Lease) -> Awaitable[Reply]:

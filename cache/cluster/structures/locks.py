@@ -105,7 +105,7 @@ class LockService:
         self._writes.check_size(message.key, b"")
         ownership = self._writes.admit(message.partition)
         lock, now = _lock_of(message), self._clock.monotonic()
-        if ownership.replica.operation(message.attempt) is not None:
+        if ownership.replica.operations.get(message.attempt) is not None:
             return LOST  # Given back already: this request was long on the way.
         held = self._held(ownership, lock)
         if held is not None and held[0] == message.attempt:
@@ -154,7 +154,7 @@ class LockService:
         if held is None or held[0] != message.attempt:
             if self._queues.leave(message.attempt):
                 return FREE
-            is_repeated = ownership.replica.operation(message.attempt) is not None
+            is_repeated = ownership.replica.operations.get(message.attempt) is not None
             return FREE if is_repeated else LOST
         done = OperationRecord(message.attempt, lock[1], lock[2], b"")
         tombstone = self._writes.stamper(lock[1]).tombstone()
@@ -185,7 +185,7 @@ class LockService:
                 # The lease ended before the copies had it, or another side of a split gave the lock later.
                 return BUSY
             # A copy had a later version, by which nobody holds the lock.
-            if ownership.replica.operation(attempt) is not None:
+            if ownership.replica.operations.get(attempt) is not None:
                 return LOST  # The caller has left meanwhile.
             current = self._writes.admit(ownership.partition)
             return self._give(current, lock, attempt, lease, arrived_at)
@@ -203,8 +203,8 @@ class LockService:
 
         A later version on a copy is not overwritten: it may be somebody's lock.
         """
-        confirmed = self._replication.commit(ownership, [change], operations, merging=True)
-        return verdict() if confirmed is None else _decided(confirmed, verdict)
+        pending = self._replication.commit(ownership, [change], operations, merging=True)
+        return verdict() if pending is None else _decided(pending.future, verdict)
 
     def _advance(self, lock: LockKey) -> None:
         """Give a lock that is free to the first who waits for it, and look again when its lease ends."""

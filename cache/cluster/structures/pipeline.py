@@ -17,7 +17,7 @@ from cache.cluster.structures.router import RETRIED, Router
 from cache.cluster.structures.state import MapState
 from cache.cluster.transport.failures import failure_to_exception
 from cache.cluster.wire.encoding import decode_reply, encode_message
-from cache.cluster.wire.messages import Failure, Get, Pipelined, PipelineReplies, Reply, Value
+from cache.cluster.wire.messages import Failure, Get, Pipelined, PipelineReplies, Reply, Set, Value
 from cache.durations import DEFAULT
 from cache.errors import CacheError, ClosedError, IndeterminateError
 from cache.keys import Key, Ttl
@@ -79,6 +79,10 @@ class Recorder:
     async def write(self, partition: int, request: Any) -> Reply:  # Any: a map request
         """Ask for a write."""
         return await _Request(partition, request)
+
+    async def set(self, request: Set) -> None:
+        """Ask for a plain write."""
+        await _Request(request.partition, request)
 
     async def read(self, map_name: str, partition: int, key: bytes, deadline: None) -> bytes | None:
         """Ask for a value."""

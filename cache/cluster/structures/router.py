@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -20,8 +20,9 @@ from cache.cluster.partitions.table import Table
 from cache.cluster.structures.answers import Answer
 from cache.cluster.structures.copies import NearCopies
 from cache.cluster.structures.reads import Reads
+from cache.cluster.structures.sets import Sets
 from cache.cluster.structures.site import Site, TableSource
-from cache.cluster.wire.messages import Get, GetNear, Reply, Value
+from cache.cluster.wire.messages import Done, Get, GetNear, Reply, Set, Value
 from cache.errors import (
     CacheError,
     ClosedError,
@@ -74,6 +75,7 @@ class Router:
         self._retries = metrics.counter("router.retries")
         self._backup_reads = metrics.counter("router.backup_reads")
         self._reads = Reads(site.rpc, timeout=min(READ_PATIENCE, config.operation_timeout))
+        self._sets = Sets(site.rpc, timeout=config.operation_timeout)
         self.near = NearCopies()
         """Copies kept here, whose keys may be written from here; see `near_reader.py`."""
         self._next_table: asyncio.Future[None] | None = None
@@ -133,6 +135,43 @@ class Router:
         finally:
             if self.near.maps:
                 self.near.outdate(request)
+
+    async def set(self, request: Set) -> None:
+        """Carry out a plain write, gathered with others of this tick."""
+        if request.map in self.config.stores:
+            await self.write(request.partition, request)
+            return
+        deadline = self.deadline()
+        if self.near.maps:
+            self.near.outdate(request)
+        try:
+            if (writing := self._begin_set(request)) is not None:
+                await writing
+        except RETRIED as error:
+
+            def ask(remaining: float) -> Awaitable[Reply]:
+                return self._ask(self.owner(request.partition), request, remaining)
+
+            await self._until_answered(ask, deadline, failed=error)
+        finally:
+            if self.near.maps:
+                self.near.outdate(request)
+
+    def _begin_set(self, request: Set) -> Awaitable[object] | None:
+        """Write once, without the machinery of retries; None when it is done already."""
+        if self._closed:
+            raise ClosedError("the node is closed")
+        self.site.check_member_quorum()
+        row = self._tables.table.rows[request.partition]
+        owner = row.owner
+        if owner is not None and owner == self.site.member:
+            answer = self._dispatch(request)
+            return None if type(answer) is Done else cast("Awaitable[Reply]", answer)
+        address = self._address(owner)
+        if address is None:
+            raise self._no_owner()
+        holders = row.holders if row.joining else row.replicas
+        return self._sets.set((address, holders, request.map, request.ttl), request)
 
     async def read(
         self, map_name: str, partition: int, key: bytes, deadline: float | None = None
@@ -342,25 +381,28 @@ class Router:
         deadline: float,
         *,
         idempotent: bool = False,
+        failed: CacheError | None = None,
     ) -> Reply:
+        """Ask until there is an answer; `failed`: what came of a first attempt, made elsewhere."""
         unknown: IndeterminateError | None = None
         backoff = BACKOFF_FIRST
+        last = failed
         while True:
-            if self._closed:
-                raise ClosedError("the node is closed")
-            try:
-                self.site.check_member_quorum()
-                return await ask(self._remaining(deadline))
-            except IndeterminateError as error:
-                last: CacheError = error
-                unknown = None if idempotent else error
-            except (NotOwnerError, OverloadedError, UnavailableError) as error:
-                last = error
-            except RejectedError as error:
-                if unknown is None:
-                    raise
-                # This attempt was refused, but an earlier one may have been applied.
-                raise IndeterminateError(f"{unknown}; then: {error}") from error
+            if last is None:
+                if self._closed:
+                    raise ClosedError("the node is closed")
+                try:
+                    self.site.check_member_quorum()
+                    return await ask(self._remaining(deadline))
+                except RETRIED as error:
+                    last = error
+                except RejectedError as error:
+                    if unknown is None:
+                        raise
+                    # This attempt was refused, but an earlier one may have been applied.
+                    raise IndeterminateError(f"{unknown}; then: {error}") from error
+            if isinstance(last, IndeterminateError) and not idempotent:
+                unknown = last
             self._retries.add()
             if self.clock.monotonic() + backoff >= deadline:
                 raise self._give_up(unknown, last) from last
@@ -369,6 +411,7 @@ class Router:
             # A member is told of deaths; a client hears of them by asking only.
             if isinstance(last, NotOwnerError) or not self.site.member:
                 await self._refresh(deadline)
+            last = None
 
     def _no_owner(self) -> UnavailableError:
         if any(row.replicas for row in self._tables.table.rows):

@@ -7,7 +7,7 @@ awaits between reading and writing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any, Final
@@ -16,7 +16,7 @@ from cache.cluster.partitions.table import Row
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
-from cache.cluster.structures.answers import Answer, after
+from cache.cluster.structures.answers import Answer, after, after_each, outcomes, settle_each
 from cache.cluster.structures.behind import Behind
 from cache.cluster.structures.changes import Changes
 from cache.cluster.structures.event_owner import EventOwner
@@ -30,7 +30,7 @@ from cache.cluster.structures.queries import QueryService
 from cache.cluster.structures.stores import Stores
 from cache.cluster.structures.through import Decision, Through
 from cache.cluster.structures.writes import Writes
-from cache.cluster.transport.failures import exception_to_failure, failure_to_exception
+from cache.cluster.transport.failures import failure_to_exception
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.encoding import decode_request, encode_message
 from cache.cluster.wire.messages import (
@@ -54,7 +54,6 @@ from cache.cluster.wire.messages import (
     Many,
     Modify,
     OperationRecord,
-    Outcomes,
     Pipelined,
     PipelineReplies,
     Raised,
@@ -250,7 +249,15 @@ class StructureService:
         if message.map in self._stores.through:
             return self._through.write(message, partial(self._decide_set, message))
         ownership = self._stores.admit(message.map, message.partition)
-        return self._apply(message, ownership, self._decide_set(message, ownership))
+        decision = self._decide_set(message, ownership)
+        if message.map in self._stores.behind:
+            return self._apply(message, ownership, decision)
+        entry, reply, _ = decision
+        assert entry is not None, "a write is made of something"
+        pending = self._replication.put(ownership, message.map, message.key, entry)
+        if self._leases:
+            self._leases.outdate((message.partition, message.map, message.key))
+        return reply if pending is None else after(pending, reply)
 
     def _decide_set(self, message: Set, _: Ownership) -> Decision:
         stamper = self._writes.stamper(message.map)
@@ -265,10 +272,10 @@ class StructureService:
         if entry is None:
             return reply
         changes = self._stores.changes(message.map, message.key, entry)
-        confirmed = self._replication.commit(ownership, changes, records)
+        pending = self._replication.commit(ownership, changes, records)
         if self._leases:
             self._leases.outdate((message.partition, message.map, message.key))
-        return reply if confirmed is None else after(confirmed, reply)
+        return reply if pending is None else after(pending, reply)
 
     def _on_modify(self, message: Modify, peer: Peer | None) -> Answer:
         self._writes.check_size(message.key, message.value)
@@ -304,7 +311,7 @@ class StructureService:
         return self._apply(message, ownership, self._decide(message, decide, outdates, ownership))
 
     def _remembered(self, message: Modify | Execute, ownership: Ownership) -> Answer | None:
-        remembered = ownership.replica.operation(message.operation)
+        remembered = ownership.replica.operations.get(message.operation)
         if remembered is not None:
             return self._repeat(message, ownership, remembered)
         return None
@@ -334,18 +341,29 @@ class StructureService:
         reply = Value(value=_unpack(remembered.result))
         held = ownership.replica.entry(message.map, message.key)
         changes = [] if held is None else [(message.map, message.key, held)]
-        confirmed = self._replication.commit(ownership, changes, [remembered], merging=True)
-        return reply if confirmed is None else after(confirmed, reply)
+        pending = self._replication.commit(ownership, changes, [remembered], merging=True)
+        return reply if pending is None else after(pending, reply)
 
-    async def _on_set_many(self, message: SetMany, peer: Peer | None) -> Reply:
-        answers: list[Answer | CacheError] = []
-        if message.map in self._stores.through:
-            return Outcomes(codes=await self._set_many_through(message))
-        columns = zip(message.partitions, message.keys, message.values, strict=True)
-        for partition, key, value in columns:
-            request = Set(message.map, partition, key, value, message.ttl, message.operation)
-            answers.append(self._try(self._on_set, request))
-        return Outcomes(codes=await _settle(answers))
+    def _on_set_many(self, message: SetMany, peer: Peer | None) -> Answer:
+        name = message.map
+        if name in self._stores.through:
+            return self._set_many_through(message)
+        columns = (message.partitions, message.keys, message.values)
+        if name in self._stores.behind:
+            requests = [
+                Set(name, partition, key, value, message.ttl, b"")
+                for partition, key, value in zip(*columns, strict=True)
+            ]
+            return settle_each([self._try(self._on_set, request) for request in requests])
+        self._writes.check_size(
+            max(message.keys, key=len, default=b""), max(message.values, key=len, default=b"")
+        )
+        expires_at = self._writes.stamper(name).expires_at(message.ttl)
+        written = self._replication.put_each(name, *columns, expires_at)
+        if self._leases:
+            for partition, key in zip(message.partitions, message.keys, strict=True):
+                self._leases.outdate((partition, name, key))
+        return after_each(written)
 
     async def _on_delete_many(self, message: DeleteMany, peer: Peer | None) -> Reply:
         answers: list[Answer | CacheError] = []
@@ -354,7 +372,7 @@ class StructureService:
             operation = part_of(message.operation, index)
             request = Modify(message.map, partition, key, operation, MODIFY_DELETE, b"", NEVER, 0)
             answers.append(self._try(self._handlers[Modify], request))
-        return Outcomes(codes=await _settle(answers))
+        return await settle_each(answers)
 
     def _try(self, handler: Callable[[Any, None], Answer], request: Any) -> Answer | CacheError:
         # Any: the request type that belongs to the handler.
@@ -363,7 +381,7 @@ class StructureService:
         except CacheError as error:
             return error
 
-    async def _set_many_through(self, message: SetMany) -> list[int]:
+    async def _set_many_through(self, message: SetMany) -> Reply:
         columns = zip(message.partitions, message.keys, message.values, strict=True)
         requests = [
             Set(message.map, partition, key, value, message.ttl, message.operation)
@@ -371,7 +389,7 @@ class StructureService:
         ]
         for request in requests:
             self._writes.check_size(request.key, request.value)
-        return await _settle(await self._through.write_many(requests, self._decide_set))
+        return await settle_each(await self._through.write_many(requests, self._decide_set))
 
     async def _on_pipelined(self, message: Pipelined, peer: Peer | None) -> Reply:
         broken: dict[tuple[str, bytes], None] = {}
@@ -390,7 +408,7 @@ class StructureService:
             if isinstance(answer, RejectedError):
                 broken[place] = None
             answers.append(answer)
-        return PipelineReplies([encode_message(reply) for reply in await _outcomes(answers)])
+        return PipelineReplies([encode_message(reply) for reply in await outcomes(answers)])
 
     async def _on_clear(self, message: ClearEntries, peer: Peer | None) -> Reply:
         count = 0
@@ -445,7 +463,7 @@ class StructureService:
             place = (message.map, ownership.partition, key)
             request = Modify(*place, id_, MODIFY_DELETE, b"", NEVER, 0)
             answers.append(self._try(self._on_modify, request))
-        for reply in await _outcomes(answers):
+        for reply in await outcomes(answers):
             if isinstance(reply, Failure):
                 raise failure_to_exception(reply)
 
@@ -457,34 +475,10 @@ class StructureService:
         for start in range(0, len(keys), CLEAR_BATCH):
             batch = keys[start : start + CLEAR_BATCH]
             changes = [(map_name, key, stamper.tombstone()) for key in batch]
-            confirmed = self._replication.commit(ownership, changes)
-            if confirmed is not None:
-                confirmations.append(confirmed)
+            pending = self._replication.commit(ownership, changes)
+            if pending is not None:
+                confirmations.append(pending.future)
         return confirmations
-
-
-async def _outcomes(answers: Sequence[Answer | CacheError]) -> list[Reply]:
-    """Wait for each answer; return the replies, a `Failure` for what failed."""
-    replies: list[Reply] = []
-    for answer in answers:
-        try:
-            if isinstance(answer, CacheError):
-                raise answer
-            replies.append(await answer if isinstance(answer, Awaitable) else answer)
-        except CacheError as error:
-            replies.append(exception_to_failure(error))
-    return replies
-
-
-async def _settle(answers: Sequence[Answer | CacheError]) -> list[int]:
-    """Wait for each answer; 1 applied, 0 without effect, minus a code for a failure."""
-    return [_code(reply) for reply in await _outcomes(answers)]
-
-
-def _code(reply: Reply) -> int:
-    if isinstance(reply, Failure):
-        return -reply.code
-    return 0 if isinstance(reply, Value) and reply.value is None else 1
 
 
 def _pack(result: bytes | None) -> bytes:

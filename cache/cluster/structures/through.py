@@ -125,8 +125,6 @@ class Through:
         held = ownership.replica.entry(message.map, message.key)
         if held is not None and held[1:3] > entry[1:3]:  # A merge brought it.
             entry = (entry[0], self._replication.stamp(), self._replication.origin, entry[3])
-        confirmed = self._replication.commit(
-            ownership, [(message.map, message.key, entry)], records
-        )
+        pending = self._replication.commit(ownership, [(message.map, message.key, entry)], records)
         self._leases.outdate((message.partition, message.map, message.key))
-        return reply if confirmed is None else after(confirmed, reply)
+        return reply if pending is None else after(pending, reply)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from cache.cluster.replication.entries import Entry
-from cache.cluster.replication.ownership import Ownership
+from cache.cluster.replication.ownership import Ownership, PendingWrite
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
 from cache.cluster.structures.answers import Answer, after
@@ -117,9 +117,9 @@ class TopicOwner:
         for pending in ownership.pending:
             for map_name, key, _ in pending.changes:
                 place = place_of(key) if map_name == map_of(topic) else None
-                if place is not None and not pending.future.done():
+                if place is not None and not pending.is_over:
                     opened.ring.doubt(place)
-                    pending.future.add_done_callback(partial(self._confirmed, opened, place))
+                    pending.watch(partial(self._confirmed, opened, place))
         self._open.setdefault(partition, {})[topic] = opened
         return opened
 
@@ -179,7 +179,7 @@ class TopicOwner:
         self._writes.check_size(message.topic.encode(), message.value)
         ownership = self._writes.admit(message.partition)
         opened = self._opened(message.topic, message.partition, ownership)
-        remembered = ownership.replica.operation(message.operation)
+        remembered = ownership.replica.operations.get(message.operation)
         if remembered is not None:
             return self._repeat(ownership, remembered)
         stamper = self._writes.stamper(map_of(message.topic))
@@ -196,27 +196,27 @@ class TopicOwner:
             dropping = _versions(ownership.replica, map_name, removed)
         record = OperationRecord(message.operation, map_name, key, pack_place(place))
         self._appended.add()
-        confirmed = self._replication.commit(ownership, changes, [record], dropping=dropping)
-        return self._after(opened, place, confirmed)
+        pending = self._replication.commit(ownership, changes, [record], dropping=dropping)
+        return self._after(opened, place, pending)
 
-    def _after(self, opened: _Open, place: Place, confirmed: asyncio.Future[None] | None) -> Answer:
+    def _after(self, opened: _Open, place: Place, pending: PendingWrite | None) -> Answer:
         reply = Appended(place)
-        if confirmed is None:
+        if pending is None:
             self._show(opened, place)
             return reply
-        confirmed.add_done_callback(partial(self._confirmed, opened, place))
-        return after(confirmed, reply)
+        pending.watch(partial(self._confirmed, opened, place))
+        return after(pending, reply)
 
     def _repeat(self, ownership: Ownership, remembered: OperationRecord) -> Answer:
         """Answer a retry: the message stands, but the copies must have it before it is confirmed."""
         reply = Appended(unpack_place(remembered.result))
         held = ownership.replica.entry(remembered.map, remembered.key)
         changes = [] if held is None else [(remembered.map, remembered.key, held)]
-        confirmed = self._replication.commit(ownership, changes, [remembered], merging=True)
-        return reply if confirmed is None else after(confirmed, reply)
+        pending = self._replication.commit(ownership, changes, [remembered], merging=True)
+        return reply if pending is None else after(pending, reply)
 
-    def _confirmed(self, opened: _Open, place: Place, confirmed: asyncio.Future[None]) -> None:
-        if confirmed.cancelled() or confirmed.exception() is None:
+    def _confirmed(self, opened: _Open, place: Place, error: CacheError | None) -> None:
+        if error is None:
             self._show(opened, place)
         else:
             asyncio.get_running_loop().call_later(
@@ -233,11 +233,11 @@ class TopicOwner:
         if held is None or held[0] is None:
             opened.ring.remove(place)
             return
-        confirmed = self._replication.commit(ownership, [(map_name, key, held)], merging=True)
-        if confirmed is None:
+        pending = self._replication.commit(ownership, [(map_name, key, held)], merging=True)
+        if pending is None:
             self._show(opened, place)
         else:
-            confirmed.add_done_callback(partial(self._confirmed, opened, place))
+            pending.watch(partial(self._confirmed, opened, place))
 
     def _show(self, opened: _Open, place: Place) -> None:
         opened.ring.confirm(place)

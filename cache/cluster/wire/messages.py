@@ -27,6 +27,8 @@ SecondsRemaining = Annotated[float, msgspec.Meta(ge=NEVER)]
 """A time to live. The bound also keeps out NaN, which compares as false with every instant: an entry that
 ends then would never end."""
 
+Stamp = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""Half of a version."""
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 """A time to wait; neither NaN nor endless."""
@@ -250,8 +252,8 @@ class EntryRecord(_Message, frozen=True):
     map: str
     key: bytes
     value: bytes | None
-    hlc: int
-    origin: int
+    hlc: Stamp
+    origin: Stamp
     ttl: SecondsRemaining
     """Seconds remaining, or `NEVER`; for a tombstone, seconds until it may be forgotten."""
 
@@ -286,6 +288,35 @@ class Replicated(_Message, frozen=True, tag=41):
     newer: list[EntryRecord]
     operations: list[OperationRecord]
     """Remembered about the keys of `newer`."""
+
+
+class ReplicateEach(_Message, frozen=True, tag=192):
+    """Owner to holder: plain writes to one map, as parallel columns. Answered by `ReplicatedEach`.
+
+    Each stands for itself, as if it came in a `Replicate` of its own.
+    """
+
+    map: str
+    origin: Stamp
+    partitions: list[int]
+    epochs: list[int]
+    keys: list[bytes]
+    values: list[bytes | None]
+    hlcs: list[Stamp]
+    ttls: list[SecondsRemaining]
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(
+            self.partitions, self.epochs, self.keys, self.values, self.hlcs, self.ttls
+        )
+
+
+class ReplicatedEach(_Message, frozen=True, tag=193):
+    """Holder to owner: all is applied, but for some of the writes, by their places in the columns."""
+
+    refused: list[tuple[int, Failure]]
+    newer: list[tuple[int, Replicated]]
+    """Writes of keys of which a later version is held here."""
 
 
 class FetchDigests(_Message, frozen=True, tag=42):
@@ -324,8 +355,9 @@ class KeyVersion(_Message, frozen=True):
 
     map: str
     key: bytes
-    hlc: int
-    origin: int
+    hlc: Stamp
+    origin: Annotated[int, msgspec.Meta(ge=0)]
+    """In maps whose entries may end early, twice that of the entry; see `PartitionReplica`."""
 
 
 class FetchVersions(_Message, frozen=True, tag=46):
@@ -532,8 +564,8 @@ class Found(_Message, frozen=True, tag=75):
 
     value: bytes | None
     ttl: SecondsRemaining
-    hlc: int
-    origin: int
+    hlc: Stamp
+    origin: Stamp
 
 
 class ScanKeys(_Message, frozen=True, tag=76):
@@ -1190,6 +1222,7 @@ Request = (
     | CheckTable
     | Fenced
     | Replicate
+    | ReplicateEach
     | FetchDigests
     | FetchBuckets
     | FetchVersions
@@ -1249,6 +1282,7 @@ Reply = (
     | TableAnswer
     | Released
     | Replicated
+    | ReplicatedEach
     | Digests
     | Buckets
     | Versions

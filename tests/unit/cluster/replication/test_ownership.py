@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 import pytest
@@ -36,16 +35,10 @@ def write(
     before = [ownership.replica.entry(*change[:2])]
     ownership.replica.apply(*change)
     for operation in operations:
-        ownership.replica.remember_operation(operation)
+        ownership.replica.operations.remember(operation)
     pending = PendingWrite(
-        changes=[change],
-        operations=operations,
-        holders=ownership.holders,
-        needed=needed,
-        deadline=9.0,
-        future=asyncio.get_running_loop().create_future(),
+        [change], before, ownership.holders, needed, 9.0, lambda error: None, operations
     )
-    pending.before = before
     ownership.pending[pending] = None
     return pending
 
@@ -59,11 +52,42 @@ async def test_a_write_is_acknowledged_when_every_holder_confirmed() -> None:
 
     pending.confirm(B)
 
-    assert not pending.future.done()
+    assert not pending.is_over
 
     pending.confirm(C)
 
-    assert pending.future.done()
+    assert pending.is_over
+
+
+async def test_whoever_watches_a_write_is_told_once_also_if_it_is_over() -> None:
+    """With None for a write that stands, with the error for one that may not."""
+    told: list[object] = []
+    acknowledged, lost = write(owning(B)), write(owning(B))
+    acknowledged.watch(told.append)
+    lost.watch(told.append)
+
+    acknowledged.confirm(B)
+    lost.fail(ERROR)
+    acknowledged.fail(ERROR)
+    acknowledged.watch(told.append)
+    lost.watch(told.append)
+
+    assert [None, ERROR, None, ERROR] == told
+
+
+async def test_a_write_can_be_awaited_before_and_after_it_is_over() -> None:
+    """Who waits gets the error as it is; who left does not disturb the others."""
+    pending = write(owning(B))
+    early = pending.future
+    early.cancel()
+    pending.fail(ERROR)
+    late = write(owning(B))
+    late.fail(ERROR)
+
+    with pytest.raises(IndeterminateError, match="deposed"):
+        await late.future
+    assert early.cancelled()
+    assert ERROR is pending.error
 
 
 async def test_a_quorum_is_enough_when_asked_for() -> None:
@@ -72,12 +96,12 @@ async def test_a_quorum_is_enough_when_asked_for() -> None:
 
     pending.confirm(D)
 
-    assert not pending.future.done()
+    assert not pending.is_over
 
     pending.confirm(B)
 
-    assert pending.future.done()
     assert [C] == list(pending.waiting)
+    assert pending.is_over
 
 
 async def test_a_confirmation_counts_once() -> None:
@@ -87,7 +111,7 @@ async def test_a_confirmation_counts_once() -> None:
     pending.confirm(B)
     pending.confirm(B)
 
-    assert not pending.future.done()
+    assert not pending.is_over
 
 
 async def test_a_stranger_cannot_confirm() -> None:
@@ -96,7 +120,7 @@ async def test_a_stranger_cannot_confirm() -> None:
 
     pending.confirm(D)
 
-    assert not pending.future.done()
+    assert not pending.is_over
 
 
 async def test_a_released_holder_is_no_confirmation() -> None:
@@ -105,11 +129,11 @@ async def test_a_released_holder_is_no_confirmation() -> None:
 
     pending.release(B)
 
-    assert not pending.future.done()
+    assert not pending.is_over
 
     pending.confirm(C)
 
-    assert pending.future.done()
+    assert pending.is_over
 
 
 async def test_without_a_quorum_the_last_release_acknowledges() -> None:
@@ -119,7 +143,7 @@ async def test_without_a_quorum_the_last_release_acknowledges() -> None:
 
     pending.release(C)
 
-    assert pending.future.done()
+    assert pending.is_over
 
 
 async def test_a_write_that_needs_nobody_settles_at_once() -> None:
@@ -128,7 +152,7 @@ async def test_a_write_that_needs_nobody_settles_at_once() -> None:
 
     pending.settle()
 
-    assert pending.future.done()
+    assert pending.is_over
 
 
 async def test_a_failed_write_stays_failed() -> None:
@@ -139,7 +163,7 @@ async def test_a_failed_write_stays_failed() -> None:
     pending.confirm(B)
     pending.settle()
 
-    assert ERROR is pending.future.exception()
+    assert ERROR is pending.error
 
 
 async def test_an_acknowledged_write_cannot_fail() -> None:
@@ -149,7 +173,7 @@ async def test_an_acknowledged_write_cannot_fail() -> None:
 
     pending.fail(ERROR)
 
-    assert pending.future.exception() is None
+    assert pending.error is None
 
 
 async def test_a_slow_write_with_a_life_is_repeated_a_few_times() -> None:
@@ -190,7 +214,7 @@ async def test_a_joining_member_that_missed_a_write_is_dropped() -> None:
     ownership.deactivate(C)
 
     assert {} == ownership.holders
-    assert pending.future.done()
+    assert pending.is_over
     assert {} == ownership.pending
 
 
@@ -202,7 +226,7 @@ async def test_a_replica_that_missed_a_write_is_not_dropped() -> None:
     ownership.deactivate(B)
 
     assert [B] == list(ownership.holders)
-    assert not pending.future.done()
+    assert not pending.is_over
 
 
 async def test_a_joining_member_reported_complete_is_not_dropped() -> None:
@@ -215,7 +239,7 @@ async def test_a_joining_member_reported_complete_is_not_dropped() -> None:
     ownership.deactivate(C)
 
     assert [C] == list(ownership.holders)
-    assert not pending.future.done()
+    assert not pending.is_over
 
 
 async def test_a_replica_that_a_newer_table_takes_out_is_not_waited_for() -> None:
@@ -230,7 +254,7 @@ async def test_a_replica_that_a_newer_table_takes_out_is_not_waited_for() -> Non
 
     pending.confirm(C)
 
-    assert pending.future.done()
+    assert pending.is_over
 
 
 async def test_a_struck_replica_keeps_receiving_while_it_joins() -> None:
@@ -241,7 +265,7 @@ async def test_a_struck_replica_keeps_receiving_while_it_joins() -> None:
     ownership.update(Row(1, (A,), (B,)))
 
     assert [B] == list(ownership.holders)
-    assert not pending.future.done()
+    assert not pending.is_over
 
 
 async def test_a_promoted_member_is_still_waited_for() -> None:
@@ -253,7 +277,7 @@ async def test_a_promoted_member_is_still_waited_for() -> None:
 
     ownership.update(Row(1, (A, C), ()))
 
-    assert not pending.future.done()
+    assert not pending.is_over
     assert [C] == list(ownership.holders)
     assert {} == ownership.joined
 
@@ -338,7 +362,7 @@ async def test_unconfirmed_writes_of_a_deposed_owner_fail() -> None:
 
     ownership.abandon(ERROR)
 
-    assert ERROR is pending.future.exception()
+    assert ERROR is pending.error
     assert {} == ownership.pending
 
 
@@ -374,7 +398,7 @@ async def test_the_operation_of_an_undone_write_is_forgotten() -> None:
 
     ownership.abandon(ERROR)
 
-    assert ownership.replica.operation(b"1") is None
+    assert ownership.replica.operations.get(b"1") is None
 
 
 async def test_an_acknowledged_write_is_not_undone() -> None:
@@ -386,7 +410,7 @@ async def test_an_acknowledged_write_is_not_undone() -> None:
     ownership.abandon(ERROR)
 
     assert CHANGE[2] == ownership.replica.entry("m", b"k")
-    assert OPERATION == ownership.replica.operation(b"1")
+    assert OPERATION == ownership.replica.operations.get(b"1")
 
 
 async def test_what_the_new_owner_wrote_meanwhile_is_not_undone() -> None:

@@ -455,10 +455,10 @@ def test_an_operation_is_remembered_with_its_result() -> None:
     """A retry takes effect once."""
     replica = replica_of()
 
-    replica.remember_operation(operation(b"1"))
+    replica.operations.remember(operation(b"1"))
 
-    assert operation(b"1") == replica.operation(b"1")
-    assert replica.operation(b"2") is None
+    assert operation(b"1") == replica.operations.get(b"1")
+    assert replica.operations.get(b"2") is None
 
 
 def test_the_oldest_operations_over_the_limit_are_forgotten() -> None:
@@ -466,30 +466,30 @@ def test_the_oldest_operations_over_the_limit_are_forgotten() -> None:
     replica = replica_of(operation_memory=2)
 
     for name in (b"1", b"2", b"1", b"3"):
-        replica.remember_operation(operation(name))
+        replica.operations.remember(operation(name))
 
-    assert [operation(b"1"), operation(b"3")] == replica.operations()
+    assert [operation(b"1"), operation(b"3")] == replica.operations.all()
 
 
 def test_an_undone_operation_is_forgotten() -> None:
     """A retry is to have its effect; forgetting what is unknown is harmless."""
     replica = replica_of()
-    replica.remember_operation(operation(b"1"))
+    replica.operations.remember(operation(b"1"))
 
-    replica.forget_operation(b"1")
-    replica.forget_operation(b"1")
+    replica.operations.forget(b"1")
+    replica.operations.forget(b"1")
 
-    assert replica.operation(b"1") is None
+    assert replica.operations.get(b"1") is None
 
 
 def test_operations_travel_with_the_entries_of_their_keys() -> None:
     """A copy that has the effect also knows that it was had."""
     replica = replica_of([("m", b"k", live(b"v", 1))])
-    replica.remember_operation(operation(b"1"))
-    replica.remember_operation(operation(b"2", key=b"x"))
-    replica.remember_operation(operation(b"3", map_name="other"))
+    replica.operations.remember(operation(b"1"))
+    replica.operations.remember(operation(b"2", key=b"x"))
+    replica.operations.remember(operation(b"3", map_name="other"))
 
-    about = replica.operations_about(replica.records_for([("m", b"k")], 0.0))
+    about = replica.operations.about(replica.records_for([("m", b"k")], 0.0))
 
     assert [operation(b"1")] == about
 

@@ -1,0 +1,349 @@
+"""How the writes of an owner reach the holders: sent, sent again, confirmed, refused, reconciled.
+
+Plain writes of one tick to one holder leave as one message, with one column for each part of them. A lone
+write waits for nothing: while no other is under way, and the last message had a single write, it leaves at
+once. What comes of each write is its own affair: a holder may refuse one and take the others. Whatever else
+is sent to a holder goes after what was gathered for it, so that it hears of writes in their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from cache.cluster.ids import Address, MemberId
+from cache.cluster.replication.entries import Entry, remaining, to_record
+from cache.cluster.replication.ownership import Ownership, PendingWrite
+from cache.cluster.transport.failures import failure_to_exception
+from cache.cluster.wire.messages import (
+    EntryRecord,
+    Replicate,
+    Replicated,
+    ReplicatedEach,
+    ReplicateEach,
+    Reply,
+)
+from cache.errors import IndeterminateError, NotOwnerError
+from cache.metrics import Metrics
+
+if TYPE_CHECKING:
+    from cache.cluster.replication.service import ReplicationService
+
+BATCH_MAX: Final = 256
+"""Writes of one message; more would make others wait, and save nothing."""
+
+BATCH_BYTES_MAX: Final = 64 * 1024
+"""Bytes of values from which on a message is full. A larger value goes alone."""
+
+CONFIRM_TIMEOUT: Final = 1.0
+"""Seconds a holder has to confirm a write before the owner asks for it to be struck."""
+
+RESEND_INTERVAL: Final = 0.05
+"""Seconds before a write is sent again to a replica that did not confirm it."""
+
+TIMEOUT_MIN: Final = 0.001
+
+TRANSIT_MAX: Final = 0.2
+"""Seconds on the way by which a copy's time to live may be too long. After a longer way it is sent again:
+the same version with less time left shortens the copy's."""
+
+Sent = tuple[Ownership, PendingWrite, int]
+"""A write on its way to a holder, and the epoch it was sent with."""
+
+
+class _Batch:
+    """Plain writes to one map that are gathered for one holder."""
+
+    __slots__ = ("size", "writes")
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[Ownership, PendingWrite]] = []
+        self.size = 0
+
+
+class Sender:
+    """Brings the writes of a `ReplicationService` to the holders of its partitions."""
+
+    def __init__(self, replication: ReplicationService, metrics: Metrics) -> None:
+        self._replication = replication
+        self._rpc = replication.rpc
+        self._clock = replication.clock
+        self._complained: dict[MemberId, float] = {}
+        self._gathered: dict[MemberId, dict[str, _Batch]] = {}
+        self._is_due = False
+        self._under_way = 0
+        """Messages that are not answered yet."""
+        self._was_alone = True
+        self._restamped = metrics.counter("replication.restamped")
+        self._resent = metrics.counter("replication.resent")
+        self._fenced = metrics.counter("replication.fenced")
+
+    def send(self, ownership: Ownership, pending: PendingWrite, *, plain: bool) -> None:
+        """Send a write to every holder it waits for; `plain`: one live entry of this moment, and no more."""
+        if plain and (self._is_due or self._under_way or not self._was_alone):
+            ((name, key, entry),) = pending.changes
+            size = len(key) + len(entry[0] or b"")
+            if size < BATCH_BYTES_MAX:
+                for holder in pending.waiting:
+                    self._gather(holder, name, size, ownership, pending)
+                return
+        message = self._message(ownership, pending)
+        for holder in list(pending.waiting):
+            self._send(ownership, holder, pending, message)
+
+    # -- gathered writes -------------------------------------------------------------------------
+
+    def _gather(
+        self, holder: MemberId, name: str, size: int, ownership: Ownership, pending: PendingWrite
+    ) -> None:
+        batches = self._gathered.get(holder)
+        if batches is None:
+            batches = self._gathered[holder] = {}
+            if not self._is_due:
+                self._is_due = True
+                asyncio.get_running_loop().call_soon(self._flush_all)
+        batch = batches.get(name)
+        if batch is None:
+            batch = batches[name] = _Batch()
+        elif len(batch.writes) >= BATCH_MAX or batch.size + size > BATCH_BYTES_MAX:
+            self._flush(holder)
+            batches = self._gathered[holder] = {}
+            batch = batches[name] = _Batch()
+        batch.writes.append((ownership, pending))
+        batch.size += size
+
+    def _flush_all(self) -> None:
+        self._is_due = False
+        self._was_alone = True
+        for holder in list(self._gathered):
+            self._flush(holder)
+
+    def _flush(self, holder: MemberId) -> None:
+        """Send what was gathered for a holder, but for what is settled already."""
+        batches = self._gathered.pop(holder, None)
+        if batches is None:
+            return
+        address = self._replication.address_of(holder)
+        self._was_alone = False if len(batches) > 1 else self._was_alone
+        for name, batch in batches.items():
+            writes = [
+                (ownership, pending, ownership.epoch)
+                for ownership, pending in batch.writes
+                if holder in pending.waiting and self._is_owned(ownership)
+            ]
+            if len(writes) > 1:
+                self._was_alone = False
+            if address is None:
+                for ownership, pending, _ in writes:
+                    self._missed(ownership, holder, pending)
+            elif writes:
+                self._send_each(holder, address, name, writes)
+
+    def _send_each(self, holder: MemberId, address: Address, name: str, sent: list[Sent]) -> None:
+        now = self._clock.monotonic()
+        entries = [pending.changes[0] for _, pending, _ in sent]
+        message = ReplicateEach(
+            name,
+            self._replication.origin,
+            [ownership.partition for ownership, _, _ in sent],
+            [epoch for _, _, epoch in sent],
+            [key for _, key, _ in entries],
+            [entry[0] for _, _, entry in entries],
+            [entry[1] for _, _, entry in entries],
+            [remaining(entry[3], now) for _, _, entry in entries],
+        )
+        call = self._rpc.call(address, message, timeout=self._timeout(sent[0][1]))
+        self._under_way += 1
+        call.add_done_callback(partial(self._each_answered, holder, sent, now))
+
+    def _each_answered(
+        self, holder: MemberId, sent: list[Sent], sent_at: float, call: asyncio.Future[Reply]
+    ) -> None:
+        self._under_way -= 1
+        if call.cancelled():
+            return
+        error = call.exception()
+        if error is not None:
+            for ownership, pending, epoch in sent:
+                self._outcome(ownership, holder, pending, (sent_at, epoch), error)
+            return
+        reply = call.result()
+        assert isinstance(reply, ReplicatedEach)
+        special: dict[int, Replicated | BaseException] = {
+            place: failure_to_exception(failure) for place, failure in reply.refused
+        }
+        special.update(reply.newer)
+        if special or self._clock.monotonic() - sent_at > TRANSIT_MAX:
+            ordinary = Replicated([], [])
+            for place, (ownership, pending, epoch) in enumerate(sent):
+                outcome = special.get(place, ordinary)
+                self._outcome(ownership, holder, pending, (sent_at, epoch), outcome)
+            return
+        for ownership, pending, _ in sent:
+            pending.confirm(holder)
+            if not pending.waiting:
+                ownership.pending.pop(pending, None)
+
+    # -- single writes ---------------------------------------------------------------------------
+
+    def _message(self, ownership: Ownership, pending: PendingWrite) -> Replicate:
+        now = self._clock.monotonic()
+        return Replicate(
+            partition=ownership.partition,
+            epoch=ownership.epoch,
+            entries=[to_record(name, key, entry, now) for name, key, entry in pending.changes],
+            operations=list(pending.operations),
+            evicted=list(pending.evicted),
+        )
+
+    def _send(
+        self, ownership: Ownership, holder: MemberId, pending: PendingWrite, message: Replicate
+    ) -> None:
+        address = self._replication.address_of(holder)
+        if address is None:
+            self._missed(ownership, holder, pending)
+            return
+        if self._gathered:
+            self._flush(holder)
+        call = self._rpc.call(address, message, timeout=self._timeout(pending))
+        self._under_way += 1
+        sent = (self._clock.monotonic(), message.epoch)
+        call.add_done_callback(partial(self._answered, ownership, holder, pending, sent))
+
+    def _timeout(self, pending: PendingWrite) -> float:
+        left = pending.deadline - self._clock.monotonic()
+        return max(TIMEOUT_MIN, min(CONFIRM_TIMEOUT, left))
+
+    def _answered(
+        self,
+        ownership: Ownership,
+        holder: MemberId,
+        pending: PendingWrite,
+        sent: tuple[float, int],
+        call: asyncio.Future[Reply],
+    ) -> None:
+        self._under_way -= 1
+        if call.cancelled():
+            return
+        outcome: Reply | BaseException = call.exception() or call.result()
+        assert isinstance(outcome, (Replicated, BaseException))
+        self._outcome(ownership, holder, pending, sent, outcome)
+
+    def _is_owned(self, ownership: Ownership) -> bool:
+        return self._replication.owned.get(ownership.partition) is ownership
+
+    # -- outcomes --------------------------------------------------------------------------------
+
+    def _outcome(
+        self,
+        ownership: Ownership,
+        holder: MemberId,
+        pending: PendingWrite,
+        sent: tuple[float, int],
+        outcome: Replicated | BaseException,
+    ) -> None:
+        """A holder answered a write, or did not; `sent`: when it was sent, and with which epoch."""
+        if isinstance(outcome, Replicated):
+            if self._clock.monotonic() - sent[0] > TRANSIT_MAX and pending.may_repeat():
+                # Seconds to live were counted anew from an arrival that may have been late.
+                self._resend(ownership, holder, pending)
+                return
+            if outcome.newer and self._is_owned(ownership):
+                self._reconcile(ownership, pending, outcome)
+                return
+            pending.confirm(holder)
+            if not pending.waiting:
+                ownership.pending.pop(pending, None)
+        elif isinstance(outcome, NotOwnerError):
+            self._refused(ownership, holder, pending, sent[1])
+        else:
+            self._missed(ownership, holder, pending)
+
+    def _refused(
+        self, ownership: Ownership, holder: MemberId, pending: PendingWrite, epoch: int
+    ) -> None:
+        """A holder knows a newer epoch than the one the write was sent with."""
+        if self._is_owned(ownership) and epoch < ownership.epoch:
+            self._resend(ownership, holder, pending)  # The newer epoch is this member's own.
+            return
+        self._fenced.add()
+        ownership.fence = max(ownership.fence, ownership.epoch + 1)
+        self._replication.refresh_serving(ownership.partition)
+        ownership.abandon(IndeterminateError("another member took the partition over meanwhile"))
+        self._replication.yielding.fenced()
+
+    def _missed(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
+        """`holder` did not confirm: drop it if it is joining, else send again until struck."""
+        if holder not in pending.waiting:
+            return
+        if (address := self._replication.address_of(holder)) is not None:
+            # It may yet arrive, with the times to live that it had when it was sent.
+            self._replication.late.note(ownership.partition, address, pending.mortal())
+        ownership.deactivate(holder)
+        if holder not in pending.waiting:
+            ownership.pending.pop(pending, None)
+            return
+        if self._clock.monotonic() >= pending.deadline:
+            ownership.pending.pop(pending, None)
+            pending.fail(IndeterminateError(f"copy on {holder} did not confirm in time"))
+            self._replication.doubtful[ownership.partition] = None
+            self._replication.on_doubt()
+            return
+        self._complain(holder)
+        delay = min(RESEND_INTERVAL, self._timeout(pending))
+        asyncio.get_running_loop().call_later(delay, self._resend, ownership, holder, pending)
+
+    def _resend(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
+        if holder in pending.waiting and self._is_owned(ownership):
+            self._resent.add()
+            self._send(ownership, holder, pending, self._message(ownership, pending))
+
+    def _complain(self, holder: MemberId) -> None:
+        """Ask the coordinator to strike a replica, at most once in `CONFIRM_TIMEOUT` each."""
+        now = self._clock.monotonic()
+        if now - self._complained.get(holder, -CONFIRM_TIMEOUT) < CONFIRM_TIMEOUT:
+            return
+        self._complained[holder] = now
+        owned, table = self._replication.owned, self._replication.partitions
+        partitions = [p for p, ownership in owned.items() if holder in ownership.row.replicas]
+        self._replication.scope.spawn_if_open(
+            table.report_unreachable(holder, partitions), name="report_unreachable"
+        )
+
+    def _reconcile(self, ownership: Ownership, pending: PendingWrite, reply: Replicated) -> None:
+        """A holder has later versions: send all holders the ones that are to stand."""
+        newer = reply.newer
+        changes: dict[tuple[str, bytes], Entry] = {
+            (name, key): entry for name, key, entry in pending.changes
+        }
+        if pending.merging:
+            later = self._replication.apply_records(ownership.replica, newer)
+            overtaken = {(record.map, record.key): None for record in later}
+            for operation in reply.operations:
+                if (operation.map, operation.key) not in overtaken:
+                    ownership.replica.operations.remember(operation)
+        else:
+            self._restamp(ownership, newer)
+        for record in newer:
+            current = ownership.replica.entry(record.map, record.key)
+            if current is not None:
+                changes[record.map, record.key] = current
+        pending.changes = [(name, key, entry) for (name, key), entry in changes.items()]
+        pending.waiting = dict.fromkeys(ownership.holders)
+        message = self._message(ownership, pending)
+        for holder in list(pending.waiting):
+            self._send(ownership, holder, pending, message)
+        pending.settle()
+
+    def _restamp(self, ownership: Ownership, newer: Sequence[EntryRecord]) -> None:
+        """Give values just written here a later stamp than the ones a holder already has."""
+        wall, stamp, origin = self._clock.wall(), self._replication.stamp, self._replication.origin
+        for record in newer:
+            self._replication.hlc.observe(record.hlc, wall)
+            current = ownership.replica.entry(record.map, record.key)
+            if current is not None and current[1:3] < (record.hlc, record.origin):
+                self._restamped.add()
+                current = (current[0], stamp(), origin, current[3])
+                ownership.replica.apply(record.map, record.key, current)

@@ -1,0 +1,169 @@
+"""Plain writes of remote keys, gathered: what one tick writes through one member leaves as one request.
+
+A lone write waits for nothing: while no other is under way, and the last batch was a single key, it goes at
+once. A batch is answered when each of its keys is settled, so only keys whose copies are the same members by
+this member's table travel together: a copy that is silent holds up its own keys and no others.
+What a batch did not do is done key by key, with retries, by whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import Final
+
+from cache.cluster.ids import Address, MemberId
+from cache.cluster.transport.failures import failure_to_exception
+from cache.cluster.transport.rpc import RpcEndpoint
+from cache.cluster.wire.messages import Failure, Outcomes, Reply, Set, SetMany
+from cache.errors import (
+    CacheError,
+    ClosedError,
+    IndeterminateError,
+    NotOwnerError,
+    RemoteProtocolError,
+    UnavailableError,
+)
+
+BATCH_MAX: Final = 256
+"""Keys of one request; more would make others wait, and save nothing."""
+
+BATCH_BYTES_MAX: Final = 64 * 1024
+"""Bytes of values from which on a request is full. A larger value goes alone."""
+
+Writing = asyncio.Future[None]
+"""Resolves when the write is confirmed; raises what the request raised."""
+
+Place = tuple[Address, Sequence[MemberId], str, float]
+"""(where the owner listens, all who hold the key, map, time to live)."""
+
+
+class _Batch:
+    """Writes with one time to live to keys of one map that the same members hold."""
+
+    __slots__ = ("requests", "size", "writings")
+
+    def __init__(self) -> None:
+        self.requests: list[Set] = []
+        self.writings: list[Writing] = []
+        self.size = 0
+
+
+class Sets:
+    """Gathers writes by holders, map and time to live.
+
+    Args:
+        timeout: seconds that a member has to answer.
+    """
+
+    def __init__(self, rpc: RpcEndpoint, *, timeout: float) -> None:
+        self._rpc = rpc
+        self._timeout = timeout
+        self._gathering: dict[Place, _Batch] = {}
+        self._is_due = False
+        self._under_way = 0
+        """Requests that are not answered yet."""
+        self._was_alone = True
+
+    def set(self, place: Place, request: Set) -> Awaitable[object]:
+        """Write a key through its owner.
+
+        Raises:
+            IndeterminateError: it may have been written.
+            NotOwnerError, UnavailableError: it was not; asked alone, the owner says why.
+            CacheError: as `RpcEndpoint.call`.
+        """
+        is_lone = self._was_alone and not self._under_way and not self._is_due
+        if is_lone or len(request.value) >= BATCH_BYTES_MAX:
+            return self._send(place[0], request)
+        return self._gather(place, request)
+
+    def _send(self, address: Address, request: Set | SetMany) -> asyncio.Future[Reply]:
+        answer = self._rpc.call(address, request, timeout=self._timeout)
+        self._under_way += 1
+        answer.add_done_callback(self._answered)
+        return answer
+
+    def _answered(self, _: asyncio.Future[Reply]) -> None:
+        self._under_way -= 1
+
+    def _gather(self, place: Place, request: Set) -> Writing:
+        loop = asyncio.get_running_loop()
+        writing: Writing = loop.create_future()
+        batch = self._gathering.get(place)
+        if batch is None:
+            if not self._is_due:
+                self._is_due = True
+                loop.call_soon(self._flush)
+            batch = self._gathering[place] = _Batch()
+        elif len(batch.requests) >= BATCH_MAX or batch.size >= BATCH_BYTES_MAX:
+            self._was_alone = False
+            self._send_batch(place, batch)
+            batch = self._gathering[place] = _Batch()
+        batch.requests.append(request)
+        batch.writings.append(writing)
+        batch.size += len(request.value)
+        return writing
+
+    def _flush(self) -> None:
+        gathered, self._gathering = self._gathering, {}
+        self._is_due = False
+        self._was_alone = len(gathered) == 1 and all(
+            len(b.requests) == 1 for b in gathered.values()
+        )
+        for place, batch in gathered.items():
+            self._send_batch(place, batch)
+
+    def _send_batch(self, place: Place, batch: _Batch) -> None:
+        address, _, map_name, ttl = place
+        requests = batch.requests
+        request: Set | SetMany = requests[0]
+        if len(requests) > 1:
+            request = SetMany(
+                map_name,
+                [each.partition for each in requests],
+                [each.key for each in requests],
+                [each.value for each in requests],
+                ttl,
+                b"",
+            )
+        try:
+            answer = self._send(address, request)
+        except CacheError as error:
+            _fail(batch.writings, error)
+        else:
+            answer.add_done_callback(partial(_settle, batch.writings))
+
+
+def _settle(writings: Sequence[Writing], answer: asyncio.Future[Reply]) -> None:
+    if answer.cancelled():
+        return _fail(writings, ClosedError("the write was cancelled"))
+    error = answer.exception()
+    if error is not None:
+        return _fail(writings, error)
+    reply = answer.result()
+    codes = reply.codes if isinstance(reply, Outcomes) else [1]
+    if len(codes) != len(writings):
+        return _fail(writings, RemoteProtocolError("a write was answered with something else"))
+    for writing, code in zip(writings, codes, strict=True):
+        if writing.done():
+            continue  # Its caller has left.
+        if code >= 0:
+            writing.set_result(None)
+        else:
+            writing.set_exception(_error(-code))
+    return None
+
+
+def _error(code: int) -> CacheError:
+    error = failure_to_exception(Failure(code, "its owner did not do this one of several writes"))
+    if isinstance(error, (IndeterminateError, NotOwnerError)):
+        return error
+    return UnavailableError(str(error))  # Alone, it is told why.
+
+
+def _fail(writings: Sequence[Writing], error: BaseException) -> None:
+    for writing in writings:
+        if not writing.done():
+            writing.set_exception(error)
