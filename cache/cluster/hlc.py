@@ -80,6 +80,12 @@ class HybridClock:
         self._last = max(self._last + 1, physical)
         return self._last
 
+    def stamps(self, wall: float, count: int) -> range:
+        """Return so many stamps, rising, each later than all before."""
+        first = max(self._last + 1, int(wall * 1000) << COUNTER_BITS)
+        self._last = first + count - 1
+        return range(first, first + count)
+
     def observe(self, hlc: int, wall: float) -> bool:
         """Take note of a stamp from elsewhere; return False (and ignore it) when it is absurd."""
         limit = int((wall + DRIFT_MAX) * 1000) << COUNTER_BITS

@@ -81,6 +81,8 @@ class Holder:
         replication, name, origin = self._replication, message.map, message.origin
         now, wall = replication.clock.monotonic(), replication.clock.wall()
         lifetime, observe = replication.config.tombstone_lifetime, replication.hlc.observe
+        rows, owned = replication.partitions.table.rows, replication.owned
+        fences, copy_of, owner = self._fences, replication.copy_of, (peer.member,)
         stalled = replication.stalled
         refused: list[tuple[int, Failure]] = []
         newer: list[tuple[int, Replicated]] = []
@@ -90,17 +92,20 @@ class Holder:
             zip(places, entries, strict=True)
         ):
             try:
-                self._check_partition(partition)
                 if stalled and ttl != NEVER:
                     raise UnavailableError(GROWN_OLD.format(replication.member))
-                self._check_epoch(partition, epoch, peer)
-                self._raise_fence(partition, epoch)
+                if fences.get(partition) != epoch or partition in owned:
+                    self._check_partition(partition)
+                    self._check_epoch(partition, epoch, peer)
+                    self._raise_fence(partition, epoch)
+                elif rows[partition].epoch != epoch or rows[partition].replicas[:1] != owner:
+                    self._check_epoch(partition, epoch, peer)
                 if not observe(hlc, wall):
                     raise RemoteProtocolError(AHEAD)
             except CacheError as error:
                 refused.append((place, exception_to_failure(error)))
                 continue
-            replica = replication.copy_of(partition)
+            replica = copy_of(partition)
             entry = entry_of(value, hlc, origin, ttl, now=now, tombstone_lifetime=lifetime)
             if not replica.apply(name, key, entry) and replica.is_later(name, key, entry):
                 held = replica.records_for([(name, key)], now)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cache.cluster.ids import MemberId
@@ -40,10 +40,10 @@ class PendingWrite:
     """A write that was applied here and waits for other copies.
 
     Args:
+        ownership: of its partition.
         changes: what was applied.
         before: what the owner held for each change, to be put back if the write may not stand.
-        holders: who has to have it.
-        needed: how many of them have to confirm; None for all.
+        needed: how many of the other holders have to confirm; None for all.
         deadline: instant after which it is given up.
         ended: called once, with the error or None, when it is known what came of the write.
         operations: results to be remembered with it.
@@ -52,6 +52,7 @@ class PendingWrite:
     """
 
     __slots__ = (
+        "_ended",
         "_future",
         "_watchers",
         "before",
@@ -63,15 +64,16 @@ class PendingWrite:
         "merging",
         "needed",
         "operations",
+        "ownership",
         "repeats",
         "waiting",
     )
 
     def __init__(
         self,
+        ownership: Ownership,
         changes: Sequence[Change],
         before: Sequence[Entry | None],
-        holders: Mapping[MemberId, None],
         needed: int | None,
         deadline: float,
         ended: Ended,
@@ -79,10 +81,11 @@ class PendingWrite:
         merging: bool = False,
         evicted: Sequence[KeyVersion] = (),
     ) -> None:
+        self.ownership = ownership
         self.changes = changes
         self.before = before
         self.operations = operations
-        self.waiting = dict(holders)
+        self.waiting = ownership.holders.copy()
         self.needed = needed
         """Confirmations still needed, or None for all of `waiting`."""
         self.deadline = deadline
@@ -92,13 +95,16 @@ class PendingWrite:
         self.is_over = False
         """Whether it is known what came of it; copies that are not needed may still be waited for."""
         self.error: CacheError | None = None
-        self._watchers: list[Ended] = [ended]
+        self._ended = ended
+        self._watchers: list[Ended] | None = None  # Few have any, and a list costs.
         self._future: asyncio.Future[None] | None = None
 
     def watch(self, ended: Ended) -> None:
         """Call `ended` when it is known what came of the write: at once, if it is."""
         if self.is_over:
             ended(self.error)
+        elif self._watchers is None:
+            self._watchers = [ended]
         else:
             self._watchers.append(ended)
 
@@ -121,7 +127,8 @@ class PendingWrite:
 
     def _end(self, error: CacheError | None) -> None:
         self.is_over, self.error = True, error
-        for ended in self._watchers:
+        self._ended(error)
+        for ended in self._watchers or ():
             ended(error)
 
     def may_repeat(self) -> bool:
@@ -139,11 +146,14 @@ class PendingWrite:
 
     def confirm(self, holder: MemberId) -> None:
         """`holder` has the write."""
-        if holder in self.waiting:
-            del self.waiting[holder]
-            if self.needed is not None:
-                self.needed -= 1
-            self.settle()
+        if holder not in self.waiting:
+            return
+        del self.waiting[holder]
+        if self.needed is not None:
+            self.needed -= 1
+        self.settle()
+        if not self.waiting:
+            self.ownership.pending.pop(self, None)
 
     def release(self, holder: MemberId) -> None:
         """`holder` need not confirm any more: it is no copy now."""

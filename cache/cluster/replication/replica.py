@@ -146,30 +146,33 @@ class PartitionReplica:
         if entries is None:
             entries = self._open(map_name)
         held = entries.get(key)
+        value, hlc, origin, expires_at = entry
         if held is None:
             self.entry_count += 1
-            self._count(len(key) + len(entry[0] or b""), ENTRY_BYTES)
+            self._count(len(key) + len(value or b""), ENTRY_BYTES)
             self._sign(map_name, key, entry)
-        elif held[1:3] < entry[1:3]:
+        elif held[1] < hlc or (held[1] == hlc and held[2] < origin):
             if self.kept:
                 self._sign(map_name, key, held)
                 self._sign(map_name, key, entry)
             else:
-                self._digest.replace(map_name, key, held[1:3], entry[1:3])
-            self._count(len(entry[0] or b"") - len(held[0] or b""))
+                self._digest.replace(map_name, key, held[1:3], (hlc, origin))
+            growth = len(value or b"") - len(held[0] or b"")
+            if growth:
+                self._count(growth)
             if self._usage.limit is not None or self.kept:
                 del entries[key]  # To the end: the order is that of the last writes.
         else:
             is_same = held[1:3] == entry[1:3]
-            if is_same and held[0] is not None and (entry[0] is None or entry[3] < held[3]):
+            if is_same and held[0] is not None and (value is None or expires_at < held[3]):
                 self._replace(map_name, key, entry, CHANGED)
-                self._remember_expiry(map_name, key, entry[3])
+                self._remember_expiry(map_name, key, expires_at)
             return False
         entries[key] = entry
         if self.kept:
             self._keep_books(map_name, key, held, entry)
-        if entry[3] < NO_END:
-            self._remember_expiry(map_name, key, entry[3])
+        if expires_at < NO_END:
+            self._remember_expiry(map_name, key, expires_at)
         if self.listener is not None:
             self.listener(map_name, key, held, entry, CHANGED)
         if self._views:

@@ -49,9 +49,6 @@ TRANSIT_MAX: Final = 0.2
 """Seconds on the way by which a copy's time to live may be too long. After a longer way it is sent again:
 the same version with less time left shortens the copy's."""
 
-Sent = tuple[Ownership, PendingWrite, int]
-"""A write on its way to a holder, and the epoch it was sent with."""
-
 
 class _Batch:
     """Plain writes to one map that are gathered for one holder."""
@@ -59,7 +56,7 @@ class _Batch:
     __slots__ = ("size", "writes")
 
     def __init__(self) -> None:
-        self.writes: list[tuple[Ownership, PendingWrite]] = []
+        self.writes: list[PendingWrite] = []
         self.size = 0
 
 
@@ -80,39 +77,37 @@ class Sender:
         self._resent = metrics.counter("replication.resent")
         self._fenced = metrics.counter("replication.fenced")
 
-    def send(self, ownership: Ownership, pending: PendingWrite, *, plain: bool) -> None:
+    def send(self, pending: PendingWrite, *, plain: bool) -> None:
         """Send a write to every holder it waits for; `plain`: one live entry of this moment, and no more."""
         if plain and (self._is_due or self._under_way or not self._was_alone):
-            ((name, key, entry),) = pending.changes
-            size = len(key) + len(entry[0] or b"")
-            if size < BATCH_BYTES_MAX:
-                for holder in pending.waiting:
-                    self._gather(holder, name, size, ownership, pending)
-                return
-        message = self._message(ownership, pending)
-        for holder in list(pending.waiting):
-            self._send(ownership, holder, pending, message)
+            self._gather(pending)
+        else:
+            self._send_all(pending)
+        if pending.needed is not None:
+            pending.settle()
 
     # -- gathered writes -------------------------------------------------------------------------
 
-    def _gather(
-        self, holder: MemberId, name: str, size: int, ownership: Ownership, pending: PendingWrite
-    ) -> None:
-        batches = self._gathered.get(holder)
-        if batches is None:
-            batches = self._gathered[holder] = {}
-            if not self._is_due:
-                self._is_due = True
-                asyncio.get_running_loop().call_soon(self._flush_all)
-        batch = batches.get(name)
-        if batch is None:
-            batch = batches[name] = _Batch()
-        elif len(batch.writes) >= BATCH_MAX or batch.size + size > BATCH_BYTES_MAX:
-            self._flush(holder)
-            batches = self._gathered[holder] = {}
-            batch = batches[name] = _Batch()
-        batch.writes.append((ownership, pending))
-        batch.size += size
+    def _gather(self, pending: PendingWrite) -> None:
+        name, _, entry = pending.changes[0]
+        size = len(entry[0] or b"")
+        if size >= BATCH_BYTES_MAX:
+            self._send_all(pending)
+            return
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._flush_all)
+        for holder in pending.waiting:
+            batch = self._gathered.setdefault(holder, {}).get(name)
+            if batch is not None and (
+                len(batch.writes) >= BATCH_MAX or batch.size >= BATCH_BYTES_MAX
+            ):
+                self._flush(holder)
+                batch = None
+            if batch is None:
+                batch = self._gathered.setdefault(holder, {})[name] = _Batch()
+            batch.writes.append(pending)
+            batch.size += size
 
     def _flush_all(self) -> None:
         self._is_due = False
@@ -129,45 +124,53 @@ class Sender:
         self._was_alone = False if len(batches) > 1 else self._was_alone
         for name, batch in batches.items():
             writes = [
-                (ownership, pending, ownership.epoch)
-                for ownership, pending in batch.writes
-                if holder in pending.waiting and self._is_owned(ownership)
+                pending
+                for pending in batch.writes
+                if holder in pending.waiting and self._is_owned(pending.ownership)
             ]
             if len(writes) > 1:
                 self._was_alone = False
             if address is None:
-                for ownership, pending, _ in writes:
-                    self._missed(ownership, holder, pending)
+                for pending in writes:
+                    self._missed(holder, pending)
             elif writes:
                 self._send_each(holder, address, name, writes)
 
-    def _send_each(self, holder: MemberId, address: Address, name: str, sent: list[Sent]) -> None:
+    def _send_each(
+        self, holder: MemberId, address: Address, name: str, sent: list[PendingWrite]
+    ) -> None:
         now = self._clock.monotonic()
-        entries = [pending.changes[0] for _, pending, _ in sent]
+        epochs = [pending.ownership.epoch for pending in sent]
+        changes = [pending.changes[0] for pending in sent]
         message = ReplicateEach(
             name,
             self._replication.origin,
-            [ownership.partition for ownership, _, _ in sent],
-            [epoch for _, _, epoch in sent],
-            [key for _, key, _ in entries],
-            [entry[0] for _, _, entry in entries],
-            [entry[1] for _, _, entry in entries],
-            [remaining(entry[3], now) for _, _, entry in entries],
+            [pending.ownership.partition for pending in sent],
+            epochs,
+            [key for _, key, _ in changes],
+            [entry[0] for _, _, entry in changes],
+            [entry[1] for _, _, entry in changes],
+            [remaining(entry[3], now) for _, _, entry in changes],
         )
-        call = self._rpc.call(address, message, timeout=self._timeout(sent[0][1]))
+        call = self._rpc.call(address, message, timeout=self._timeout(sent[0]))
         self._under_way += 1
-        call.add_done_callback(partial(self._each_answered, holder, sent, now))
+        call.add_done_callback(partial(self._each_answered, holder, sent, epochs, now))
 
     def _each_answered(
-        self, holder: MemberId, sent: list[Sent], sent_at: float, call: asyncio.Future[Reply]
+        self,
+        holder: MemberId,
+        sent: list[PendingWrite],
+        epochs: list[int],
+        sent_at: float,
+        call: asyncio.Future[Reply],
     ) -> None:
         self._under_way -= 1
         if call.cancelled():
             return
         error = call.exception()
         if error is not None:
-            for ownership, pending, epoch in sent:
-                self._outcome(ownership, holder, pending, (sent_at, epoch), error)
+            for pending, epoch in zip(sent, epochs, strict=True):
+                self._outcome(holder, pending, (sent_at, epoch), error)
             return
         reply = call.result()
         assert isinstance(reply, ReplicatedEach)
@@ -177,19 +180,22 @@ class Sender:
         special.update(reply.newer)
         if special or self._clock.monotonic() - sent_at > TRANSIT_MAX:
             ordinary = Replicated([], [])
-            for place, (ownership, pending, epoch) in enumerate(sent):
+            for place, pending in enumerate(sent):
                 outcome = special.get(place, ordinary)
-                self._outcome(ownership, holder, pending, (sent_at, epoch), outcome)
+                self._outcome(holder, pending, (sent_at, epochs[place]), outcome)
             return
-        for ownership, pending, _ in sent:
+        for pending in sent:
             pending.confirm(holder)
-            if not pending.waiting:
-                ownership.pending.pop(pending, None)
 
     # -- single writes ---------------------------------------------------------------------------
 
-    def _message(self, ownership: Ownership, pending: PendingWrite) -> Replicate:
-        now = self._clock.monotonic()
+    def _send_all(self, pending: PendingWrite) -> None:
+        message = self._message(pending)
+        for holder in list(pending.waiting):
+            self._send(holder, pending, message)
+
+    def _message(self, pending: PendingWrite) -> Replicate:
+        now, ownership = self._clock.monotonic(), pending.ownership
         return Replicate(
             partition=ownership.partition,
             epoch=ownership.epoch,
@@ -198,19 +204,17 @@ class Sender:
             evicted=list(pending.evicted),
         )
 
-    def _send(
-        self, ownership: Ownership, holder: MemberId, pending: PendingWrite, message: Replicate
-    ) -> None:
+    def _send(self, holder: MemberId, pending: PendingWrite, message: Replicate) -> None:
         address = self._replication.address_of(holder)
         if address is None:
-            self._missed(ownership, holder, pending)
+            self._missed(holder, pending)
             return
         if self._gathered:
             self._flush(holder)
         call = self._rpc.call(address, message, timeout=self._timeout(pending))
         self._under_way += 1
         sent = (self._clock.monotonic(), message.epoch)
-        call.add_done_callback(partial(self._answered, ownership, holder, pending, sent))
+        call.add_done_callback(partial(self._answered, holder, pending, sent))
 
     def _timeout(self, pending: PendingWrite) -> float:
         left = pending.deadline - self._clock.monotonic()
@@ -218,7 +222,6 @@ class Sender:
 
     def _answered(
         self,
-        ownership: Ownership,
         holder: MemberId,
         pending: PendingWrite,
         sent: tuple[float, int],
@@ -229,7 +232,7 @@ class Sender:
             return
         outcome: Reply | BaseException = call.exception() or call.result()
         assert isinstance(outcome, (Replicated, BaseException))
-        self._outcome(ownership, holder, pending, sent, outcome)
+        self._outcome(holder, pending, sent, outcome)
 
     def _is_owned(self, ownership: Ownership) -> bool:
         return self._replication.owned.get(ownership.partition) is ownership
@@ -238,7 +241,6 @@ class Sender:
 
     def _outcome(
         self,
-        ownership: Ownership,
         holder: MemberId,
         pending: PendingWrite,
         sent: tuple[float, int],
@@ -248,25 +250,22 @@ class Sender:
         if isinstance(outcome, Replicated):
             if self._clock.monotonic() - sent[0] > TRANSIT_MAX and pending.may_repeat():
                 # Seconds to live were counted anew from an arrival that may have been late.
-                self._resend(ownership, holder, pending)
+                self._resend(holder, pending)
                 return
-            if outcome.newer and self._is_owned(ownership):
-                self._reconcile(ownership, pending, outcome)
+            if outcome.newer and self._is_owned(pending.ownership):
+                self._reconcile(pending, outcome)
                 return
             pending.confirm(holder)
-            if not pending.waiting:
-                ownership.pending.pop(pending, None)
         elif isinstance(outcome, NotOwnerError):
-            self._refused(ownership, holder, pending, sent[1])
+            self._refused(holder, pending, sent[1])
         else:
-            self._missed(ownership, holder, pending)
+            self._missed(holder, pending)
 
-    def _refused(
-        self, ownership: Ownership, holder: MemberId, pending: PendingWrite, epoch: int
-    ) -> None:
+    def _refused(self, holder: MemberId, pending: PendingWrite, epoch: int) -> None:
         """A holder knows a newer epoch than the one the write was sent with."""
+        ownership = pending.ownership
         if self._is_owned(ownership) and epoch < ownership.epoch:
-            self._resend(ownership, holder, pending)  # The newer epoch is this member's own.
+            self._resend(holder, pending)  # The newer epoch is this member's own.
             return
         self._fenced.add()
         ownership.fence = max(ownership.fence, ownership.epoch + 1)
@@ -274,8 +273,9 @@ class Sender:
         ownership.abandon(IndeterminateError("another member took the partition over meanwhile"))
         self._replication.yielding.fenced()
 
-    def _missed(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
+    def _missed(self, holder: MemberId, pending: PendingWrite) -> None:
         """`holder` did not confirm: drop it if it is joining, else send again until struck."""
+        ownership = pending.ownership
         if holder not in pending.waiting:
             return
         if (address := self._replication.address_of(holder)) is not None:
@@ -293,12 +293,12 @@ class Sender:
             return
         self._complain(holder)
         delay = min(RESEND_INTERVAL, self._timeout(pending))
-        asyncio.get_running_loop().call_later(delay, self._resend, ownership, holder, pending)
+        asyncio.get_running_loop().call_later(delay, self._resend, holder, pending)
 
-    def _resend(self, ownership: Ownership, holder: MemberId, pending: PendingWrite) -> None:
-        if holder in pending.waiting and self._is_owned(ownership):
+    def _resend(self, holder: MemberId, pending: PendingWrite) -> None:
+        if holder in pending.waiting and self._is_owned(pending.ownership):
             self._resent.add()
-            self._send(ownership, holder, pending, self._message(ownership, pending))
+            self._send(holder, pending, self._message(pending))
 
     def _complain(self, holder: MemberId) -> None:
         """Ask the coordinator to strike a replica, at most once in `CONFIRM_TIMEOUT` each."""
@@ -312,9 +312,9 @@ class Sender:
             table.report_unreachable(holder, partitions), name="report_unreachable"
         )
 
-    def _reconcile(self, ownership: Ownership, pending: PendingWrite, reply: Replicated) -> None:
+    def _reconcile(self, pending: PendingWrite, reply: Replicated) -> None:
         """A holder has later versions: send all holders the ones that are to stand."""
-        newer = reply.newer
+        newer, ownership = reply.newer, pending.ownership
         changes: dict[tuple[str, bytes], Entry] = {
             (name, key): entry for name, key, entry in pending.changes
         }
@@ -332,9 +332,7 @@ class Sender:
                 changes[record.map, record.key] = current
         pending.changes = [(name, key, entry) for (name, key), entry in changes.items()]
         pending.waiting = dict.fromkeys(ownership.holders)
-        message = self._message(ownership, pending)
-        for holder in list(pending.waiting):
-            self._send(ownership, holder, pending, message)
+        self._send_all(pending)
         pending.settle()
 
     def _restamp(self, ownership: Ownership, newer: Sequence[EntryRecord]) -> None:

@@ -246,9 +246,9 @@ class ReplicationService:
         if not ownership.holders:
             return None
         pending = PendingWrite(
+            ownership,
             changes,
             before,
-            ownership.holders,
             self._needed,
             self.clock.monotonic() + self.config.operation_timeout,
             self._confirmed,
@@ -257,32 +257,32 @@ class ReplicationService:
             evicted,
         )
         plain = len(changes) == 1 and not operations and not evicted and not merging
-        return self._send(ownership, pending, plain=plain)
+        return self._send(pending, plain=plain)
 
     def put(
-        self,
-        ownership: Ownership,
-        map_name: str,
-        key: bytes,
-        entry: Entry,
-        deadline: float | None = None,
+        self, ownership: Ownership, map_name: str, key: bytes, entry: Entry
     ) -> PendingWrite | None:
-        """Commit one entry of this moment, as `commit`: the hot path."""
-        replica = ownership.replica
-        if replica.kept or self.room.usage.limit is not None:
+        """Commit one entry of this moment, as `commit`."""
+        if ownership.replica.kept or self.room.usage.limit is not None:
             return self.commit(ownership, [(map_name, key, entry)])
+        deadline = self.clock.monotonic() + self.config.operation_timeout
+        pending = self._apply(ownership, map_name, key, entry, deadline)
+        return None if pending is None else self._send(pending, plain=True)
+
+    def _apply(
+        self, ownership: Ownership, map_name: str, key: bytes, entry: Entry, deadline: float
+    ) -> PendingWrite | None:
+        """Apply one entry here; return what is to be sent. No policy and no limit of memory applies."""
         self._writes.value += 1
+        replica = ownership.replica
         before = replica.entry(map_name, key)
         replica.apply(map_name, key, entry)
         if not ownership.holders:
             return None
-        if deadline is None:
-            deadline = self.clock.monotonic() + self.config.operation_timeout
         change = (map_name, key, entry)
-        pending = PendingWrite(
-            (change,), (before,), ownership.holders, self._needed, deadline, self._confirmed
+        return PendingWrite(
+            ownership, (change,), (before,), self._needed, deadline, self._confirmed
         )
-        return self._send(ownership, pending, plain=True)
 
     def put_each(
         self,
@@ -300,9 +300,15 @@ class ReplicationService:
         self.check_current()
         self.check_room()
         wall, deadline = self.clock.wall(), self.clock.monotonic() + self.config.operation_timeout
-        stamp, origin, count = self.hlc.stamp, self.origin, len(self.serving)
+        stamps = self.hlc.stamps(wall, len(keys))
+        origin, count, is_limited = (
+            self.origin,
+            len(self.serving),
+            self.room.usage.limit is not None,
+        )
         outcomes: list[PendingWrite | CacheError | None] = []
-        for partition, key, value in zip(partitions, keys, values, strict=True):
+        sent: list[PendingWrite] = []
+        for partition, key, value, stamp in zip(partitions, keys, values, stamps, strict=True):
             if not 0 <= partition < count or self.serving[partition] is None:
                 text = f"partition {partition} is not served by {self.member}"
                 outcomes.append(NotOwnerError(text))
@@ -314,16 +320,24 @@ class ReplicationService:
             except NoQuorumError as error:
                 outcomes.append(error)
                 continue
-            entry = (value, stamp(wall), origin, expires_at)
-            outcomes.append(self.put(ownership, map_name, key, entry, deadline))
+            entry = (value, stamp, origin, expires_at)
+            if is_limited or ownership.replica.kept:
+                outcomes.append(self.commit(ownership, [(map_name, key, entry)]))
+                continue
+            pending = self._apply(ownership, map_name, key, entry, deadline)
+            outcomes.append(pending)
+            if pending is not None:
+                ownership.pending[pending] = None
+                sent.append(pending)
+        self.unconfirmed += len(sent)
+        for pending in sent:
+            self._sender.send(pending, plain=True)
         return outcomes
 
-    def _send(self, ownership: Ownership, pending: PendingWrite, *, plain: bool) -> PendingWrite:
+    def _send(self, pending: PendingWrite, *, plain: bool) -> PendingWrite:
         self.unconfirmed += 1
-        ownership.pending[pending] = None
-        self._sender.send(ownership, pending, plain=plain)
-        if pending.needed is not None:
-            pending.settle()
+        pending.ownership.pending[pending] = None
+        self._sender.send(pending, plain=plain)
         return pending
 
     def _confirmed(self, _: CacheError | None) -> None:
