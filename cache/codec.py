@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, cast
 
 import msgpack
 
@@ -57,10 +57,15 @@ def encode_keys(keys: Iterable[str | bytes | int]) -> list[bytes]:
     Raises:
         CodecError: as `encode_key`.
     """
-    try:
-        return [b"s" + key.encode() if type(key) is str else encode_key(key) for key in keys]
-    except UnicodeEncodeError as error:
-        raise CodecError(f"key {error.object!r} is not valid text: {error}") from error
+    given = list(keys)
+    if set(map(type, given)) == {str}:
+        try:
+            encoded = ("s" + "\0s".join(cast("list[str]", given))).encode().split(b"\0")
+        except UnicodeEncodeError:
+            encoded = []  # Below it is said which one that is.
+        if len(encoded) == len(given):  # Else there is a NUL in one of them.
+            return encoded
+    return [encode_key(key) for key in given]
 
 
 def decode_values(encoded: Iterable[bytes]) -> list[object]:

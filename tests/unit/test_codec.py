@@ -15,6 +15,7 @@ from cache.codec import (
     decode_key,
     decode_value,
     encode_key,
+    encode_keys,
     encode_value,
 )
 from cache.errors import CodecError
@@ -59,6 +60,18 @@ def test_a_key_comes_back_as_it_was(key: str | bytes | int) -> None:
     decoded = decode_key(encode_key(key))
 
     assert (type(key), key) == (type(decoded), decoded)
+
+
+@given(st.one_of(st.lists(KEYS), st.lists(st.text()), st.lists(st.text(st.sampled_from("s\0é")))))
+def test_many_keys_have_the_bytes_that_each_has(keys: list[str | bytes | int]) -> None:
+    """Texts are encoded together, those with a NUL not."""
+    assert [encode_key(key) for key in keys] == encode_keys(keys)
+
+
+def test_of_many_keys_the_one_that_is_none_is_named() -> None:
+    """And not the text of all of them."""
+    with pytest.raises(CodecError, match=r"key 'b\\ud800' is not valid text"):
+        encode_keys(["a", "b\ud800", "c"])
 
 
 @given(KEYS, KEYS)

@@ -7,12 +7,14 @@ awaits between reading and writing.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any, Final
 
 from cache.cluster.partitions.table import Row
+from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
@@ -83,6 +85,8 @@ CLEAR_BATCH: Final = 256
 
 PIPELINED: Final = (Get, Set, Modify, Execute, TimeToLive, GetEntry)
 """What may be part of a pipeline."""
+
+ABSENT: Final[Entry] = (None, 0, 0, -math.inf)
 
 SLICE_KEYS: Final = 2_000
 """Keys looked at for their tags before others get their turn."""
@@ -201,19 +205,23 @@ class StructureService:
         replication, now = self._replication, self._clock.monotonic()
         name, serving = message.map, replication.serving
         replication.check_member_quorum()
-        count = len(serving) if now <= replication.valid_until else 0
-        values: list[bytes | None] = []
-        for partition, key in zip(message.partitions, message.keys, strict=True):
-            replica = serving[partition] if 0 <= partition < count else None
-            entries = None if replica is None else replica.readable.get(name)
-            if (
-                entries is None
-            ):  # Not served, which `_read` refuses, or a map with books of its reads.
-                values.append(self._read(name, partition, key, message.backup))
-                continue
-            entry = entries.get(key)
-            values.append(None if entry is None or now >= entry[3] else entry[0])
-        return Many(values)
+        if not message.keys:
+            return Many([])
+        if min(message.partitions) < 0 or max(message.partitions) >= len(serving):
+            raise NotOwnerError("a partition is outside the table")
+        places = zip(message.partitions, message.keys, strict=True)
+        if now > replication.valid_until:
+            return Many([self._read(name, *place, message.backup) for place in places])
+        # What is not served `_read` refuses; it also keeps the books of maps that have some of their reads.
+        return Many(
+            [
+                (entry[0] if now < (entry := entries.get(key, ABSENT))[3] else None)
+                if (replica := serving[partition]) is not None
+                and (entries := replica.readable.get(name)) is not None
+                else self._read(name, partition, key, message.backup)
+                for partition, key in places
+            ]
+        )
 
     def _on_time_to_live(self, message: TimeToLive, peer: Peer | None) -> Answer:
         replica = self._replication.serve(message.partition).replica
