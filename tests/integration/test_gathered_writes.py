@@ -188,6 +188,45 @@ async def test_a_holder_refuses_those_of_an_older_epoch_and_takes_the_others(
     assert node._replication.copy_of(owned[1]).entry("users", encode_key(1)) is None
 
 
+@cluster_test("simulated", size=3, replica_count=3, partition_count=8)
+async def test_a_holder_that_took_writes_of_an_epoch_takes_them_from_its_owner_only(
+    cluster: TestCluster,
+) -> None:
+    """And not any more once its table has another."""
+    await cluster.member(0).map("users").set("warm", 1)
+    node = node_of(cluster, 1)
+    partition = min(node_of(cluster, 0)._replication.owned)
+    rows = node.partition_table().rows
+    stamp = node_of(cluster, 0)._replication.stamp()
+
+    async def replicate(sender: int) -> list[str]:
+        reply = await replicate_each(
+            cluster,
+            1,
+            partitions=[partition],
+            epochs=[rows[partition].epoch],
+            hlcs=[stamp],
+            sender=sender,
+        )
+        return [failure.text for _, failure in reply.refused]
+
+    accepted, of_another = await replicate(0), await replicate(2)
+    await cluster.pause(0)
+    await cluster.eventually(lambda: _later_epoch(cluster, partition, rows[partition].epoch))
+    too_late = await replicate(0)
+    await cluster.resume(0)
+
+    assert [] == accepted
+    assert all("is over" in text for text in (*of_another, *too_late))
+    assert [1, 1] == [len(of_another), len(too_late)]
+
+
+async def _later_epoch(cluster: TestCluster, partition: int, epoch: int) -> bool:
+    return all(
+        node_of(cluster, index).partition_table().rows[partition].epoch > epoch for index in (1, 2)
+    )
+
+
 @cluster_test("simulated", size=3, replica_count=2, partition_count=8)
 async def test_what_a_copy_refuses_is_not_acknowledged_with_the_others(
     cluster: TestCluster,

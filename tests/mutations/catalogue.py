@@ -76,8 +76,8 @@ MUTATIONS: Final = (
     Mutation(
         "acknowledge before the copies have it",
         SERVICE,
-        "            pending.settle()\n        return pending\n",
-        "            pending.settle()\n        return None\n",
+        "        self._sender.send(pending, plain=plain)\n        return pending\n",
+        "        self._sender.send(pending, plain=plain)\n        return None\n",
         "tests/integration/test_safeguards.py",
     ),
     Mutation(
@@ -90,9 +90,16 @@ MUTATIONS: Final = (
     Mutation(
         "gathered writes: any epoch will do",
         HOLDER,
-        "                self._check_epoch(partition, epoch, peer)\n"
-        "                self._raise_fence(partition, epoch)\n",
-        "                pass\n",
+        "                    self._check_partition(partition)\n"
+        "                    self._check_epoch(partition, epoch, peer)\n",
+        "                    self._check_partition(partition)\n",
+        GATHERED,
+    ),
+    Mutation(
+        "gathered writes: an epoch that was accepted is accepted from anybody",
+        HOLDER,
+        "                elif rows[partition].epoch != epoch or rows[partition].replicas[:1] != owner:\n",
+        "                elif rows[partition].epoch > epoch:\n",
         GATHERED,
     ),
     Mutation(
@@ -173,8 +180,8 @@ MUTATIONS: Final = (
     Mutation(
         "apply an older version",
         REPLICA,
-        "        elif held[1:3] < entry[1:3]:\n",
-        "        elif held[1:3] != entry[1:3]:\n",
+        "        elif held[1] < hlc or (held[1] == hlc and held[2] < origin):\n",
+        "        elif held[1] != hlc or held[2] != origin:\n",
         "tests/unit/cluster/replication",
     ),
     Mutation(
@@ -186,7 +193,7 @@ MUTATIONS: Final = (
     Mutation(
         "digest that skips tombstones",
         REPLICA,
-        "                self._digest.replace(map_name, key, held[1:3], entry[1:3])\n",
+        "                self._digest.replace(map_name, key, held[1:3], (hlc, origin))\n",
         "                self._sign(map_name, key, held)\n"
         "                if entry[0] is not None:\n"
         "                    self._sign(map_name, key, entry)\n",
@@ -275,7 +282,7 @@ MUTATIONS: Final = (
     Mutation(
         "ignore that a copy has a later version",
         SENDING,
-        "            if outcome.newer and self._is_owned(ownership):\n",
+        "            if outcome.newer and self._is_owned(pending.ownership):\n",
         "            if False:\n",
         "tests/integration/test_safeguards.py",
     ),

@@ -132,3 +132,13 @@ def wire_ttl(ttl: Ttl, default: float) -> float:
         return default
     seconds = parse_ttl(ttl)
     return ENDLESS if seconds is None else seconds
+
+
+def pack_result(result: bytes | None) -> bytes:
+    """Return the result of an operation as it is remembered."""
+    return b"" if result is None else b"\x00" + result
+
+
+def unpack_result(packed: bytes) -> bytes | None:
+    """Return the result of an operation that is remembered."""
+    return packed[1:] if packed else None

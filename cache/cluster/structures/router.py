@@ -69,6 +69,7 @@ class Router:
     ) -> None:
         self.config = config
         self.clock = clock
+        self._now = clock.monotonic
         self.site = site
         self._tables = tables
         self._dispatch = dispatch
@@ -141,7 +142,7 @@ class Router:
         if request.map in self.config.stores:
             await self.write(request.partition, request)
             return
-        deadline = self.deadline()
+        deadline = self._now() + self.config.operation_timeout
         if self.near.maps:
             self.near.outdate(request)
         try:
@@ -177,10 +178,10 @@ class Router:
         self, map_name: str, partition: int, key: bytes, deadline: float | None = None
     ) -> bytes | None:
         """Return a key's encoded value, from its owner or, if that is silent, another complete copy."""
-        owner = self.owner(partition)
-        address = self._address(owner)
+        owner = self._tables.table.owners[partition]
+        address = None if owner is None else self.site.address_of(owner)
         if deadline is None:
-            deadline = self.deadline()
+            deadline = self._now() + self.config.operation_timeout
         if self._closed or address is None or owner == self.site.member:
             request = Get(map_name, partition, key, False)
             return await self._read_patiently(request, deadline, attempt=0)

@@ -13,7 +13,6 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
-from cache.cluster.partitions.table import Row
 from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica
@@ -26,9 +25,16 @@ from cache.cluster.structures.loading import Loading
 from cache.cluster.structures.loads import LoadService
 from cache.cluster.structures.locks import LockService
 from cache.cluster.structures.near_owner import NearOwner
-from cache.cluster.structures.operations import Outcome, Stamper, modify
+from cache.cluster.structures.operations import (
+    Outcome,
+    Stamper,
+    modify,
+    pack_result,
+    unpack_result,
+)
 from cache.cluster.structures.processors import ExecutionError, MutableEntry, Processors
 from cache.cluster.structures.queries import QueryService
+from cache.cluster.structures.quorum import read_quorum
 from cache.cluster.structures.stores import Stores
 from cache.cluster.structures.through import Decision, Through
 from cache.cluster.structures.writes import Writes
@@ -44,10 +50,8 @@ from cache.cluster.wire.messages import (
     CountEntries,
     DeleteMany,
     Done,
-    Entries,
     Execute,
     Failure,
-    FetchEntries,
     Found,
     Get,
     GetEntry,
@@ -69,16 +73,12 @@ from cache.cluster.wire.messages import (
 )
 from cache.errors import (
     CacheError,
-    NoQuorumError,
     NotOwnerError,
     RejectedError,
     RemoteProtocolError,
     UnavailableError,
 )
 from cache.metrics import Metrics
-
-READ_TIMEOUT: Final = 2.0
-"""Seconds for the other copies asked by a quorum read."""
 
 CLEAR_BATCH: Final = 256
 """Keys deleted by one write while a map is cleared."""
@@ -116,6 +116,8 @@ class StructureService:
         self.behind = Behind(replication, self._stores, rng, metrics)
         self._config = replication.config
         self._clock = replication.clock
+        self._now = replication.clock.monotonic
+        self._serving = replication.serving
         self._handlers: dict[type, Callable[[Any, Peer | None], Answer]] = {  # Any: by its key
             Get: self._on_get,
             GetMany: self._on_get_many,
@@ -155,8 +157,16 @@ class StructureService:
 
     def _on_get(self, message: Get, peer: Peer | None) -> Answer:
         if self._config.read_quorum > 1 and not message.backup:
-            return self._quorum_get(message)
-        return Value(self._read(message.map, message.partition, message.key, message.backup))
+            return read_quorum(self._replication, message)
+        partition, now = message.partition, self._now()
+        if (  # The common case, as `_read` has it. Calls made here have to show that they are at home.
+            peer is not None
+            and 0 <= partition < len(self._serving)
+            and now <= self._replication.valid_until
+            and (replica := self._serving[partition]) is not None
+        ):
+            return Value(replica.get(message.map, message.key, now))
+        return Value(self._read(message.map, partition, message.key, message.backup))
 
     def _read(self, map_name: str, partition: int, key: bytes, backup: bool) -> bytes | None:
         replication = self._replication
@@ -168,38 +178,6 @@ class StructureService:
     def _complete(self, partition: int) -> bool:
         rows = self._replication.partitions.table.rows
         return 0 <= partition < len(rows) and self._replication.member in rows[partition].replicas
-
-    async def _quorum_get(self, message: Get) -> Reply:
-        """Read `read_quorum` copies; the newest version wins."""
-        ownership = self._replication.serve(message.partition)
-        needed = self._config.read_quorum - 1
-        answers = await self._ask_copies(ownership.row, message)
-        if len(answers) < needed:
-            raise NoQuorumError(
-                f"{len(answers) + 1} of read_quorum={needed + 1} copies answered for partition "
-                f"{message.partition}"
-            )
-        records = [record for answer in answers for record in answer.entries]
-        ownership = self._replication.serve(message.partition)
-        held = ownership.replica.entry(message.map, message.key)
-        newer = [r for r in records if held is None or (r.hlc, r.origin) > held[1:3]]
-        if newer:
-            self._replication.apply_records(ownership.replica, newer)
-        now = self._clock.monotonic()
-        return Value(value=ownership.replica.get(message.map, message.key, now))
-
-    async def _ask_copies(self, row: Row, message: Get) -> list[Entries]:
-        request = FetchEntries(partition=message.partition, keys=[(message.map, message.key)])
-        calls = [
-            self._replication.rpc.call(address, request, timeout=READ_TIMEOUT)
-            for holder in row.replicas[1:]
-            if (address := self._replication.address_of(holder)) is not None
-        ]
-        replies = await asyncio.gather(*calls, return_exceptions=True)
-        for reply in replies:
-            if isinstance(reply, BaseException) and not isinstance(reply, CacheError):
-                raise reply
-        return [reply for reply in replies if isinstance(reply, Entries)]
 
     def _on_get_many(self, message: GetMany, peer: Peer | None) -> Answer:
         replication, now = self._replication, self._clock.monotonic()
@@ -339,14 +317,14 @@ class StructureService:
             entry = stamper.tombstone()  # It is absent here; the store may have it.
         if entry is None:
             return None, Value(value=result), ()
-        record = OperationRecord(message.operation, message.map, message.key, _pack(result))
+        record = OperationRecord(message.operation, message.map, message.key, pack_result(result))
         return entry, Value(value=result), (record,)
 
     def _repeat(
         self, message: Modify | Execute, ownership: Ownership, remembered: OperationRecord
     ) -> Answer:
         """Answer a retry: the effect stands, but the copies must have it before it is confirmed."""
-        reply = Value(value=_unpack(remembered.result))
+        reply = Value(value=unpack_result(remembered.result))
         held = ownership.replica.entry(message.map, message.key)
         changes = [] if held is None else [(message.map, message.key, held)]
         pending = self._replication.commit(ownership, changes, [remembered], merging=True)
@@ -487,11 +465,3 @@ class StructureService:
             if pending is not None:
                 confirmations.append(pending.future)
         return confirmations
-
-
-def _pack(result: bytes | None) -> bytes:
-    return b"" if result is None else b"\x00" + result
-
-
-def _unpack(packed: bytes) -> bytes | None:
-    return packed[1:] if packed else None
