@@ -39,6 +39,12 @@ JOIN_BYTES_MAX: Final = 64 * 1024
 LOOKED_AT: Final = 64
 """Messages that are looked at for large values before they are encoded, after one that had some."""
 
+FREED_BYTES: Final = 4 * 1024 * 1024
+"""Allocated and freed, untouched, when a stream brings its first large body. The C library returns free memory
+to the system beyond twice the largest block that was freed so far, at first beyond 128 KiB. Large values
+would then be faulted in anew, each one, and that costs more than to receive them. Source: mallopt(3) of
+glibc, on M_MMAP_THRESHOLD; elsewhere this does nothing."""
+
 WARNING_INTERVAL: Final = 1.0
 """Seconds between two warnings about what strangers send; the ones between are logged as debug."""
 
@@ -113,6 +119,7 @@ class Connection(asyncio.Protocol):
         self._parser = frames.FrameParser(frames.GREETING_BYTES_MAX)
         self._dispatch: Callable[[int, int, bytes], None] = self._greet
         self._in_place: InPlace | None = None
+        self._had_large = False
         self._detached: list[tuple[int, bytes]] = []
         """Values of the message that comes next."""
         self._detached_bytes = 0
@@ -165,8 +172,8 @@ class Connection(asyncio.Protocol):
             self._break_off(error)
         finally:
             self._flush()
-        if self._parser.body is not None and self._in_place is not None and not self.ended:
-            self._in_place.begin()
+        if self._parser.body is not None and not self.ended:
+            self._begin_large()
 
     def handle(self, received: list[frames.Frame]) -> None:
         """Handle frames in order."""
@@ -174,6 +181,14 @@ class Connection(asyncio.Protocol):
             if self.ended:
                 return
             self._dispatch(kind, request_id, body)
+
+    def _begin_large(self) -> None:
+        """A large body has begun: have it received in place, where the stream can."""
+        if not self._had_large:
+            self._had_large = True
+            bytes(FREED_BYTES)
+        if self._in_place is not None:
+            self._in_place.begin()
 
     def take_detached(self, index: int, value: bytes) -> None:
         """Keep a value for its message, which comes next.
