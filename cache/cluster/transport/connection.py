@@ -40,10 +40,10 @@ LOOKED_AT: Final = 64
 """Messages that are looked at for large values before they are encoded, after one that had some."""
 
 FREED_BYTES: Final = 4 * 1024 * 1024
-"""Allocated and freed, untouched, when a stream brings its first large body. The C library returns free memory
-to the system beyond twice the largest block that was freed so far, at first beyond 128 KiB. Large values
-would then be faulted in anew, each one, and that costs more than to receive them. Source: mallopt(3) of
-glibc, on M_MMAP_THRESHOLD; elsewhere this does nothing."""
+"""Allocated and freed, untouched, when a stream brings its first large body. The C library gives free memory
+back to the system beyond twice the largest block that was freed so far, at first beyond 128 KiB. Large
+values would then be faulted in anew, each one, and that costs more than to receive them. Source: mallopt(3)
+of glibc, on M_MMAP_THRESHOLD; elsewhere this does nothing."""
 
 WARNING_INTERVAL: Final = 1.0
 """Seconds between two warnings about what strangers send; the ones between are logged as debug."""

@@ -44,6 +44,7 @@ _FIELDS: Final[Mapping[type, str]] = MappingProxyType(
         messages.Pipelined: "requests",
         messages.PipelineReplies: "replies",
         messages.Replicate: "entries",
+        messages.ReplicateEach: "values",
         messages.Replicated: "newer",
         messages.Entries: "entries",
         messages.Offer: "entries",

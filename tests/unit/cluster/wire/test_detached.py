@@ -28,6 +28,7 @@ from cache.cluster.wire.messages import (
     PipelineReplies,
     Replicate,
     Replicated,
+    ReplicateEach,
     Reply,
     Request,
     Set,
@@ -55,6 +56,7 @@ REQUESTS: list[Request] = [
     SetMany("m", [1, 2, 3], [b"a", b"b", b"c"], [SMALL, LARGE, OTHER], -1.0, b"o"),
     Pipelined([SMALL, LARGE]),
     Replicate(1, 2, ENTRIES, [], []),
+    ReplicateEach("m", 8, [1, 2], [3, 3], [b"a", b"b"], [None, LARGE], [7, 7], [-1.0, -1.0]),
     Offer(1, ENTRIES, []),
 ]
 REPLIES: list[Reply] = [
