@@ -144,6 +144,35 @@ def test_large_body_received_in_place_is_whole(size: int, begun: int) -> None:
     assert parser.body is None
 
 
+@given(
+    sizes=st.lists(
+        st.sampled_from([0, 10, LARGE_BYTES - 9, LARGE_BYTES, LARGE_BYTES + 5000]), max_size=6
+    ),
+    cuts=st.lists(st.tuples(st.booleans(), st.integers(1, 90_000)), max_size=12),
+)
+def test_frames_survive_any_mixture_of_pieces_and_places(
+    sizes: list[int], cuts: list[tuple[bool, int]]
+) -> None:
+    """Whether a piece is fed, or put where a large body wants it: the same frames come out."""
+    sent = [(frames.DETACHED, n, bytes([n]) * size) for n, size in enumerate(sizes)]
+    stream = b"".join(encode_frame(*frame) for frame in sent)
+    parser = FrameParser(1 << 20)
+    received: list[frames.Frame] = []
+
+    for in_place, cut in cuts:
+        if in_place and parser.body is not None and not parser.body.is_complete:
+            count = min(cut, len(parser.body.rest()), len(stream))
+            _receive_in_place(parser, stream[:count], piece=30_000)
+        else:
+            count = cut
+            received += parser.feed(stream[:count])
+        stream = stream[count:]
+    received += parser.feed(stream)
+
+    assert received == sent
+    assert parser.held_bytes == 0
+
+
 def test_large_body_received_in_place_is_not_copied() -> None:
     """The memory that was received into is what is handed out."""
     parser = FrameParser(1 << 20)
