@@ -15,8 +15,18 @@ import msgspec
 
 from cache.cluster.transport.handshake import Handshake, Role, derive_key, new_hello
 from cache.cluster.wire import frames, messages
+from cache.cluster.wire.detached import DETACHED_BYTES_MIN
 from cache.cluster.wire.frames import encode_frame
-from cache.cluster.wire.messages import EntryRecord, Hello, MemberRecord, TableRecord
+from cache.cluster.wire.messages import (
+    EntryRecord,
+    Hello,
+    Many,
+    MemberRecord,
+    Set,
+    SetMany,
+    TableRecord,
+    Value,
+)
 from cache.cluster.wire.packets import Packet, PacketCodec, Part, Rumour
 
 CLUSTER: Final = "fuzzed"
@@ -118,7 +128,16 @@ def _rumour(number: int, state: int) -> Part:
 def requests(rng: Random) -> list[bytes]:
     """Return frames with a request and a notice of every type, and heartbeats."""
     told = [encode_frame(frames.NOTICE, 0, _encoded(kind, rng)) for kind in NOTICES]
-    return [*_bodies(frames.REQUEST, REQUESTS, rng), *told, encode_frame(frames.PING, 1, b"")]
+    apart = [
+        _apart(frames.REQUEST, Set("m", 1, b"k", b"", -1.0, b"o"), 1),
+        _apart(frames.REQUEST, SetMany("m", [1, 2], [b"a", b"b"], [b"", b""], -1.0, b"o"), 2),
+    ]
+    return [
+        *_bodies(frames.REQUEST, REQUESTS, rng),
+        *told,
+        *apart,
+        encode_frame(frames.PING, 1, b""),
+    ]
 
 
 def replies(rng: Random) -> list[bytes]:
@@ -126,7 +145,16 @@ def replies(rng: Random) -> list[bytes]:
     return [
         *_bodies(frames.REPLY, REPLIES, rng),
         *(encode_frame(frames.PONG, n, b"") for n in (0, 1)),
+        _apart(frames.REPLY, Value(b""), 1),
+        _apart(frames.REPLY, Many([b"", None, b""]), 3),
     ]
+
+
+def _apart(kind: int, message: msgspec.Struct, step: int) -> bytes:
+    """Return a message with two places at most, `step - 1` apart, and detached values for them before it."""
+    indexes = sorted({0, step - 1})
+    values = [encode_frame(frames.DETACHED, n, bytes([n]) * DETACHED_BYTES_MIN) for n in indexes]
+    return b"".join([*values, encode_frame(kind, 1, msgspec.msgpack.encode(message))])
 
 
 def _bodies(kind: int, types_of: tuple[type, ...], rng: Random) -> list[bytes]:

@@ -64,7 +64,7 @@ class FrameTarget(Target):
         try:
             for piece in pieces:  # type: ignore[attr-defined]  # any iterable of bytes
                 found += parser.feed(piece)
-                expect(len(parser._partial) <= LIMITS.frame_bytes_max + 4, "holds too much")
+                expect(parser.held_bytes <= LIMITS.frame_bytes_max + 4, "holds too much")
         except RemoteProtocolError as error:
             return found, str(error)
         return found, ""
@@ -75,6 +75,7 @@ class FrameTarget(Target):
             frames.REQUEST: decode_request,
             frames.REPLY: decode_reply,
             frames.NOTICE: decode_notice,
+            frames.DETACHED: bytes,
         }
         for decode in decoders.values() if kind not in decoders else [decoders[kind]]:
             try:
@@ -141,8 +142,10 @@ class StreamTarget(Target):
             state = connection._handshake.state
             expect(state is not HandshakeState.DONE, "a stranger completed the handshake")
             expect(stream.written_bytes <= GREETINGS_BYTES_MAX, "a stranger was told too much")
-        held = len(connection._parser._partial)
+        held = connection._parser.held_bytes
         expect(held <= LIMITS.frame_bytes_max + 4, "the parser holds too much")
+        kept = sum(len(value) for _, value in connection._detached)
+        expect(kept <= LIMITS.frame_bytes_max, "too many detached values are kept")
         malformed = self._around.malformed.value - before
         expect(malformed <= 1, "one connection broke the protocol twice")
         expect(connection.ended or not malformed, "a malformed stream goes on")

@@ -32,6 +32,7 @@ from tests.mutations.consistent import CONSISTENT_MUTATIONS
 from tests.mutations.features import FEATURE_MUTATIONS
 from tests.mutations.groups import GROUP_MUTATIONS
 from tests.mutations.host import HOST_MUTATIONS
+from tests.mutations.large import LARGE_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
 
@@ -127,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *CONSISTENT_MUTATIONS,
         *HOST_MUTATIONS,
         *GROUP_MUTATIONS,
+        *LARGE_MUTATIONS,
     )
     chosen = [mutation for mutation in every if options.only in mutation.name]
     chosen = chosen[:: options.share]

@@ -11,6 +11,7 @@ from tests.mutations.consistent import CONSISTENT_MUTATIONS
 from tests.mutations.features import FEATURE_MUTATIONS
 from tests.mutations.groups import GROUP_MUTATIONS
 from tests.mutations.host import HOST_MUTATIONS
+from tests.mutations.large import LARGE_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
 
@@ -22,6 +23,7 @@ ALL = (
     *CONSISTENT_MUTATIONS,
     *HOST_MUTATIONS,
     *GROUP_MUTATIONS,
+    *LARGE_MUTATIONS,
 )
 
 PACKAGE = Path(__file__).parents[2] / "cache"

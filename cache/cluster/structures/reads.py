@@ -1,7 +1,8 @@
 """Reads of remote keys, gathered: what one tick of the event loop asks of one member leaves as one request.
 
 A lone read waits for nothing: while no other is under way, and the last batch was a single key, a read goes
-at once. What fails as a batch is read again key by key, with retries and backups, by whoever asked.
+at once. Large values are asked for one by one: gathering them saves nothing, and each would have to wait for
+all. What fails as a batch is read again key by key, with retries and backups, by whoever asked.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 
 from cache.cluster.ids import Address
 from cache.cluster.transport.rpc import RpcEndpoint
+from cache.cluster.wire.detached import is_large
 from cache.cluster.wire.messages import Get, GetMany, Many, Reply, Value
 from cache.errors import CacheError, ClosedError, RemoteProtocolError
 
@@ -48,6 +50,8 @@ class Reads:
         self._waiting = 0
         """Reads under way."""
         self._was_alone = True
+        self._large_maps: dict[str, None] = {}
+        """Maps that gave large values of late."""
 
     async def get(
         self, address: Address, map_name: str, partition: int, key: bytes
@@ -85,15 +89,17 @@ class Reads:
             ((only),) = gathered.values()
             self._was_alone = len(only.keys) == 1
         for (address, map_name), batch in gathered.items():
-            for start in range(0, len(batch.keys), BATCH_MAX):
-                end = start + BATCH_MAX
+            is_alone = len(batch.keys) == 1 or map_name in self._large_maps
+            count = 1 if is_alone else BATCH_MAX
+            for start in range(0, len(batch.keys), count):
+                end = start + count
                 request: Get | GetMany
-                if len(batch.keys) == 1:
-                    request = Get(map_name, batch.partitions[0], batch.keys[0], False)
+                partitions, keys = batch.partitions[start:end], batch.keys[start:end]
+                if is_alone:
+                    request = Get(map_name, partitions[0], keys[0], False)
                 else:
-                    partitions, keys = batch.partitions[start:end], batch.keys[start:end]
                     request = GetMany(map_name, partitions, keys, False)
-                settle = partial(_settle, batch.readings[start:end])
+                settle = partial(self._settle, map_name, batch.readings[start:end])
                 try:
                     answer = self._rpc.call(address, request, timeout=self._timeout)
                 except CacheError as error:
@@ -101,24 +107,29 @@ class Reads:
                 else:
                     answer.add_done_callback(settle)
 
-
-def _settle(readings: Sequence[Reading], answer: asyncio.Future[Reply]) -> None:
-    if answer.cancelled():
-        return _fail(readings, ClosedError("the read was cancelled"))
-    error = answer.exception()
-    if error is not None:
-        return _fail(readings, error)
-    reply = answer.result()
-    if isinstance(reply, Value):
-        values: Sequence[bytes | None] = (reply.value,)
-    else:
-        values = reply.values if isinstance(reply, Many) else ()
-    if len(values) != len(readings):
-        return _fail(readings, RemoteProtocolError("a read was answered with something else"))
-    for reading, value in zip(readings, values, strict=True):
-        if not reading.done():  # Else its caller has left.
-            reading.set_result(value)
-    return None
+    def _settle(
+        self, map_name: str, readings: Sequence[Reading], answer: asyncio.Future[Reply]
+    ) -> None:
+        if answer.cancelled():
+            return _fail(readings, ClosedError("the read was cancelled"))
+        error = answer.exception()
+        if error is not None:
+            return _fail(readings, error)
+        reply = answer.result()
+        if isinstance(reply, Value):
+            values: Sequence[bytes | None] = (reply.value,)
+        else:
+            values = reply.values if isinstance(reply, Many) else ()
+        if len(values) != len(readings):
+            return _fail(readings, RemoteProtocolError("a read was answered with something else"))
+        if is_large(values[0]):
+            self._large_maps[map_name] = None
+        elif self._large_maps:
+            self._large_maps.pop(map_name, None)
+        for reading, value in zip(readings, values, strict=True):
+            if not reading.done():  # Else its caller has left.
+                reading.set_result(value)
+        return None
 
 
 def _fail(readings: Sequence[Reading], error: BaseException) -> None:

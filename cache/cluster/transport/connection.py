@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -17,8 +17,11 @@ from cache.clock import Clock
 from cache.cluster.config import LimitsConfig
 from cache.cluster.scope import Scope
 from cache.cluster.transport.handshake import Handshake, HandshakeState, quote
+from cache.cluster.transport.in_place import InPlace
 from cache.cluster.wire import frames
-from cache.cluster.wire.messages import Hello
+from cache.cluster.wire.detached import DETACHED_BYTES_MIN, Detached, M, attach
+from cache.cluster.wire.encoding import encode_apart
+from cache.cluster.wire.messages import Hello, Reply, Request
 from cache.errors import (
     CacheError,
     ConnectionLostError,
@@ -32,6 +35,15 @@ logger = logging.getLogger(__name__)
 
 JOIN_BYTES_MAX: Final = 64 * 1024
 """A larger body, or batch, is handed to the transport in pieces rather than copied once more."""
+
+LOOKED_AT: Final = 64
+"""Messages that are looked at for large values before they are encoded, after one that had some."""
+
+FREED_BYTES: Final = 4 * 1024 * 1024
+"""Allocated and freed, untouched, when a stream brings its first large body. The C library gives free memory
+back to the system beyond twice the largest block that was freed so far, at first beyond 128 KiB. Large
+values would then be faulted in anew, each one, and that costs more than to receive them. Source: mallopt(3)
+of glibc, on M_MMAP_THRESHOLD; elsewhere this does nothing."""
 
 WARNING_INTERVAL: Final = 1.0
 """Seconds between two warnings about what strangers send; the ones between are logged as debug."""
@@ -97,6 +109,8 @@ class Connection(asyncio.Protocol):
         self.heard = False
         """Something was received since this was last set to False."""
         self.batch_bytes = 0
+        self.looks_at = 0
+        """How many of the next messages are looked at for large values before they are encoded."""
         self.stream: asyncio.Transport | None = None
         self.gone: asyncio.Future[None] | None = None
         """Set when the stream is closed for good."""
@@ -104,6 +118,11 @@ class Connection(asyncio.Protocol):
         self._high_water = high_water
         self._parser = frames.FrameParser(frames.GREETING_BYTES_MAX)
         self._dispatch: Callable[[int, int, bytes], None] = self._greet
+        self._in_place: InPlace | None = None
+        self._had_large = False
+        self._detached: list[tuple[int, bytes]] = []
+        """Values of the message that comes next."""
+        self._detached_bytes = 0
         self._batch: list[bytes] = []
         self._flush_is_due = False
         self._was_alone = True
@@ -134,6 +153,9 @@ class Connection(asyncio.Protocol):
             stream.abort()
             return
         stream.set_write_buffer_limits(high=self._high_water)
+        is_socket = stream.get_extra_info("socket") is not None
+        if is_socket and stream.get_extra_info("ssl_object") is None:
+            self._in_place = InPlace(self, self._parser, stream)
         for greeting in self._handshake.start():
             self.send(frames.GREETING, 0, greeting)
 
@@ -150,6 +172,8 @@ class Connection(asyncio.Protocol):
             self._break_off(error)
         finally:
             self._flush()
+        if self._parser.body is not None and not self.ended:
+            self._begin_large()
 
     def handle(self, received: list[frames.Frame]) -> None:
         """Handle frames in order."""
@@ -157,6 +181,34 @@ class Connection(asyncio.Protocol):
             if self.ended:
                 return
             self._dispatch(kind, request_id, body)
+
+    def _begin_large(self) -> None:
+        """A large body has begun: have it received in place, where the stream can."""
+        if not self._had_large:
+            self._had_large = True
+            bytes(FREED_BYTES)
+        if self._in_place is not None:
+            self._in_place.begin()
+
+    def take_detached(self, index: int, value: bytes) -> None:
+        """Keep a value for its message, which comes next.
+
+        As many bytes as one frame may have are kept, besides the frame that is being received.
+        """
+        if len(value) < DETACHED_BYTES_MIN:
+            raise RemoteProtocolError(f"a detached value of {len(value)} bytes")
+        self._detached_bytes += frames.HEADER_BYTES + len(value)
+        if self._detached_bytes > self.around.limits.frame_bytes_max:
+            raise RemoteProtocolError(
+                f"a message with {self._detached_bytes} bytes of values (limits.frame_bytes_max)"
+            )
+        self._detached.append((index, value))
+
+    def attached(self, message: M) -> M:
+        """Return a message with the values that came before it."""
+        detached, self._detached = self._detached, []
+        self._detached_bytes = 0
+        return attach(message, detached)
 
     def eof_received(self) -> None:
         """The peer closed its side: nothing more can be answered, so this is the end."""
@@ -190,6 +242,24 @@ class Connection(asyncio.Protocol):
         if not self._flush_is_due:
             self._flush_is_due = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def send_apart(self, kind: int, request_id: int, body: bytes, detached: Detached) -> None:
+        """As `send`, for a message whose large values were detached: they go before it."""
+        for index, value in detached:
+            self._batch.append(frames.encode_header(frames.DETACHED, index, len(value)))
+            self._batch.append(value)
+            self.batch_bytes += frames.HEADER_BYTES + len(value)
+        self.send(kind, request_id, body)
+
+    def encode_apart(self, message: Request | Reply) -> tuple[bytes, Detached]:
+        """Return the bytes of a message without its large values, and those.
+
+        To look for them costs small messages time. So it is done only for what turned out to be large when
+        it was encoded whole, and from then on for the next `LOOKED_AT` messages before they are encoded.
+        """
+        body, detached = encode_apart(message)
+        self.looks_at = LOOKED_AT if detached else max(self.looks_at - 1, 0)
+        return body, detached
 
     def send_soon(self, kind: int, request_id: int, body: bytes) -> None:
         """Write one frame at once, if it is likely to be the only one of this tick; else as `send`.
@@ -230,7 +300,7 @@ class Connection(asyncio.Protocol):
         elif joined:
             self.stream.write(b"".join(batch))
         else:
-            self.stream.writelines(batch)
+            write_apart(self.stream, batch)
 
     # -- handshake ---------------------------------------------------------------------------------
 
@@ -272,6 +342,8 @@ class Connection(asyncio.Protocol):
         self.ended = True
         self._batch.clear()
         self.batch_bytes = 0
+        self._detached.clear()
+        self._parser.body = None
         self.on_end(ending)
 
     def _break_off(self, error: RemoteProtocolError) -> None:
@@ -286,3 +358,23 @@ class Connection(asyncio.Protocol):
             return quote(peer.member)
         name = self.stream.get_extra_info("peername") if self.stream is not None else None
         return repr(name)
+
+
+def write_apart(stream: asyncio.Transport, pieces: Sequence[bytes]) -> None:
+    """Write pieces in order without joining large ones.
+
+    Transports that inherit `writelines` (asyncio's sockets before Python 3.12) would join them all. Theirs
+    are written one by one, as views: of those only what the socket does not take at once is copied.
+    """
+    if type(stream).writelines is not asyncio.WriteTransport.writelines:
+        stream.writelines(pieces)
+        return
+    small: list[bytes] = []
+    for piece in pieces:
+        if len(piece) <= JOIN_BYTES_MAX:
+            small.append(piece)
+            continue
+        stream.write(b"".join(small))
+        stream.write(memoryview(piece))
+        small.clear()
+    stream.write(b"".join(small))

@@ -21,6 +21,7 @@ from cache.cluster.transport.connection import Connection, Ending, Surroundings
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.transport.handshake import Handshake
 from cache.cluster.wire import frames
+from cache.cluster.wire.detached import DETACHED_BYTES, Detached, bytes_of
 from cache.cluster.wire.encoding import decode_notice, decode_request, encode_message
 from cache.cluster.wire.messages import (
     CODE_BAD_REQUEST,
@@ -112,6 +113,8 @@ class InboundConnection(Connection):
             self._take_notice(request_id, body)
         elif kind == frames.PING:
             self.send(frames.PONG, request_id, b"")
+        elif kind == frames.DETACHED:
+            self.take_detached(request_id, body)
         else:
             raise RemoteProtocolError(f"frame of kind {kind} from the calling side")
 
@@ -176,6 +179,8 @@ class InboundConnection(Connection):
 
     def _serve(self, request_id: int, body: bytes) -> None:
         request = decode_request(body)
+        if self._detached:
+            request = self.attached(request)
         self.around.requests.value += 1
         handler = self._handlers.get(type(request))
         if handler is None:
@@ -201,6 +206,8 @@ class InboundConnection(Connection):
         if request_id:
             raise RemoteProtocolError(f"a notice with the id {request_id}, as if it were a request")
         notice = decode_notice(body)
+        if self._detached:
+            notice = self.attached(notice)
         handler = self._notice_handlers.get(type(notice))
         if handler is None:
             self.around.notices_unserved.add()
@@ -260,15 +267,21 @@ class InboundConnection(Connection):
         if self.ended:
             return
         try:
-            body = encode_message(reply)
-            if len(body) > self._body_bytes_max:
+            detached: Detached = ()
+            if self.looks_at or len(body := encode_message(reply)) >= DETACHED_BYTES:
+                body, detached = self.encode_apart(reply)
+            size = len(body) + bytes_of(detached) if detached else len(body)
+            if size > self._body_bytes_max:
                 limit = self._body_bytes_max
-                raise CodecError(f"a reply is over limits.frame_bytes_max: {len(body)} > {limit}")
+                raise CodecError(f"a reply is over limits.frame_bytes_max: {size} > {limit}")
         except CodecError as error:
             logger.exception("rpc.reply_failed reply=%s", type(reply).__name__)
             self._fail(request_id, Failure(CODE_INTERNAL, str(error)[:200]))
             return
-        self.send(frames.REPLY, request_id, body)
+        if detached:
+            self.send_apart(frames.REPLY, request_id, body, detached)
+        else:
+            self.send(frames.REPLY, request_id, body)
 
     def _fail(self, request_id: int, failure: Failure) -> None:
         self.around.failures.add()

@@ -22,6 +22,7 @@ from cache.cluster.transport.connection import Connection, Ending, Surroundings
 from cache.cluster.transport.failures import failure_to_exception
 from cache.cluster.transport.handshake import Handshake
 from cache.cluster.wire import frames
+from cache.cluster.wire.detached import DETACHED_BYTES, Detached, bytes_of
 from cache.cluster.wire.encoding import decode_reply, encode_message
 from cache.cluster.wire.messages import Failure, Hello, Notice, Reply, Request
 from cache.errors import (
@@ -76,7 +77,7 @@ class Link(Connection):
         self._opened: asyncio.Future[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._pending: dict[int, tuple[asyncio.Future[Reply], float]] = {}
-        self._unsent: dict[int, bytes] = {}
+        self._unsent: dict[int, tuple[bytes, Detached]] = {}
         self._unsent_notices: list[bytes] = []
         self._unsent_bytes = 0
         self._notice_count = 0
@@ -132,18 +133,23 @@ class Link(Connection):
             OverloadedError: too many calls, or bytes, wait already.
             CodecError: the request cannot be encoded or is over the frame limit.
         """
-        body = encode_message(request)
-        self._check_limits(len(body), len(self._pending))
+        detached: Detached = ()
+        if self.looks_at or len(body := encode_message(request)) >= DETACHED_BYTES:
+            body, detached = self.encode_apart(request)
+        size = len(body) + bytes_of(detached) if detached else len(body)
+        self._check_limits(size, len(self._pending))
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._begin_watch(now)
         self._last_id += 1
         send = self.send if self._pending else self.send_soon
         self._pending[self._last_id] = (future, deadline)
-        if self._open:
-            send(frames.REQUEST, self._last_id, body)
+        if not self._open:
+            self._unsent[self._last_id] = body, detached
+            self._unsent_bytes += size
+        elif detached:
+            self.send_apart(frames.REQUEST, self._last_id, body, detached)
         else:
-            self._unsent[self._last_id] = body
-            self._unsent_bytes += len(body)
+            send(frames.REQUEST, self._last_id, body)
         return future
 
     def notify(self, notice: Notice, now: float) -> None:
@@ -193,8 +199,8 @@ class Link(Connection):
         self._open = True
         self.around.links_opened.add()
         self._heard_at = self.around.clock.monotonic()
-        for request_id, body in self._unsent.items():
-            self.send(frames.REQUEST, request_id, body)
+        for request_id, (body, detached) in self._unsent.items():
+            self.send_apart(frames.REQUEST, request_id, body, detached)
         for body in self._unsent_notices:
             self.send(frames.NOTICE, 0, body)
         self._unsent.clear()
@@ -208,11 +214,15 @@ class Link(Connection):
             self._settle(request_id, body)
         elif kind == frames.PONG and request_id <= self._notice_count:
             self._arrived_count = max(self._arrived_count, request_id)
+        elif kind == frames.DETACHED:
+            self.take_detached(request_id, body)
         else:
             raise RemoteProtocolError(f"frame of kind {kind} from the serving side")
 
     def _settle(self, request_id: int, body: bytes) -> None:
         reply = decode_reply(body)
+        if self._detached:
+            reply = self.attached(reply)
         entry = self._pending.pop(request_id, None)
         if entry is None or entry[0].done():
             self.around.late_replies.add()
@@ -241,13 +251,14 @@ class Link(Connection):
 
     def _time_out(self, request_id: int) -> None:
         future, _ = self._pending.pop(request_id)
-        body = self._unsent.pop(request_id, None)
-        if body is not None:
-            self._unsent_bytes -= len(body)
+        unsent = self._unsent.pop(request_id, None)
+        if unsent is not None:
+            body, detached = unsent
+            self._unsent_bytes -= len(body) + bytes_of(detached)
         if future.done():  # cancelled by its caller
             return
         self.around.timeouts.add()
-        if body is None:
+        if unsent is None:
             self._overdue = True
             future.set_exception(OperationTimeoutError(f"{self.address}: no answer in time"))
         else:

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from cache.cluster.wire.detached import Detached, detach
 from cache.cluster.wire.messages import Greeting, Notice, Reply, Request
 from cache.errors import CodecError, RemoteProtocolError
 
@@ -42,6 +43,16 @@ def encode_message(message: Request | Reply | Notice | Greeting) -> bytes:
         return _ENCODER.encode(message)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CodecError(f"{type(message).__name__} cannot be encoded: {error}") from error
+
+
+def encode_apart(message: Request | Reply) -> tuple[bytes, Detached]:
+    """Return the bytes of a message without its large values, and those, which are not copied.
+
+    Raises:
+        CodecError: as `encode_message`.
+    """
+    rest, detached = detach(message)
+    return encode_message(rest), detached
 
 
 def decode_request(body: bytes) -> Request:

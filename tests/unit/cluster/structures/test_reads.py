@@ -12,6 +12,7 @@ import pytest
 from cache.cluster.ids import Address
 from cache.cluster.structures.reads import BATCH_MAX, Reads
 from cache.cluster.transport.rpc import RpcEndpoint
+from cache.cluster.wire.detached import DETACHED_BYTES
 from cache.cluster.wire.messages import Done, Get, GetMany, Many, Reply, Value
 from cache.errors import NotOwnerError, RemoteProtocolError, WrongLoopError
 
@@ -195,3 +196,30 @@ async def test_a_reader_that_left_does_not_disturb_the_others(peers: Peers, busy
     peers.answers[0].set_result(Many([b"a", b"b"]))
 
     assert await stays == b"b"
+
+
+async def test_large_values_are_not_gathered(peers: Peers, busy: Reads) -> None:
+    """Once a map gave one its reads leave one by one; other maps, and small values, are gathered again."""
+    large = b"v" * DETACHED_BYTES
+    first = await begin(*(busy.get(ANN, "users", 0, b"k") for _ in range(2)))
+    peers.answers[0].set_result(Many([large, b"v"]))
+    await asyncio.gather(*first)
+
+    second = await begin(
+        *(busy.get(ANN, "users", n, b"k") for n in range(3)),
+        *(busy.get(ANN, "others", n, b"k") for n in range(2)),
+    )
+    asked = [request for _, request in peers.asked[1:]]
+    for answer in peers.answers[1:4]:
+        answer.set_result(Value(b"v"))
+    peers.answers[4].set_result(Many([b"v", b"v"]))
+    await asyncio.gather(*second)
+    third = await begin(*(busy.get(ANN, "users", n, b"k") for n in range(2)))
+    peers.answers[5].set_result(Many([b"v", b"v"]))
+    await asyncio.gather(*third)
+
+    assert asked == [
+        *(Get("users", n, b"k", False) for n in range(3)),
+        GetMany("others", [0, 1], [b"k", b"k"], False),
+    ]
+    assert peers.asked[5:] == [(ANN, GetMany("users", [0, 1], [b"k", b"k"], False))]

@@ -42,7 +42,7 @@ class Endpoint:
         self.clock = PushedClock()
         self.metrics = Metrics()
         self.scope = Scope(f"m{number}")
-        self.transport = SocketTransport(LOOPBACK)
+        self.transport = SocketTransport(LOOPBACK, tls=config.get("tls"))
         self.address = Address("")
         self.rpc = RpcEndpoint(
             transport=self.transport,
