@@ -1344,15 +1344,15 @@ MUTATIONS: Final = (
     Mutation(
         "recent reads: share values that can be changed",
         RECENT,
-        "if type(value) not in SHARED or not",
-        "if not",
+        "if raw is None or type(value) not in SHARED or len",
+        "if raw is None or len",
         RECENT_TESTS,
     ),
     Mutation(
         "recent reads: let any thread add to them",
         RECENT,
-        " or not self._is_home():",
-        ":",
+        "        return self._is_home()\n",
+        "        return True\n",
         RECENT_READS,
     ),
     Mutation(
@@ -1431,15 +1431,15 @@ MUTATIONS: Final = (
     Mutation(
         "recent reads: remember maps that count reads",
         ACCESS,
-        " and serializer is None and not watches_reads\n",
-        " and serializer is None\n",
+        " and serializer is None and not watches_reads and keeps_some\n",
+        " and serializer is None and keeps_some\n",
         RECENT_READS,
     ),
     Mutation(
         "recent reads: share values among handles that decode differently",
         ACCESS,
-        " and serializer is None and not watches_reads\n",
-        " and not watches_reads\n",
+        " and serializer is None and not watches_reads and keeps_some\n",
+        " and not watches_reads and keeps_some\n",
         RECENT_READS,
     ),
     Mutation(

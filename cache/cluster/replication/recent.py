@@ -30,6 +30,10 @@ TURNS: Final = 8
 """Once the limit was reached, one of so many reads is remembered: keys that are read once cost little, and
 do not push out those that are read often."""
 
+PAUSE: Final = 3
+"""Reads that are not remembered after a value had to be forgotten: keys that are written as often as they are
+read cost little more than they would."""
+
 SHARED: Final = frozenset({bytes, str, int, float, bool})
 """Types of values that nobody can change."""
 
@@ -65,24 +69,23 @@ class RecentReads:
         return self._maps.setdefault(map_name, {})
 
     def has_turn(self) -> bool:
-        """Return whether the value that was just read is to be remembered."""
+        """Return whether what was just read is to be remembered."""
         self._passed += 1
         if self._passed < self._turns:
             return False
         self._passed = 0
-        return True
+        return self._is_home()
 
     def note(
-        self, replica: PartitionReplica, map_name: str, key: str, value: object, entry: Entry
+        self, replica: PartitionReplica, map_name: str, key: bytes, value: object, entry: Entry
     ) -> None:
         """Remember the value of an entry, which `replica` holds and serves, in this very turn."""
-        raw, values = entry[0], self.of(map_name)
-        if raw is None or len(raw) > VALUE_BYTES_MAX or key in values:
+        raw, values = entry[0], self._maps[map_name]
+        if raw is None or type(value) not in SHARED or len(raw) > VALUE_BYTES_MAX:
             return
-        if type(value) not in SHARED or not self._is_home():
-            return
-        size = _size(len(key.encode()), raw)
-        if size > self._limit:
+        text = key[1:].decode()
+        size = OVERHEAD_BYTES + len(key) + len(raw)
+        if text in values or size > self._limit:
             return
         if self.size_bytes + size > self._limit:
             self.clear()
@@ -90,26 +93,23 @@ class RecentReads:
             self._turns = TURNS
         replica.recent = self
         self.size_bytes += size
-        values[key] = value if entry[3] == math.inf else (value, entry[3])
+        values[text] = value if entry[3] == math.inf else (value, entry[3])
 
     def forget(self, map_name: str, key: bytes, entry: Entry) -> None:
         """The entry of a key is about to be another, or none."""
-        values = self._maps.get(map_name)
-        if not values or key[:1] != TEXT or entry[0] is None:
+        values, raw = self._maps.get(map_name), entry[0]
+        if not values or raw is None or key[:1] != TEXT:
             return
         try:
-            text = key[1:].decode()
+            value = values.pop(key[1:].decode(), None)
         except UnicodeDecodeError:  # From a peer; no caller has such a key.
             return
-        if values.pop(text, None) is not None:
-            self.size_bytes -= _size(len(key) - 1, entry[0])
+        if value is not None:
+            self.size_bytes -= OVERHEAD_BYTES + len(key) + len(raw)
+            self._passed = -PAUSE
 
     def clear(self) -> None:
         """Forget everything."""
         for values in self._maps.values():
             values.clear()
         self.size_bytes = 0
-
-
-def _size(key_length: int, raw: bytes) -> int:
-    return OVERHEAD_BYTES + key_length + len(raw)

@@ -13,6 +13,7 @@ from cache.cluster.config.maps import Policies
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import map_seed, partition_of
 from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.recent import OVERHEAD_BYTES
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.structures.columns import Columns
 from cache.cluster.structures.near_reader import NearMap
@@ -73,7 +74,10 @@ class MapAccess:
         """Whether an absent key has to be asked of the owner's store; kept out of the path of other maps."""
         self._reads_here = router.config.read_quorum == 1 and not self._is_loaded
         watches_reads = Policies(router.config.maps).of(name).watches_reads
-        self.remembers = self._reads_here and serializer is None and not watches_reads
+        keeps_some = router.config.limits.recent_bytes_max > OVERHEAD_BYTES
+        self.remembers = (
+            self._reads_here and serializer is None and not watches_reads and keeps_some
+        )
         """Whether what is read here is remembered; only what every handle of the map decodes alike."""
         self.recent: dict[str, Any] = router.site.recent.of(name) if self.remembers else {}
         """Values of keys that are served here, see `RecentReads`; to be read until `valid_until`."""
@@ -158,28 +162,27 @@ class MapAccess:
         if replica is not None and self._reads_here:
             now = self.now()
             if now <= self.site.valid_until:
-                return self._live(replica, encoded, now)
+                entries = replica.readable.get(self.name)
+                if entries is None:
+                    return self._used(replica, encoded, now) if replica.kept else None
+                entry = entries.get(encoded)
+                return None if entry is None or now >= entry[3] or entry[0] is None else entry
         if max_staleness is None and self.near is None and not self._is_loaded:
             return self.router.read(self.name, partition, encoded, deadline)
         return self._read_elsewhere(encoded, partition, max_staleness, deadline)
 
-    def _live(self, replica: PartitionReplica, encoded: bytes, now: float) -> Entry | None:
-        entries = replica.readable.get(self.name)
-        if entries is None:
-            entry = replica.use(self.name, encoded, now)
-        else:
-            entry = entries.get(encoded)
-        return None if entry is None or now >= entry[3] or entry[0] is None else entry
+    def _used(self, replica: PartitionReplica, encoded: bytes, now: float) -> Entry | None:
+        """Return the live entry of a key, None if it is absent; it counts as a use of the entry."""
+        entry = replica.use(self.name, encoded, now)
+        return None if entry is None or entry[0] is None or now >= entry[3] else entry
 
-    def remember(self, key: Key, entry: Entry, value: object) -> None:
-        """Keep the value of an entry that `begin_read` has just returned, if it is its turn."""
-        recent = self.site.recent
-        if type(key) is not str or not recent.has_turn():
-            return
-        encoded, partition = self.locate(key)
-        replica = self._serving[partition]
-        if replica is not None and replica.entry(self.name, encoded) is entry:
-            recent.note(replica, self.name, key, value, entry)
+    def remember(self, key: str, entry: Entry, value: object) -> None:
+        """Keep the value of an entry that was read here in this turn of the loop, if it is its turn."""
+        if self.site.recent.has_turn():
+            encoded, partition = self.locate(key)
+            replica = self._serving[partition]
+            if replica is not None and replica.entry(self.name, encoded) is entry:
+                self.site.recent.note(replica, self.name, encoded, value, entry)
 
     async def _read_elsewhere(
         self, encoded: bytes, partition: int, max_staleness: float | None, deadline: float | None
@@ -252,7 +255,7 @@ class MapAccess:
             return None if near is None else near.peek(encoded, now)
         if not self._reads_here or now > self.site.valid_until:
             return None
-        return self._live(replica, encoded, now)
+        return self._used(replica, encoded, now)
 
     async def modify(
         self, name: int, key: Key, value: bytes = b"", ttl: Ttl = DEFAULT, *, number: int = 0

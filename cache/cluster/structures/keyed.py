@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 from cache.cluster.hlc import made_at
 from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.recent import SHARED, VALUE_BYTES_MAX
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.loader import Loader
 from cache.cluster.structures.state import MapState
@@ -48,6 +49,8 @@ class KeyOperations(Generic[V]):
         self._loader = Loader(access, state)
         self._updates = Updates(access)
         self._recent = access.recent
+        self._recent_size = VALUE_BYTES_MAX if access.remembers else -1
+        """Bytes of the largest value that is remembered."""
         self._site = access.site
         self._now = access.now
 
@@ -104,12 +107,12 @@ class KeyOperations(Generic[V]):
 
     def _value_of(self, key: Key, found: Entry | bytes) -> object:
         """Return the value of what was found here: an entry, which is remembered, or a near copy."""
-        if isinstance(found, bytes):
-            return self._access.decode(found)
-        assert found[0] is not None, "live"
-        value = self._access.decode(found[0])
-        if self._access.remembers:
-            self._access.remember(key, found, value)
+        raw = found[0] if isinstance(found, tuple) else found
+        assert raw is not None, "an entry that was found lives"
+        value = self._access.decode(raw)
+        if len(raw) <= self._recent_size and type(value) in SHARED:
+            if type(key) is str and isinstance(found, tuple):
+                self._access.remember(key, found, value)
         return value
 
     async def get_entry(self, key: Key) -> CacheEntry[V] | None:

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.cluster.replication.entries import Entry
-from cache.cluster.replication.recent import OVERHEAD_BYTES, TURNS, VALUE_BYTES_MAX, RecentReads
+from cache.cluster.replication.recent import (
+    OVERHEAD_BYTES,
+    PAUSE,
+    TURNS,
+    VALUE_BYTES_MAX,
+    RecentReads,
+)
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.wire.messages import KeyVersion
 from cache.codec import decode_value, encode_key, encode_value
@@ -31,7 +37,8 @@ def note(recent: RecentReads, replica: PartitionReplica, key: str) -> None:
     """Remember what a copy holds, as a read that has its turn does."""
     entry = replica.entry(MAP, encode_key(key))
     if entry is not None and entry[0] is not None:
-        recent.note(replica, MAP, key, decode_value(entry[0]), entry)
+        recent.of(MAP)
+        recent.note(replica, MAP, encode_key(key), decode_value(entry[0]), entry)
 
 
 OPERATIONS = st.lists(
@@ -127,7 +134,7 @@ def test_memory_is_that_of_what_is_remembered(operations: list[tuple[str, str, i
     keys = [encode_key(key) for key in twin.recent.of(MAP)]
     values = [(twin.replica.entry(MAP, key) or (None,))[0] or b"" for key in keys]
     sizes = [
-        OVERHEAD_BYTES + len(key) - 1 + len(value) for key, value in zip(keys, values, strict=True)
+        OVERHEAD_BYTES + len(key) + len(value) for key, value in zip(keys, values, strict=True)
     ]
     assert sum(sizes) == twin.recent.size_bytes
 
@@ -185,10 +192,8 @@ def test_all_is_forgotten_when_the_limit_is_reached_and_then_few_are_remembered(
     replica = replica_with(a=1, b=2, c=3)
     recent = RecentReads(2 * OVERHEAD_BYTES + 10)
 
-    for key in "ab":
-        assert recent.has_turn()
+    for key in "abc":
         note(recent, replica, key)
-    note(recent, replica, "c")
 
     assert {"c": 3} == recent.of(MAP)
     assert 1 == recent.forgotten
@@ -207,11 +212,17 @@ def test_a_limit_of_one_byte_keeps_nothing() -> None:
 
 def test_another_thread_adds_nothing() -> None:
     """Between its look at the copy and its note the entry might change."""
-    replica, recent = replica_with(ada=1), RecentReads(LIMIT, lambda: False)
+    assert not RecentReads(LIMIT, lambda: False).has_turn()
 
+
+def test_after_a_value_had_to_be_forgotten_some_reads_are_not_remembered() -> None:
+    """What is written as often as it is read is not worth it."""
+    replica, recent = replica_with(ada=1), RecentReads(LIMIT)
     note(recent, replica, "ada")
 
-    assert {} == recent.of(MAP)
+    replica.apply(MAP, encode_key("ada"), (encode_value(2), 99, 0, math.inf))
+
+    assert [False] * PAUSE + [True] * 2 == [recent.has_turn() for _ in range(PAUSE + 2)]
 
 
 def test_keys_that_no_caller_has_are_passed_over() -> None:
