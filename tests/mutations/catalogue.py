@@ -1339,7 +1339,6 @@ MUTATIONS: Final = (
         SERVICE,
         "            before.recent.clear()\n",
         "            pass\n",
-        RECENT_READS,
     ),
     Mutation(
         "recent reads: share values that can be changed",
