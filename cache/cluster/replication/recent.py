@@ -30,10 +30,6 @@ TURNS: Final = 8
 """Once the limit was reached, one of so many reads is remembered: keys that are read once cost little, and
 do not push out those that are read often."""
 
-PAUSE: Final = 3
-"""Reads that are not remembered after a value had to be forgotten: keys that are written as often as they are
-read cost little more than they would."""
-
 SHARED: Final = frozenset({bytes, str, int, float, bool})
 """Types of values that nobody can change."""
 
@@ -106,7 +102,6 @@ class RecentReads:
             return
         if value is not None:
             self.size_bytes -= OVERHEAD_BYTES + len(key) + len(raw)
-            self._passed = -PAUSE
 
     def clear(self) -> None:
         """Forget everything."""

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.recent import (
     OVERHEAD_BYTES,
-    PAUSE,
     TURNS,
     VALUE_BYTES_MAX,
     RecentReads,
@@ -213,16 +212,6 @@ def test_a_limit_of_one_byte_keeps_nothing() -> None:
 def test_another_thread_adds_nothing() -> None:
     """Between its look at the copy and its note the entry might change."""
     assert not RecentReads(LIMIT, lambda: False).has_turn()
-
-
-def test_after_a_value_had_to_be_forgotten_some_reads_are_not_remembered() -> None:
-    """What is written as often as it is read is not worth it."""
-    replica, recent = replica_with(ada=1), RecentReads(LIMIT)
-    note(recent, replica, "ada")
-
-    replica.apply(MAP, encode_key("ada"), (encode_value(2), 99, 0, math.inf))
-
-    assert [False] * PAUSE + [True] * 2 == [recent.has_turn() for _ in range(PAUSE + 2)]
 
 
 def test_keys_that_no_caller_has_are_passed_over() -> None:
