@@ -23,6 +23,10 @@ class Home:
         """Say that this process is a child of the one that the node lives in."""
         self._forked = True
 
+    def is_here(self) -> bool:
+        """Return whether it is the node's own thread, in its own process, that calls."""
+        return threading.get_ident() == self._thread and not self._forked
+
     def check(self) -> None:
         """Refuse what is done elsewhere.
 

@@ -291,12 +291,12 @@ class OpenedCache(Cache[V], Generic[V, L]):
         See `MapAccess.read_here` for why that is safe.
         """
         opened = self._open_map
-        raw = None if opened is None else opened._access.read_here(key)
-        if opened is None or raw is None:
+        found = None if opened is None else opened._access.read_here(key)
+        if opened is None or found is None:
             return missing
         with self._lock:
             self._hits_here += 1
-        return opened._access.decode(raw)
+        return opened._value_of(key, found)
 
     # -- one key ---------------------------------------------------------------------------------
 

@@ -68,6 +68,11 @@ STORE: Final = "tests/unit/storage"
 LAG: Final = "tests/unit/cluster/membership/test_lag.py"
 
 DISCOVERY: Final = "tests/integration/test_discovery_kinds.py"
+RECENT: Final = "cluster/replication/recent.py"
+RECENT_TESTS: Final = "tests/unit/cluster/replication/test_recent.py"
+RECENT_READS: Final = "tests/integration/test_recent_reads.py"
+KEYED: Final = "cluster/structures/keyed.py"
+ACCESS: Final = "cluster/structures/access.py"
 CLIENT: Final = "tests/integration/test_client.py"
 LINKS: Final = "testing/proxy/links.py"
 LINK_TESTS: Final = "tests/unit/testing/proxy/test_links.py"
@@ -207,14 +212,26 @@ MUTATIONS: Final = (
     Mutation(
         "expire too early",
         REPLICA,
-        "        if entry is None or now >= entry[3]:\n            return None\n",
-        "        if entry is None or now >= entry[3] - 1.0:\n            return None\n",
+        "        return None if entry is None or now >= entry[3] else entry[0]\n",
+        "        return None if entry is None or now >= entry[3] - 1.0 else entry[0]\n",
     ),
     Mutation(
         "never expire",
         REPLICA,
-        "        if entry is None or now >= entry[3]:\n            return None\n",
-        "        if entry is None:\n            return None\n",
+        "        return None if entry is None or now >= entry[3] else entry[0]\n",
+        "        return None if entry is None else entry[0]\n",
+    ),
+    Mutation(
+        "expire too early where the owner reads",
+        ACCESS,
+        "entry is None or now >= entry[3] or entry[0] is None else",
+        "entry is None or now >= entry[3] - 1.0 or entry[0] is None else",
+    ),
+    Mutation(
+        "never expire where the owner reads",
+        ACCESS,
+        "entry is None or now >= entry[3] or entry[0] is None else",
+        "entry is None or entry[0] is None else",
     ),
     Mutation(
         "promote a copy that is not complete",
@@ -345,7 +362,7 @@ MUTATIONS: Final = (
     Mutation(
         "believe the table after a stall",
         "cluster/structures/access.py",
-        "            if now <= self._site.valid_until:\n",
+        "            if now <= self.site.valid_until:\n",
         "            if True:\n",
         "tests/integration/test_safeguards.py",
     ),
@@ -1295,5 +1312,140 @@ MUTATIONS: Final = (
         "                self._check_faults()\n",
         "                pass\n",
         "tests/integration/test_link_faults.py::test_a_fault_that_a_test_leaves_behind_has_to_affect_something_too",
+    ),
+    Mutation(
+        "recent reads: remember a value that was overwritten",
+        REPLICA,
+        "                self.recent.forget(map_name, key, held)\n            if self.kept",
+        "                pass\n            if self.kept",
+        RECENT_TESTS,
+    ),
+    Mutation(
+        "recent reads: remember a value whose life was cut short",
+        REPLICA,
+        "            self.recent.forget(map_name, key, held)\n        entries[key] = entry\n",
+        "            pass\n        entries[key] = entry\n",
+        RECENT_TESTS,
+    ),
+    Mutation(
+        "recent reads: remember a value that was evicted or taken back",
+        REPLICA,
+        "            self.recent.forget(map_name, key, entry)\n",
+        "            pass\n",
+        RECENT_TESTS,
+    ),
+    Mutation(
+        "recent reads: remember what is not served any more",
+        SERVICE,
+        "            before.recent.clear()\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "recent reads: share values that can be changed",
+        RECENT,
+        "if raw is None or type(value) not in SHARED or len",
+        "if raw is None or len",
+        RECENT_TESTS,
+    ),
+    Mutation(
+        "recent reads: let any thread add to them",
+        RECENT,
+        "        return self._is_home()\n",
+        "        return True\n",
+        RECENT_READS,
+    ),
+    Mutation(
+        "recent reads: grow without bound",
+        RECENT,
+        "        if self.size_bytes + size > self._limit:\n            self.clear()\n",
+        "        if self.size_bytes + size > self._limit:\n",
+        RECENT_TESTS,
+    ),
+    Mutation(
+        "recent reads: a malformed key from a peer stops the write",
+        RECENT,
+        "        except UnicodeDecodeError:",
+        "        except KeyError:",
+        RECENT_TESTS,
+    ),
+    Mutation(
+        "recent reads: read from memory after a stall",
+        KEYED,
+        '''silent owner.
+        """
+        if type(key) is str and (value := self._recent.get(key)) is not None:
+            now = self._now()
+            if now <= self._site.valid_until:
+''',
+        '''silent owner.
+        """
+        if type(key) is str and (value := self._recent.get(key)) is not None:
+            now = self._now()
+            if True:
+''',
+        RECENT_READS,
+    ),
+    Mutation(
+        "recent reads: read from memory after a stall, in another thread",
+        KEYED,
+        '''else `missing`; no await."""
+        if type(key) is str and (value := self._recent.get(key)) is not None:
+            now = self._now()
+            if now <= self._site.valid_until:
+''',
+        '''else `missing`; no await."""
+        if type(key) is str and (value := self._recent.get(key)) is not None:
+            now = self._now()
+            if True:
+''',
+        RECENT_READS,
+    ),
+    Mutation(
+        "recent reads: read from memory what has ended",
+        KEYED,
+        "                if now < value[1]:\n                    self._counts.hits += 1\n"
+        "                    return value[0]\n",
+        "                if True:\n                    self._counts.hits += 1\n"
+        "                    return value[0]\n",
+        RECENT_READS,
+    ),
+    Mutation(
+        "recent reads: take a subclass of text for its value",
+        KEYED,
+        '''silent owner.
+        """
+        if type(key) is str and (''',
+        '''silent owner.
+        """
+        if isinstance(key, str) and (''',
+        RECENT_READS,
+    ),
+    Mutation(
+        "recent reads: a pipeline reads past its own writes",
+        ACCESS,
+        "        other.recent, other.remembers = {}, False\n",
+        "",
+        RECENT_READS,
+    ),
+    Mutation(
+        "recent reads: remember maps that count reads",
+        ACCESS,
+        " and serializer is None and not watches_reads and keeps_some\n",
+        " and serializer is None and keeps_some\n",
+        RECENT_READS,
+    ),
+    Mutation(
+        "recent reads: share values among handles that decode differently",
+        ACCESS,
+        " and serializer is None and not watches_reads and keeps_some\n",
+        " and not watches_reads and keeps_some\n",
+        RECENT_READS,
+    ),
+    Mutation(
+        "recent reads: let a closed handle read on",
+        "cluster/structures/map.py",
+        '        self._recent = cast("dict[str, Any]", CLOSED)  # Any: values\n',
+        "",
+        RECENT_READS,
     ),
 )

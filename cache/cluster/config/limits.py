@@ -44,6 +44,11 @@ class LimitsConfig:
     key and value. Each partition has an equal share of it; above its share the entries written longest
     ago make room for new ones, on every copy. None, the default, never evicts: the data is wanted."""
 
+    recent_bytes_max: int = 8 * MIB
+    """Memory for values that this member owns and read lately, decoded, so that they are read again at the
+    cost of a dictionary: 260 bytes on top of each key and value, for about 20,000 small ones. When it is used
+    up all are forgotten; 1 keeps none."""
+
     pending_writes_max: int = 65_536
     """Writes of this member that wait for other copies; one more raises `OverloadedError`."""
 
@@ -81,6 +86,7 @@ class LimitsConfig:
             "send_buffer_bytes_max",
             "connections_max",
             "members_max",
+            "recent_bytes_max",
             "pending_writes_max",
             "operation_memory",
             "lock_waiters_max",

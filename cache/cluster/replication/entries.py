@@ -52,6 +52,11 @@ def remaining(expires_at: float, now: float) -> float:
     return NEVER if expires_at == math.inf else max(0.0, expires_at - now)
 
 
+def weight(key: bytes, entry: Entry | None) -> int:
+    """Return the memory that an entry takes with its key, about; 0 for none."""
+    return 0 if entry is None else ENTRY_BYTES + len(key) + len(entry[0] or b"")
+
+
 def to_record(map_name: str, key: bytes, entry: Entry, now: float) -> EntryRecord:
     """Return the wire form of an entry: seconds remaining instead of an instant."""
     value, hlc, origin, expires_at = entry

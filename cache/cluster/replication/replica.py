@@ -24,10 +24,12 @@ from cache.cluster.replication.entries import (
     View,
     ViewT,
     to_record,
+    weight,
 )
 from cache.cluster.replication.expiry import NO_END, ExpiryWheel
 from cache.cluster.replication.kept import Kept
 from cache.cluster.replication.operations import Operations
+from cache.cluster.replication.recent import RecentReads
 from cache.cluster.replication.usage import Usage
 from cache.cluster.wire.messages import EntryRecord, KeyVersion
 from cache.codec import has_tag
@@ -57,6 +59,7 @@ class PartitionReplica:
         "listener",
         "operations",
         "readable",
+        "recent",
         "size_bytes",
         "view_bytes",
     )
@@ -81,6 +84,8 @@ class PartitionReplica:
         """Entries, tombstones included."""
         self.size_bytes = 0
         """Bytes of keys and values."""
+        self.recent: RecentReads | None = None
+        """What remembers values of entries here; it forgets one before its entry is replaced."""
         self.listener: Listener | None = None
         """Told of each change that a reader can see, in the same turn."""
 
@@ -89,15 +94,10 @@ class PartitionReplica:
     def get(self, map_name: str, key: bytes, now: float) -> bytes | None:
         """Return the live value of a key, or None; it counts as a use of the entry."""
         entries = self.readable.get(map_name)
-        if entries is None:
-            return self._read(map_name, key, now) if self.kept else None
-        entry = entries.get(key)
-        if entry is None or now >= entry[3]:
-            return None
-        return entry[0]
-
-    def _read(self, map_name: str, key: bytes, now: float) -> bytes | None:
-        entry = self.use(map_name, key, now)
+        if entries is not None:
+            entry = entries.get(key)
+        else:
+            entry = self.use(map_name, key, now) if self.kept else None
         return None if entry is None or now >= entry[3] else entry[0]
 
     def use(self, map_name: str, key: bytes, now: float) -> Entry | None:
@@ -152,6 +152,8 @@ class PartitionReplica:
             self._count(len(key) + len(value or b""), ENTRY_BYTES)
             self._sign(map_name, key, entry)
         elif held[1] < hlc or (held[1] == hlc and held[2] < origin):
+            if self.recent is not None:
+                self.recent.forget(map_name, key, held)
             if self.kept:
                 self._sign(map_name, key, held)
                 self._sign(map_name, key, entry)
@@ -196,7 +198,7 @@ class PartitionReplica:
         if kept is None:
             return
         was_live = before is not None and before[0] is not None
-        size = _weight(key, now) - _weight(key, before)
+        size = weight(key, now) - weight(key, before)
         is_live = now is not None and now[0] is not None
         if is_live:
             kept.written(key, size, was_live=was_live)
@@ -230,8 +232,10 @@ class PartitionReplica:
 
     def _replace(self, map_name: str, key: bytes, entry: Entry, cause: int) -> None:
         """Put an entry in the place of one of the same version."""
-        entries = self._maps[map_name]
-        held, entries[key] = entries[key], entry
+        entries, held = self._maps[map_name], self._maps[map_name][key]
+        if self.recent is not None:
+            self.recent.forget(map_name, key, held)
+        entries[key] = entry
         self._count(len(entry[0] or b"") - len(held[0] or b""))
         if self.kept:
             self._sign(map_name, key, held)
@@ -442,10 +446,8 @@ class PartitionReplica:
     def take_over(self, now: float) -> None:
         """This copy is the owner's from now on."""
         for map_name, kept in self.kept.items():
-            kept.take_over(self._live(map_name), now)
-
-    def _live(self, map_name: str) -> list[bytes]:
-        return [key for key, entry in self._maps[map_name].items() if entry[0] is not None]
+            entries = self._maps[map_name]
+            kept.take_over([key for key in entries if entries[key][0] is not None], now)
 
     def idle(self, now: float, limit: int) -> tuple[list[tuple[str, bytes, Entry]], int]:
         """Find entries that nobody used for too long, `limit` of each map at most.
@@ -472,6 +474,8 @@ class PartitionReplica:
             kept.rest()
 
     def _forget(self, map_name: str, key: bytes, entry: Entry) -> None:
+        if self.recent is not None:
+            self.recent.forget(map_name, key, entry)
         del self._maps[map_name][key]
         if self.kept:
             self._keep_books(map_name, key, entry, None)
@@ -480,7 +484,3 @@ class PartitionReplica:
         self._count(-len(key) - len(entry[0] or b""), -ENTRY_BYTES)
         if self._views:
             self._show(map_name, key, entry, None)
-
-
-def _weight(key: bytes, entry: Entry | None) -> int:
-    return 0 if entry is None else ENTRY_BYTES + len(key) + len(entry[0] or b"")

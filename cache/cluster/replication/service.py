@@ -22,6 +22,7 @@ from cache.cluster.partitions.table import Table
 from cache.cluster.replication.entries import Entry, from_record
 from cache.cluster.replication.holder import Holder
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite, ServingHook
+from cache.cluster.replication.recent import RecentReads
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.room import Room
 from cache.cluster.replication.sending import Sender
@@ -82,6 +83,8 @@ class ReplicationService:
         """Per partition: the copy to read when this member serves it now, else None. The hot path."""
         self.valid_until = self.clock.monotonic() + STALL_LIMIT
         """Until when this member may believe its table; put off as long as its event loop runs."""
+        self.recent = RecentReads(config.limits.recent_bytes_max, self.home.is_here)
+        """Values of what is served, as callers get them; forgotten when it is not served any more."""
         self._has_quorum = True
         self._needed = None if config.write_quorum is None else config.write_quorum - 1
         self.unconfirmed = 0
@@ -99,6 +102,8 @@ class ReplicationService:
         metrics.gauge("replication.partitions_owned", lambda: len(self.owned))
         metrics.gauge("replication.entries", self._count_entries)
         metrics.gauge("replication.bytes", self._count_bytes)
+        metrics.gauge("replication.recent_bytes", lambda: self.recent.size_bytes)
+        metrics.gauge("replication.recent_forgotten", lambda: self.recent.forgotten)
         partitions.subscribe(self._on_table)
         self.yielding = Yielding(self)
         partitions.set_releaser(self.yielding.release)
@@ -376,6 +381,9 @@ class ReplicationService:
         ownership = self.owned.get(partition)
         serves = ownership is not None and ownership.serving and self._has_quorum
         before, now = self.serving[partition], ownership.replica if ownership and serves else None
+        if before is not None and before is not now and before.recent is not None:
+            before.recent.clear()
+            before.recent = None
         self.serving[partition] = now
         if self.on_serving is not None and now is not before:
             self.on_serving(partition, before, now)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from copy import copy
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from xxhash import xxh3_64_intdigest
 
+from cache.cluster.config.maps import Policies
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import map_seed, partition_of
+from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.recent import OVERHEAD_BYTES
+from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.structures.columns import Columns
 from cache.cluster.structures.near_reader import NearMap
 from cache.cluster.structures.operations import wire_ttl
@@ -62,13 +66,22 @@ class MapAccess:
             self.decode_all = partial(map, self.decode)
         self._seed = map_seed(name)
         self._ttl = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
-        self._now = router.clock.monotonic
-        self._site = router.site
+        self.now = router.clock.monotonic
+        self.site = router.site
         self._serving = router.site.serving
         store = router.config.stores.get(name)
         self._is_loaded = store is not None and store.read
         """Whether an absent key has to be asked of the owner's store; kept out of the path of other maps."""
         self._reads_here = router.config.read_quorum == 1 and not self._is_loaded
+        watches_reads = Policies(router.config.maps).of(name).watches_reads
+        keeps_some = router.config.limits.recent_bytes_max > OVERHEAD_BYTES
+        self.remembers = (
+            self._reads_here and serializer is None and not watches_reads and keeps_some
+        )
+        """Whether what is read here is remembered; only what every handle of the map decodes alike."""
+        self.recent: dict[str, Any] = router.site.recent.of(name) if self.remembers else {}
+        """Values of keys that are served here, see `RecentReads`; to be read until `valid_until`."""
+        # Any: values of the map, or pairs of one and the instant at which it ends.
         self._key_limit = router.config.limits.key_bytes_max
         self._value_limit = router.config.limits.value_bytes_max
 
@@ -126,22 +139,50 @@ class MapAccess:
 
     async def read(self, key: Key, deadline: float | None = None) -> bytes | None:
         """Return the encoded value of a key, None if it is absent."""
-        raw = self.begin_read(key, deadline=deadline)
-        return await raw if isinstance(raw, Awaitable) else raw
+        found = self.begin_read(key, deadline=deadline)
+        if found is None or type(found) is tuple:
+            return None if found is None else found[0]
+        return await cast("Awaitable[bytes | None]", found)
 
     def begin_read(
         self, key: Key, max_staleness: float | None = None, deadline: float | None = None
-    ) -> bytes | Awaitable[bytes | None] | None:
-        """Return the encoded value of a key, None if it is absent; to be awaited if it is elsewhere."""
-        encoded, partition = self.locate(key)
+    ) -> Entry | Awaitable[bytes | None] | None:
+        """Return the live entry of a key that is served here, None if it is absent.
+
+        Of a key that is not served here, what to await for its encoded value.
+        """
+        try:  # As `locate`, without a call: the hot path.
+            encoded = b"s" + key.encode() if type(key) is str else encode_key(key)
+        except UnicodeEncodeError:
+            encoded = encode_key(key)  # Which says what is wrong.
+        if len(encoded) > self._key_limit:
+            check_key(encoded, self._key_limit)
+        partition = xxh3_64_intdigest(encoded, self._seed) % self.partition_count
         replica = self._serving[partition]
         if replica is not None and self._reads_here:
-            now = self._now()
-            if now <= self._site.valid_until:
-                return replica.get(self.name, encoded, now)
+            now = self.now()
+            if now <= self.site.valid_until:
+                entries = replica.readable.get(self.name)
+                if entries is None:
+                    return self._used(replica, encoded, now) if replica.kept else None
+                entry = entries.get(encoded)
+                return None if entry is None or now >= entry[3] or entry[0] is None else entry
         if max_staleness is None and self.near is None and not self._is_loaded:
             return self.router.read(self.name, partition, encoded, deadline)
         return self._read_elsewhere(encoded, partition, max_staleness, deadline)
+
+    def _used(self, replica: PartitionReplica, encoded: bytes, now: float) -> Entry | None:
+        """Return the live entry of a key, None if it is absent; it counts as a use of the entry."""
+        entry = replica.use(self.name, encoded, now)
+        return None if entry is None or entry[0] is None or now >= entry[3] else entry
+
+    def remember(self, key: str, entry: Entry, value: object) -> None:
+        """Keep the value of an entry that was read here in this turn of the loop, if it is its turn."""
+        if self.site.recent.has_turn():
+            encoded, partition = self.locate(key)
+            replica = self._serving[partition]
+            if replica is not None and replica.entry(self.name, encoded) is entry:
+                self.site.recent.note(replica, self.name, encoded, value, entry)
 
     async def _read_elsewhere(
         self, encoded: bytes, partition: int, max_staleness: float | None, deadline: float | None
@@ -151,7 +192,7 @@ class MapAccess:
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness={max_staleness!r}: must be 0 seconds or more")
         if self.near is not None:
-            copy = self.near.get(encoded, self._now(), max_staleness)
+            copy = self.near.get(encoded, self.now(), max_staleness)
             return await self.near.fetch(partition, encoded) if copy is None else copy
         if max_staleness is None:
             return await self.router.read(self.name, partition, encoded, deadline)
@@ -162,8 +203,8 @@ class MapAccess:
 
     def _read_loaded(self, encoded: bytes, partition: int) -> bytes | None:
         """Return what is here of a map that is loaded, None to ask its owner."""
-        replica, now = self._serving[partition], self._now()
-        is_current = now <= self._site.valid_until
+        replica, now = self._serving[partition], self.now()
+        is_current = now <= self.site.valid_until
         is_enough = self.router.config.read_quorum == 1 and is_current
         return None if replica is None or not is_enough else replica.get(self.name, encoded, now)
 
@@ -185,10 +226,11 @@ class MapAccess:
         other.router = cast(Router, recorder)
         other.near = None
         other._reads_here = other._is_loaded = False  # It may follow a write of the same pipeline.
+        other.recent, other.remembers = {}, False
         return other
 
-    def read_here(self, key: Key) -> bytes | None:
-        """Return the encoded value of a key if this member has it, as owner or near; for any thread.
+    def read_here(self, key: Key) -> Entry | bytes | None:
+        """Return the live entry of a key that this member owns, or the bytes of a near copy; for any thread.
 
         While the loop's thread changes the copy, this one looks into it without a lock, and may:
 
@@ -200,19 +242,20 @@ class MapAccess:
            what is found was current when the call began: a copy gets newer values, or has one taken back
            that was never acknowledged.
 
-        Near copies: see `MapCopies.peek`.
+        Near copies: see `MapCopies.peek`. What is remembered (`recent`) is forgotten before it is replaced:
+        who finds it there began before the replacement ended, as in 3.
         """
         near = self.near
         if near is None and not self._reads_here:
             return None
         encoded, partition = self.locate(key)
         replica = self._serving[partition]
-        now = self._now()
+        now = self.now()
         if replica is None:
             return None if near is None else near.peek(encoded, now)
-        if not self._reads_here or now > self._site.valid_until:
+        if not self._reads_here or now > self.site.valid_until:
             return None
-        return replica.get(self.name, encoded, now)
+        return self._used(replica, encoded, now)
 
     async def modify(
         self, name: int, key: Key, value: bytes = b"", ttl: Ttl = DEFAULT, *, number: int = 0

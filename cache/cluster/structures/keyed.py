@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar, cast, overload
 
 from cache.cluster.hlc import made_at
+from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.recent import SHARED, VALUE_BYTES_MAX
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.loader import Loader
 from cache.cluster.structures.state import MapState
@@ -46,6 +48,11 @@ class KeyOperations(Generic[V]):
         self._counts = state.counts
         self._loader = Loader(access, state)
         self._updates = Updates(access)
+        self._recent = access.recent
+        self._recent_size = VALUE_BYTES_MAX if access.remembers else -1
+        """Bytes of the largest value that is remembered."""
+        self._site = access.site
+        self._now = access.now
 
     # -- one key, read -----------------------------------------------------------------------
 
@@ -54,16 +61,27 @@ class KeyOperations(Generic[V]):
     @overload
     async def get(self, key: Key, default: D, *, max_staleness: float | None = None) -> V | D: ...
     async def get(
-        self, key: Key, default: object = None, *, max_staleness: float | None = None
+        self, key: Key, default: object = None, max_staleness: float | None = None
     ) -> object:
         """Return the value of `key`, or `default`. A stored None is a value: see `exists`.
 
         `max_staleness` is by how many seconds this read may be behind the owner: less than the bound of
         the near cache, 0 to ask the owner. It also keeps backups from answering for a silent owner.
         """
-        raw = self._access.begin_read(key, max_staleness)
-        if raw is not None and type(raw) is not bytes:
-            raw = await cast("Awaitable[bytes | None]", raw)
+        if type(key) is str and (value := self._recent.get(key)) is not None:
+            now = self._now()
+            if now <= self._site.valid_until:
+                if type(value) is not tuple:
+                    self._counts.hits += 1
+                    return value
+                if now < value[1]:
+                    self._counts.hits += 1
+                    return value[0]
+        found = self._access.begin_read(key, max_staleness)
+        if type(found) is tuple:
+            self._counts.hits += 1
+            return self._value_of(key, found)
+        raw = None if found is None else await cast("Awaitable[bytes | None]", found)
         if raw is None:
             self._counts.misses += 1
             return default
@@ -72,11 +90,30 @@ class KeyOperations(Generic[V]):
 
     def read_here(self, key: Key, missing: D) -> V | D:
         """Return the value of `key` if this member has it, as owner or near, else `missing`; no await."""
-        raw = self._access.read_here(key)
-        if raw is None:
+        if type(key) is str and (value := self._recent.get(key)) is not None:
+            now = self._now()
+            if now <= self._site.valid_until:
+                if type(value) is not tuple:
+                    self._counts.hits += 1
+                    return value  # type: ignore[no-any-return]  # A `V`.
+                if now < value[1]:
+                    self._counts.hits += 1
+                    return value[0]  # type: ignore[no-any-return]  # A `V`.
+        found = self._access.read_here(key)
+        if found is None:
             return missing
         self._counts.hits += 1
-        return cast(V, self._access.decode(raw))
+        return cast(V, self._value_of(key, found))
+
+    def _value_of(self, key: Key, found: Entry | bytes) -> object:
+        """Return the value of what was found here: an entry, which is remembered, or a near copy."""
+        raw = found[0] if isinstance(found, tuple) else found
+        assert raw is not None, "an entry that was found lives"
+        value = self._access.decode(raw)
+        if len(raw) <= self._recent_size and type(value) in SHARED:
+            if type(key) is str and isinstance(found, tuple):
+                self._access.remember(key, found, value)
+        return value
 
     async def get_entry(self, key: Key) -> CacheEntry[V] | None:
         """Return the value of `key` with its time left, version, age and size, None if it is absent."""

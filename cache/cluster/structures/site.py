@@ -11,6 +11,7 @@ from typing import Protocol
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
+from cache.cluster.replication.recent import RecentReads
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import MapUsage
 from cache.cluster.scope import Scope
@@ -43,7 +44,9 @@ class Site(Protocol):
     scope: Scope
     """What owns tasks that outlast a call, such as the renewal of a lock."""
     valid_until: float
-    """Until when what is in `serving` may be read."""
+    """Until when what is in `serving` and in `recent` may be read."""
+    recent: RecentReads
+    """Values of what is served here, as callers get them."""
 
     @property
     def serving(self) -> Sequence[PartitionReplica | None]:
