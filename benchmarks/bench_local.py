@@ -26,8 +26,8 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.rivals import awaited, blocking, hit_counters, optional
-from benchmarks.support import print_table, resident_bytes, write_json
+from benchmarks.rivals import awaited, blocking, hit_counters
+from benchmarks.support import optional, print_table, resident_bytes, write_json
 from cache.clock import SystemClock
 from cache.local import LocalCache
 from cache.local.cache import PolicyName
