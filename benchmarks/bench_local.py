@@ -314,7 +314,7 @@ def measure_pauses() -> dict[str, Any]:  # Any: figures of several shapes
 # -- report --------------------------------------------------------------------------------------
 
 
-def draw(speed: dict[str, float], hits: dict[str, dict[str, list[float]]]) -> None:
+def draw(speed: dict[str, float], hits: dict[str, dict[str, list[float]]], folder: Path) -> None:
     """Draw the plots, when matplotlib is installed."""
     matplotlib = optional("matplotlib")
     if matplotlib is None:
@@ -322,7 +322,7 @@ def draw(speed: dict[str, float], hits: dict[str, dict[str, list[float]]]) -> No
         return
     matplotlib.use("Agg")
     pyplot: Any = importlib.import_module("matplotlib.pyplot")  # Any: an optional library
-    PLOTS.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     figure, axes = pyplot.subplots(figsize=(7.2, 6.4))
     order = sorted(speed, key=speed.__getitem__, reverse=True)
     colours = ["#c44e52" if name.startswith(POLICY_NAMES) else "#8c8c8c" for name in order]
@@ -332,7 +332,7 @@ def draw(speed: dict[str, float], hits: dict[str, dict[str, list[float]]]) -> No
     axes.set(xscale="log", xlabel="× dict.get (dotted: the bar of a local hit; red: this library)")
     axes.tick_params(axis="y", labelsize=8)
     figure.tight_layout()
-    figure.savefig(PLOTS / "local_cost.png", dpi=110)
+    figure.savefig(folder / "local_cost.png", dpi=110)
     figure, all_axes = pyplot.subplots(len(CAPACITIES), 1, figsize=(7.2, 6.4), sharex=True)
     players = list(next(iter(hits.values())))
     for number, (axes, capacity) in enumerate(zip(all_axes, CAPACITIES, strict=True)):
@@ -343,8 +343,8 @@ def draw(speed: dict[str, float], hits: dict[str, dict[str, list[float]]]) -> No
         axes.set_xticks(range(len(hits)), list(hits), fontsize=8)
     all_axes[0].legend(fontsize=7, ncols=3)
     figure.tight_layout()
-    figure.savefig(PLOTS / "local_hits.png", dpi=110)
-    print(f"\nplots: {PLOTS}")
+    figure.savefig(folder / "local_hits.png", dpi=110)
+    print(f"\nplots: {folder}")
 
 
 def cost_of(name: str, times: Sequence[float], plain: Sequence[float]) -> Figure:
@@ -404,6 +404,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--requests", type=int, default=600_000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plots", type=Path, default=PLOTS, help="folder of the plots")
     arguments = parser.parse_args()
 
     taken = asyncio.run(measure_speed(arguments.rounds))
@@ -440,7 +441,7 @@ def main() -> int:
         "pauses": pauses,
     }
     write_json(arguments.json, figures)
-    draw(speed, hits)
+    draw(speed, hits, arguments.plots)
     bars = verdicts(speed, entries, hits, pauses)
     print()
     for text, holds in bars:

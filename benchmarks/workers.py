@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -302,6 +303,9 @@ KINDS: Final = {"member": _member, "redis": _redis, "sink": _sink}
 
 
 async def main(kind: str, settings: dict[str, Any]) -> int:  # Any: JSON values
+    logging.basicConfig(
+        level=logging.ERROR
+    )  # Others are killed at the end, which would be warned of.
     async with AsyncExitStack() as stack:
         orders, ready = await KINDS[kind](stack, settings)
         print(json.dumps(ready), flush=True)

@@ -108,7 +108,7 @@ async def large_values(report: Report, one: Side, redis: Any) -> None:
 
 async def owned_reads(report: Report, one: Side, two: Side) -> None:
     """What this member owns, against a dictionary with the same keys."""
-    keys, twice = _scattered(one.owned), _scattered(two.owned)
+    keys, twice = scattered(one.owned), scattered(two.owned)
     plain = dict.fromkeys(keys, VALUE)
     users = one.users
 
@@ -145,7 +145,8 @@ async def owned_reads(report: Report, one: Side, two: Side) -> None:
     report.note(bar, ratios(times["twice"], times["awaited"]))
 
 
-def _scattered(keys: list[str]) -> list[str]:
+def scattered(keys: list[str]) -> list[str]:
+    """Return `LOOKUPS` of the keys, in an order that is not that of their writing."""
     return [keys[(number * 7919) % len(keys)] for number in range(LOOKUPS)]
 
 
