@@ -136,13 +136,18 @@ def main(arguments: argparse.Namespace) -> int:
             if found is not None:
                 results["scripts"][name] = found
     results["about"]["seconds"] = round(time.monotonic() - began)
-    missing = [name for name in arguments.only or SUITE if name not in results["scripts"]]
-    if speed := results["scripts"].get("bench_speed"):
+    scripts = results["scripts"]
+    missing = [
+        name
+        for name in arguments.only or SUITE
+        if name not in scripts or scripts[name].get("failed")
+    ]
+    if speed := scripts.get("bench_speed"):
         rows = [figure.row() for figure in figures_from(speed["bars"]).values()]
         print_table("Speed bars", HEADER, rows)
     print(f"\nall of it took {results['about']['seconds']} s")
     if missing:
-        print(f"no figures came from {', '.join(missing)}; what they said is above")
+        print(f"figures of {', '.join(missing)} are missing; what they said is above")
     if arguments.record and not missing:
         _write(RECORDED, results)
         README.write_text(with_tables(README.read_text(), results))

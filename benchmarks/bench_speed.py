@@ -1,11 +1,11 @@
 """The speed bars: `python benchmarks/bench_speed.py [--rounds 5] [--parts calls,mixed]`.
 
 Each line is measured in this run, rounds alternating between the sides, beside the bar it is held to:
-median, and spread over the rounds. Both sides run on uvloop; `plain` measures single reads on asyncio's
-own loop, on both sides again. Everything is on loopback; values have 100 bytes unless said. `--placement
-same`, the default, puts all processes of `calls`, `plain` and `mixed` on one core, so that a ratio is
-one of work done, not of how fast another core wakes up; the other parts are about several processes at
-once and use all cores.
+median, and spread over the rounds. Both sides run on uvloop; `plain` measures single calls on asyncio's
+own loop, on both sides again, `loops` one loop against the other. Everything is on loopback; values have
+100 bytes unless said. `--placement same`, the default, puts all processes of `calls`, `plain`, `loops`
+and `mixed` on one core, so that a ratio is one of work done, not of how fast another core wakes up; the
+other parts are about several processes at once and use all cores.
 
 Rivals in one process are in `bench_local.py`, other clients of servers in `bench_peers.py`.
 """
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import json
 
 from benchmarks.bars import HEADER, RATIO, Bar, figures_from
-from benchmarks.speed import calls, elastic, fairness, memory, mixed, startup, stream
+from benchmarks.speed import calls, elastic, fairness, loops, memory, mixed, startup, stream
 from benchmarks.speed.report import Report
 from benchmarks.support import contest_parser, print_table, run_contest, write_json
 
@@ -53,6 +53,7 @@ def plain(report: Report) -> None:
 PARTS: Final[dict[str, Callable[[Report], Awaitable[None] | None]]] = {
     "calls": calls.measure,
     "plain": plain,
+    "loops": loops.measure,
     "mixed": mixed.measure,
     "fairness": fairness.measure,
     "stream": stream.measure,
@@ -64,16 +65,24 @@ PARTS: Final[dict[str, Callable[[Report], Awaitable[None] | None]]] = {
 
 async def main(arguments: argparse.Namespace) -> int:
     report = Report(arguments)
+    failed: dict[str, str] = {}
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     for name in arguments.parts:
-        measured = PARTS[name](report)
-        if measured is not None:
-            await measured
+        try:
+            measured = PARTS[name](report)
+            if measured is not None:
+                await measured
+        except Exception as error:  # noqa: BLE001  # The figures of the other parts count all the same.
+            failed[name] = f"{type(error).__name__}: {error}"
+            print(f"part {name} FAILED: {failed[name]}", flush=True)
         if cores is not None:
             os.sched_setaffinity(0, cores)  # A part may have put this process on one core.
     print_table("Speed bars", HEADER, report.rows())
-    write_json(arguments.json, {"placement": arguments.placement, "bars": report.to_json()})
-    return 0
+    for name, reason in failed.items():
+        print(f"part {name} FAILED: {reason}")
+    results = {"placement": arguments.placement, "bars": report.to_json(), "failed": failed}
+    write_json(arguments.json, results)
+    return 1 if failed else 0
 
 
 def parts_of(text: str) -> list[str]:

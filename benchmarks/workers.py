@@ -91,11 +91,17 @@ async def _line_of(process: asyncio.subprocess.Process, what: str) -> Any:  # An
 
 
 async def start_worker(
-    stack: AsyncExitStack, kind: str, *, placement: str, index: int, **settings: Any
+    stack: AsyncExitStack,
+    kind: str,
+    *,
+    placement: str,
+    index: int,
+    loop: str = "auto",
+    **settings: Any,  # Any: JSON values
 ) -> Worker:
-    """Start a worker, place it, and wait until it is ready.  # Any: JSON values."""
+    """Start a worker, place it, and wait until it is ready."""
     process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "benchmarks.workers", kind, json.dumps(settings)],
+        *[sys.executable, "-m", "benchmarks.workers", kind, loop, json.dumps(settings)],
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=LINE_BYTES_MAX,
@@ -317,4 +323,4 @@ async def main(kind: str, settings: dict[str, Any]) -> int:  # Any: JSON values
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main(sys.argv[1], json.loads(sys.argv[2]))))
+    raise SystemExit(run(main(sys.argv[1], json.loads(sys.argv[3])), loop=sys.argv[2]))

@@ -64,7 +64,7 @@ async def measure(report: Report) -> None:
 
 
 async def start_members(
-    stack: AsyncExitStack, count: int, *, copies: int, placement: str
+    stack: AsyncExitStack, count: int, *, copies: int, placement: str, loop: str = "auto"
 ) -> list[Worker]:
     """Start members that form one cluster, and wait until each holds its share."""
     members: list[Worker] = []
@@ -75,6 +75,7 @@ async def start_members(
                 "member",
                 placement=placement,
                 index=index,
+                loop=loop,
                 peers=[member.ready["address"] for member in members[:1]],
                 cluster_name="workers",
                 secret=SECRET,

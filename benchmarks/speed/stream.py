@@ -64,7 +64,7 @@ async def _raw_rate() -> float:
 
 async def _holder(stack: AsyncExitStack, **settings: Any) -> Worker:
     """Start a member, alone so far.  # Any: fields of ClusterConfig."""
-    common = {"cluster_name": "workers", "secret": SECRET, "replica_count": 2}
+    common: dict[str, Any] = {"cluster_name": "workers", "secret": SECRET, "replica_count": 2}
     return await start_worker(stack, "member", placement="free", index=1, **common, **settings)
 
 
