@@ -7,6 +7,7 @@ partitions; times are of the processor, so that others on the machine do not cou
 from __future__ import annotations
 
 import gc
+import math
 import time
 from typing import Final
 
@@ -17,7 +18,8 @@ from benchmarks.speed.report import Report
 
 PARTITIONS: Final = 1024
 STALL_ENTRIES: Final = 2_000_000
-PAUSE_ENTRIES: Final = 1_000_000
+PAUSE_ENTRIES: Final = ((100_000, None), (1_000_000, 20.0))
+"""Entries, and the bar in milliseconds."""
 OVERWRITES: Final = 1_000_000
 COLLECTIONS: Final = 5
 ROUNDS_MAX: Final = 3
@@ -42,22 +44,20 @@ def measure(report: Report) -> None:
         Bar("longest of 2,000,000 inserts, collector on", None, "ms", False),
         [1e3 * seconds for seconds in swept],
     )
-    pauses, frozen = in_fresh_process(collector_pauses)
-    bar = Bar("full collection beside 1,000,000 entries", 20, "ms", is_least=False)
-    report.note(bar, [1e3 * seconds for seconds in pauses])
-    report.note(
-        Bar("full collection after gc.freeze()", None, "ms", False),
-        [1e3 * seconds for seconds in frozen],
-    )
+    for count, limit in PAUSE_ENTRIES:
+        seen, frozen = in_fresh_process(collector_pauses, count)
+        bar = Bar(f"full collection beside {count:,} entries", limit, "ms", is_least=False)
+        report.note(bar, [1e3 * seconds for seconds in seen])
+        bar = Bar(f"full collection beside {count:,} entries, after gc.freeze()", None, "ms", False)
+        report.note(bar, [1e3 * seconds for seconds in frozen])
 
 
 def longest_insert(is_collected: bool) -> float:  # goes through a pool, by position
     """Return the processor seconds of the slowest of `STALL_ENTRIES` inserts."""
     if not is_collected:
         gc.disable()
-    longest = 0.0
     clock = time.thread_time
-    began = clock()
+    longest, began = 0.0, math.inf  # The first interval is that of making the partitions.
 
     def inserted() -> None:
         nonlocal began, longest
@@ -69,9 +69,9 @@ def longest_insert(is_collected: bool) -> float:  # goes through a pool, by posi
     return longest
 
 
-def collector_pauses() -> tuple[list[float], list[float]]:
-    """Return the seconds of full collections beside `PAUSE_ENTRIES` entries, and after `gc.freeze()`."""
-    held = fill_replicas(PAUSE_ENTRIES, partitions=PARTITIONS)
+def collector_pauses(count: int) -> tuple[list[float], list[float]]:
+    """Return the seconds of full collections beside `count` entries, and after `gc.freeze()`."""
+    held = fill_replicas(count, partitions=PARTITIONS)
     gc.collect()  # This one finds out which tuples hold atoms only.
     seen = [_collection() for _ in range(COLLECTIONS)]
     gc.freeze()
