@@ -21,9 +21,10 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.bars import percentile
+from benchmarks.bench_local import Round, alternate, await_each, call_each
 from benchmarks.bench_map import BATCH, KEYS, VALUE, Side, batch_of, start_contest
 from benchmarks.plots import draw_curves
-from benchmarks.speed.calls import scattered, timed
+from benchmarks.speed.calls import here_each, scattered
 from benchmarks.speed.fairness import reader_of
 from benchmarks.speed.mixed import KEY_COUNT, start_members
 from benchmarks.support import (
@@ -158,33 +159,15 @@ class Curves:
                     batch = names[start : start + FILL_BATCH]
                     await users.set_many(dict.fromkeys(batch, VALUE))
                 keys = scattered(list(plain))
-                for name, seconds in (await self._look_ups(plain, users, keys)).items():
-                    lines[name].append(1e9 * seconds / len(keys))
+                rounds: dict[str, Round] = {
+                    "dict.get": call_each(plain.get),
+                    "owned get, no await": here_each(users),
+                    "owned get, awaited": await_each(users.get),
+                }
+                times = await alternate(rounds, keys, 3 * self._arguments.rounds)
+                for name, values in times.items():
+                    lines[name].append(statistics.median(values))
         self.note("keys", "ns per get", KEY_COUNTS, lines)
-
-    async def _look_ups(
-        self, plain: dict[str, bytes], users: Any, keys: list[str]
-    ) -> dict[str, float]:
-        """Return processor seconds for reading all `keys`, medians.  # Any: a map of bytes."""
-        times: Curve = {"dict.get": [], "owned get, no await": [], "owned get, awaited": []}
-        for _ in range(3 * self._arguments.rounds):
-            times["dict.get"].append(timed(_each(plain.get, keys)))
-            times["owned get, no await"].append(
-                timed(_each(lambda k: users.read_here(k, b""), keys))
-            )
-            began = time.process_time()
-            for key in keys:
-                await users.get(key)
-            times["owned get, awaited"].append(time.process_time() - began)
-        return {name: statistics.median(values) for name, values in times.items()}
-
-
-def _each(call: Callable[[str], object], keys: Sequence[str]) -> Callable[[], None]:
-    def run() -> None:
-        for key in keys:
-            call(key)
-
-    return run
 
 
 async def _times(call: Operation, seconds: float) -> list[float]:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import cache
 from benchmarks.bars import Bar, ratios
+from benchmarks.bench_local import Round, alternate, await_each, call_each
 from benchmarks.bench_map import KEYS, VALUE, Side, batch_of, start_contest
+from benchmarks.rivals import awaited, blocking
 from benchmarks.speed.report import Report
 from benchmarks.support import Operation, pin
 from benchmarks.workers import ROOT
+from cache.cluster.structures.map import DistributedMap
 
 LARGE: Final = b"v" * 2**20
 LARGE_COUNT: Final = 16
 LOOKUPS: Final = 10_000
 """Reads of random keys in one turn of a loop without a network."""
+
+WAYS: Final = {"here": "no await", "awaited": "awaited"}
+BLOCKING_RIVALS: Final = ("cachetools TTLCache", "theine Cache", "dogpile.cache memory")
+"""Caches in pure Python, or with times to live; compiled ones without are in `bench_local.py`."""
 
 
 async def measure(report: Report) -> None:
@@ -107,54 +112,51 @@ async def large_values(report: Report, one: Side, redis: Any) -> None:
 
 
 async def owned_reads(report: Report, one: Side, two: Side) -> None:
-    """What this member owns, against a dictionary with the same keys."""
+    """What this member owns, against a dictionary with the same keys and caches of one process."""
     keys, twice = scattered(one.owned), scattered(two.owned)
-    plain = dict.fromkeys(keys, VALUE)
-    users = one.users
+    items = dict.fromkeys(keys, VALUE)
 
-    def look() -> None:
-        get = plain.get
-        for key in keys:
-            get(key)
+    async def doubled(_: list[str]) -> None:
+        for key in twice:
+            await two.users.get(key)
 
-    def here() -> None:
+    rounds: dict[str, Round] = {
+        "dict": call_each(items.get),
+        "here": here_each(one.users),
+        "awaited": await_each(one.users.get),
+        "twice": doubled,
+    }
+    with blocking(items) as found:
+        plain = {name: call_each(get) for name, get in found.items() if name in BLOCKING_RIVALS}
+        slow = {name: await_each(get) for name, get in (await awaited(items)).items()}
+        times = await alternate({**rounds, **plain, **slow}, keys, 3 * report.arguments.rounds)
+    is_compiled = bool(getattr(cache, "accelerated", False))
+    cost = "cost of dict.get"
+    for what, limits in (("here", (9, 5)), ("awaited", (12, 7))):
+        bar = Bar(f"owned get, {WAYS[what]}, {cost}", limits[is_compiled], is_least=False)
+        report.note(bar, ratios(times[what], times["dict"]))
+    for what, rivals in (("here", plain), ("awaited", slow)):
+        for name in rivals:
+            bar = Bar(f"owned get, {WAYS[what]}, cost of {name}", 1.0, is_least=False)
+            report.note(bar, ratios(times[what], times[name]))
+    bar = Bar("owned get with two copies, cost of one", 1.05, is_least=False)
+    report.note(bar, ratios(times["twice"], times["awaited"]))
+
+
+def here_each(users: DistributedMap[bytes]) -> Round:
+    """Return what reads each of its keys without a coroutine; all are owned here."""
+
+    def run(keys: list[str]) -> None:
         get = users.read_here
         for key in keys:
             get(key, b"")
 
-    async def awaited(entries: Any, names: list[str]) -> float:  # Any: a map
-        began = time.process_time()
-        for key in names:
-            await entries.get(key)
-        return time.process_time() - began
-
-    times: dict[str, list[float]] = {"dict": [], "here": [], "awaited": [], "twice": []}
-    for _ in range(3 * report.arguments.rounds):
-        times["dict"].append(timed(look))
-        times["here"].append(timed(here))
-        times["awaited"].append(await awaited(users, keys))
-        times["twice"].append(await awaited(two.users, twice))
-    is_compiled = bool(getattr(cache, "accelerated", False))
-    bar = Bar(
-        "owned get without an await, cost of dict.get", 5 if is_compiled else 9, is_least=False
-    )
-    report.note(bar, ratios(times["here"], times["dict"]))
-    bar = Bar("owned get, awaited, cost of dict.get", 7 if is_compiled else 12, is_least=False)
-    report.note(bar, ratios(times["awaited"], times["dict"]))
-    bar = Bar("owned get with two copies, cost of one", 1.05, is_least=False)
-    report.note(bar, ratios(times["twice"], times["awaited"]))
+    return run
 
 
 def scattered(keys: list[str]) -> list[str]:
     """Return `LOOKUPS` of the keys, in an order that is not that of their writing."""
     return [keys[(number * 7919) % len(keys)] for number in range(LOOKUPS)]
-
-
-def timed(work: Callable[[], None]) -> float:
-    """Return the processor seconds it takes: others on this core do not count."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
 
 
 class Echo(asyncio.Protocol):
