@@ -97,7 +97,10 @@ if __name__ == "__main__":
     parser = contest_parser(__doc__, seconds=0.5)
     parser.set_defaults(placement="same")
     parser.add_argument(
-        "--loop", choices=["auto", "asyncio"], default="auto", help="auto: uvloop, if installed"
+        "--loop",
+        choices=["auto", "asyncio"],
+        default="auto",
+        help="auto: uvloop, if installed; asyncio: of `calls` single ones only",
     )
     parser.add_argument("--parts", type=parts_of, default=list(PARTS), help=", ".join(PARTS))
     options = parser.parse_args()

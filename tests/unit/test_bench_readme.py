@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.bars import Bar, Figure
+from benchmarks.bench_all import DRAWING, SUITE
 from benchmarks.readme import version_in, with_tables
 
+ROOT = Path(__file__).resolve().parents[2]
 PLACES = "\n".join(
     f"<!-- {name}: begin -->\nwhat was here\n<!-- {name}: end -->"
     for name in ("run", "speed", "peers", "local")
@@ -75,3 +78,12 @@ def test_missing_place_is_named(name: str) -> None:
 def test_version_is_found_in_what_a_server_says(said: str, version: str) -> None:
     """Servers say more than their version, each in a form of its own."""
     assert version == version_in(said)
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_script_of_the_suite_takes_a_file_for_its_figures(name: str) -> None:
+    """A script that brings no figures would be missed after a quarter of an hour only."""
+    source = (ROOT / "benchmarks" / f"{name}.py").read_text()
+
+    assert "contest_parser(" in source or '"--json"' in source
+    assert (name in DRAWING) == ('"--plots"' in source)
