@@ -1,10 +1,9 @@
 """Copying partitions to a new member: how fast flat out, and what readers feel of it by default.
 
-One member holds all keys; a second one joins and gets a copy of each. Flat out: chunks of 256 KiB, 64
-partitions at once. Default: what `ClusterConfig` says, with a client that reads one key after the other
-from the member that sends. Rates count keys and values. Beside them: bare chunks of 16 KiB through a
-socket of the same kind, four of them unconfirmed, between two processes.
-"""
+One member holds all keys; a second one joins and gets a copy of each. Flat out: chunks of 256 KiB, 64 of
+128 partitions at once. Default: what `ClusterConfig` says, with a client that reads one key after the
+other from the member that sends. Rates count keys and values. Beside them: bare chunks of 16 KiB through
+a socket of the same kind, four of them unconfirmed, between two processes."""
 
 from __future__ import annotations
 
@@ -31,7 +30,11 @@ from cache.cluster import ClusterClient
 MEGA: Final = 1e6
 SIZES: Final = ((100, 200_000, 100.0), (1024, 60_000, 400.0))
 """Bytes of a value, keys, and the bar in MB/s."""
-FLAT_OUT: Final = {"chunk_bytes": 256 * 1024, "migration_parallelism": 64}
+FLAT_OUT: Final = {
+    "chunk_bytes": 256 * 1024,
+    "migration_parallelism": 64,
+    "partition_count": 128,  # So that a partition is as large as 1.6 million keys make each of 1,024.
+}
 READ_KEYS: Final = 2_000
 IDLE_SECONDS: Final = 2.0
 RAW_BYTES: Final = 400_000_000
@@ -68,11 +71,15 @@ async def _holder(stack: AsyncExitStack, **settings: Any) -> Worker:
     return await start_worker(stack, "member", placement="free", index=1, **common, **settings)
 
 
-async def _joined(stack: AsyncExitStack, holder: Worker) -> tuple[float, float]:
+async def _joined(
+    stack: AsyncExitStack,
+    holder: Worker,
+    **settings: Any,  # Any: fields of ClusterConfig
+) -> tuple[float, float]:
     """Let a member join; return from when to when copies were made."""
     watching = asyncio.ensure_future(holder.order("stream", copies=2))
     try:
-        await _holder(stack, peers=[holder.ready["address"]])
+        await _holder(stack, peers=[holder.ready["address"]], **settings)
         began, ended = await watching
     finally:
         watching.cancel()
@@ -85,7 +92,7 @@ async def _flat_out(report: Report, size: int, count: int) -> list[float]:
         async with AsyncExitStack() as stack:
             holder = await _holder(stack, **FLAT_OUT)
             sent = await holder.order("fill", count=count, size=size)
-            began, ended = await _joined(stack, holder)
+            began, ended = await _joined(stack, holder, **FLAT_OUT)
             rates.append(sent / (ended - began) / MEGA)
     return rates
 
