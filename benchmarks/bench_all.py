@@ -41,13 +41,12 @@ SUITE: Final = (
     "bench_local",
     "bench_decorator",
     "bench_sync",
-    "bench_map",
     "bench_cluster",
     "bench_siblings",
 )
 DRAWING: Final = ("bench_curves", "bench_local")
 """Those that take `--plots`."""
-SCRIPT_TIMEOUT: Final = 720.0
+SCRIPT_TIMEOUT: Final = 900.0
 """Seconds until a script is stopped."""
 LIBRARIES: Final = [
     "msgpack",

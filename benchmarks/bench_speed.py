@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -68,6 +69,7 @@ async def main(arguments: argparse.Namespace) -> int:
     failed: dict[str, str] = {}
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     for name in arguments.parts:
+        began = time.monotonic()
         try:
             measured = PARTS[name](report)
             if measured is not None:
@@ -75,6 +77,7 @@ async def main(arguments: argparse.Namespace) -> int:
         except Exception as error:  # noqa: BLE001  # The figures of the other parts count all the same.
             failed[name] = f"{type(error).__name__}: {error}"
             print(f"part {name} FAILED: {failed[name]}", flush=True)
+        print(f"part {name} took {time.monotonic() - began:.0f} s", flush=True)
         if cores is not None:
             os.sched_setaffinity(0, cores)  # A part may have put this process on one core.
     print_table("Speed bars", HEADER, report.rows())

@@ -3,7 +3,8 @@
 One member holds all keys; a second one joins and gets a copy of each. Flat out: chunks of 256 KiB, 64 of
 128 partitions at once. Default: what `ClusterConfig` says, with a client that reads one key after the
 other from the member that sends. Rates count keys and values. Beside them: bare chunks of 16 KiB through
-a socket of the same kind, four of them unconfirmed, between two processes."""
+a socket of the same kind, four of them unconfirmed, between two processes.
+"""
 
 from __future__ import annotations
 
