@@ -135,10 +135,12 @@ CHANGE_HEADER: Final = ("path", "recorded", "measured", "change", "")
 def compare(
     recorded: Mapping[str, Figure], measured: Mapping[str, Figure], *, tolerance: float
 ) -> list[Change]:
-    """Return how each recorded ratio is now; a fall is worse than the recorded one by more than `tolerance`.
+    """Return how each recorded ratio is now.
 
-    What is better for a bar is known from its sign: less cost, more rate. A ratio that is not measured any
-    more, or that is no number, is a fall; one that was not recorded has nothing to fall from.
+    A fall is a median that is worse than the recorded one by more than `tolerance`, and worse than every
+    recorded round: where rounds of one run differ more than that, a difference says nothing. What is better
+    is known from the bar's sign: less cost, more rate. A ratio that is not measured any more, or that is no
+    number, is a fall; one that was not recorded has nothing to fall from.
     """
     changes: list[Change] = []
     for path, before in recorded.items():
@@ -148,7 +150,9 @@ def compare(
             changes.append(Change(path, before.median, None, is_fall=True))
             continue
         now = measured[path].median
-        least, most = before.median * (1 - tolerance), before.median * (1 + tolerance)
-        is_good = now >= least if before.bar.is_least else now <= most
+        if before.bar.is_least:
+            is_good = now >= min(before.median * (1 - tolerance), *before.values)
+        else:
+            is_good = now <= max(before.median * (1 + tolerance), *before.values)
         changes.append(Change(path, before.median, now, is_fall=not is_good))
     return changes

@@ -1,9 +1,10 @@
 """Compare ratios with the recorded ones: `python benchmarks/bench_compare.py [--tolerance 0.25]`.
 
-It measures what `bench_speed.py` measures, or takes the figures of a run from `--figures FILE`, and ends with
-exit code 1 when a ratio is worse than the recorded one by more than the tolerance, or is not measured any
-more. With `--parts` only some are measured, and what was not is passed over. Only ratios are compared: both
-sides of one are measured in the same run, so that another machine, or a busier one, moves them less.
+It measures what `bench_speed.py` measures, or takes the figures of a run from `--figures FILE`, and ends
+with exit code 1 when a ratio is worse than the recorded one by more than the tolerance and worse than
+all recorded rounds, or is not measured any more. With `--parts` only some are measured, and what was not
+is passed over. Only ratios are compared: both sides of one are measured in the same run, so that another
+machine, or a busier one, moves them less.
 """
 
 from __future__ import annotations

@@ -57,6 +57,19 @@ def test_median_of_the_rounds_is_compared() -> None:
     assert [Change("rate", 10.0, 9.5, is_fall=False)] == changes
 
 
+@pytest.mark.parametrize(
+    ("bar", "measured", "is_fall"),
+    [(RATE, 4.0, False), (RATE, 3.99, True), (COST, 30.0, False), (COST, 30.01, True)],
+)
+def test_fall_is_worse_than_every_recorded_round(bar: Bar, measured: float, is_fall: bool) -> None:
+    """Where rounds of one run differ more than the tolerance, a difference within them says nothing."""
+    before = figures(bar, 4.0, 10.0, 30.0)
+
+    changes = compare(before, figures(bar, measured), tolerance=0.2)
+
+    assert [is_fall] == [change.is_fall for change in changes]
+
+
 def test_ratio_that_is_not_measured_any_more_is_a_fall() -> None:
     """A row that was lost must not pass as good."""
     changes = compare(figures(RATE, 10.0), {}, tolerance=TOLERANCE)
