@@ -45,10 +45,16 @@ def measured(arguments: argparse.Namespace) -> dict[str, Figure]:
         subprocess.run(
             command, check=False
         )  # What it could not measure is missing from its figures.
+        if not path.exists():
+            raise SystemExit("bench_speed.py brought no figures; what it said is above")
         return bars_of(json.loads(path.read_text()))
 
 
 def main(arguments: argparse.Namespace) -> int:
+    if not arguments.recorded.exists():
+        raise SystemExit(
+            f"no recorded figures in {arguments.recorded}: `./task bench-record` makes them"
+        )
     recorded = bars_of(json.loads(arguments.recorded.read_text()))
     now = measured(arguments)
     if arguments.parts is not None:
@@ -69,13 +75,18 @@ def fraction(text: str) -> float:
     return value
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of its options."""
+    made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--recorded", type=Path, default=RECORDED)
-    parser.add_argument("--figures", type=Path, help="what --json wrote; measured now without it")
-    parser.add_argument("--tolerance", type=fraction, default=TOLERANCE)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--parts", help="parts of bench_speed.py, with commas")
-    raise SystemExit(main(parser.parse_args()))
+    made.add_argument("--recorded", type=Path, default=RECORDED)
+    made.add_argument("--figures", type=Path, help="what --json wrote; measured now without it")
+    made.add_argument("--tolerance", type=fraction, default=TOLERANCE)
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--parts", help="parts of bench_speed.py, with commas")
+    return made
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(parser().parse_args()))

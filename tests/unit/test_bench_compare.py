@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from benchmarks.bars import (
     percentile,
     ratios,
 )
+from benchmarks.bench_compare import fraction, main, parser
 
 RATE = Bar("rate", 3.0)
 COST = Bar("cost", 9.0, is_least=False)
@@ -135,3 +138,33 @@ def test_change_row_names_what_fell() -> None:
 
     assert ["rate", "10.00×", "not measured", "", "missing"] == missing.row()
     assert ["rate", "10.00×", "5.00×", "-50 %", "FALLEN"] == fallen.row()
+
+
+@pytest.mark.parametrize(("measured", "code"), [(10.0, 0), (1.0, 1)])
+def test_exit_code_tells_a_fall(tmp_path: Path, measured: float, code: int) -> None:
+    """The figures of one script are compared with a recording of all of them."""
+    speed = {"bars": {"rate": Figure(RATE, (10.0,)).to_json()}}
+    (tmp_path / "recorded.json").write_text(json.dumps({"scripts": {"bench_speed": speed}}))
+    now = {"bars": {"rate": Figure(RATE, (measured,)).to_json()}}
+    (tmp_path / "now.json").write_text(json.dumps(now))
+
+    arguments = parser().parse_args(
+        [f"--recorded={tmp_path}/recorded.json", f"--figures={tmp_path}/now.json"]
+    )
+
+    assert code == main(arguments)
+
+
+def test_absent_recording_is_told_with_its_remedy(tmp_path: Path) -> None:
+    """There is none before the first one."""
+    arguments = parser().parse_args([f"--recorded={tmp_path}/recorded.json"])
+
+    with pytest.raises(SystemExit, match="bench-record"):
+        main(arguments)
+
+
+@pytest.mark.parametrize("text", ["1", "-0.1", "25"])
+def test_tolerance_is_a_share(text: str) -> None:
+    """25 would never find a fall."""
+    with pytest.raises(argparse.ArgumentTypeError, match="from 0 to below 1"):
+        fraction(text)
