@@ -113,6 +113,8 @@ async def _felt(report: Report) -> None:
             reading = asyncio.ensure_future(reads.run())
             try:
                 began, ended = await _joined(stack, holder)
+                if reading.done():  # It goes on until cancelled, unless a read failed.
+                    reading.result()
             finally:
                 reading.cancel()
             quiet.append(percentile(idle, 0.99))
