@@ -79,6 +79,13 @@ def fill_replicas(
     return replicas
 
 
+def write_to_each(replicas: list[PartitionReplica], stamp: int) -> None:
+    """Overwrite one entry of each partition; a later stamp is a later write."""
+    for number, replica in enumerate(replicas):
+        entry = (b"w" * 100, 1_900_000_000_000_000 + stamp, 123_456_789, float("inf"))
+        replica.apply("users", _key(number), entry)
+
+
 def _fill_dict() -> dict[bytes, bytes]:
     return {_key(number): b"v" * 90 + b"%010d" % number for number in range(ENTRIES)}
 

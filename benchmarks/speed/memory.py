@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gc
 import math
+import statistics
 import time
 from typing import Final
 
 from benchmarks.bars import Bar
 from benchmarks.bench_local import in_fresh_process
-from benchmarks.bench_memory import fill_replicas, measure_entry, measure_overwrites
+from benchmarks.bench_memory import fill_replicas, measure_entry, measure_overwrites, write_to_each
 from benchmarks.speed.report import Report
 
 PARTITIONS: Final = 1024
@@ -21,6 +22,12 @@ STALL_ENTRIES: Final = 2_000_000
 PAUSE_ENTRIES: Final = ((100_000, None), (1_000_000, 20.0))
 """Entries, and the bar in milliseconds."""
 OVERWRITES: Final = 1_000_000
+PREPARATIONS: Final = {
+    "at rest": "at rest",
+    "written": "a write to each partition between",
+    "frozen": "the same after gc.freeze()",
+    "collected and frozen": "the same after gc.collect() and gc.freeze()",
+}
 COLLECTIONS: Final = 5
 ROUNDS_MAX: Final = 3
 """Fresh processes for each figure: filling two million entries takes long."""
@@ -45,11 +52,12 @@ def measure(report: Report) -> None:
         [1e3 * seconds for seconds in swept],
     )
     for count, limit in PAUSE_ENTRIES:
-        seen, frozen = in_fresh_process(collector_pauses, count)
-        bar = Bar(f"full collection beside {count:,} entries", limit, "ms", is_least=False)
-        report.note(bar, [1e3 * seconds for seconds in seen])
-        bar = Bar(f"full collection beside {count:,} entries, after gc.freeze()", None, "ms", False)
-        report.note(bar, [1e3 * seconds for seconds in frozen])
+        for before, title in PREPARATIONS.items():
+            pauses = in_fresh_process(collector_pauses, count, before)
+            is_bar = before == "written"
+            path = f"full collection beside {count:,} entries, {title}"
+            bar = Bar(path, limit if is_bar else None, "ms", is_least=False)
+            report.note(bar, [1e3 * seconds for seconds in pauses])
 
 
 def longest_insert(is_collected: bool) -> float:  # goes through a pool, by position
@@ -69,15 +77,28 @@ def longest_insert(is_collected: bool) -> float:  # goes through a pool, by posi
     return longest
 
 
-def collector_pauses(count: int) -> tuple[list[float], list[float]]:
-    """Return the seconds of full collections beside `count` entries, and after `gc.freeze()`."""
+def collector_pauses(count: int, before: str) -> list[float]:
+    """Return what full collections take longer beside `count` entries than in this process without.
+
+    The first one untracks tuples of atoms, and with them dictionaries that hold nothing else, which it need
+    not look into again; a write of an entry has its dictionary tracked again. What is frozen while it is
+    tracked is never looked at.
+    """
+    gc.collect()
+    empty = statistics.median(_collection() for _ in range(COLLECTIONS))
     held = fill_replicas(count, partitions=PARTITIONS)
-    gc.collect()  # This one finds out which tuples hold atoms only.
-    seen = [_collection() for _ in range(COLLECTIONS)]
-    gc.freeze()
-    frozen = [_collection() for _ in range(COLLECTIONS)]
+    if before == "frozen":
+        gc.freeze()
+    gc.collect()
+    if before == "collected and frozen":
+        gc.freeze()
+    pauses: list[float] = []
+    for stamp in range(COLLECTIONS):
+        if before != "at rest":
+            write_to_each(held, stamp)
+        pauses.append(max(0.0, _collection() - (empty if "frozen" not in before else 0.0)))
     del held
-    return seen, frozen
+    return pauses
 
 
 def _collection() -> float:
