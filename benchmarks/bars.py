@@ -60,8 +60,22 @@ class Figure:
         unit = space(self.bar.unit)
         least, most = min(self.values), max(self.values)
         spread = f"{number(least)} - {number(most)}" if len(self.values) > 1 else ""
-        verdict = "" if self.bar.limit is None else "yes" if self.bar.holds(self.median) else "no"
-        return [self.bar.path, self.bar.text(), f"{number(self.median)}{unit}", spread, verdict]
+        return [
+            self.bar.path,
+            self.bar.text(),
+            f"{number(self.median)}{unit}",
+            spread,
+            self.verdict(),
+        ]
+
+    def verdict(self) -> str:
+        """Return whether the median meets the bar, and whether there are rounds that differ from it."""
+        if self.bar.limit is None:
+            return ""
+        met = [self.bar.holds(value) for value in self.values]
+        if self.bar.holds(self.median):
+            return "yes" if all(met) else "yes, not in all rounds"
+        return "no, in some rounds" if any(met) else "no"
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return what `figure_from` reads."""
