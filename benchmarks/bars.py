@@ -75,7 +75,7 @@ class Figure:
         met = [self.bar.holds(value) for value in self.values]
         if self.bar.holds(self.median):
             return "yes" if all(met) else "yes, not in all rounds"
-        return "no, in some rounds" if any(met) else "no"
+        return "no, but in some rounds" if any(met) else "no"
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return what `figure_from` reads."""

@@ -108,7 +108,7 @@ def test_sign_and_unit_of_a_bar_are_those_of_the_recording() -> None:
     [
         (RATE, (3.0, 3.1, 3.5), ["rate", "≥ 3×", "3.10×", "3.00 - 3.50", "yes"]),
         (RATE, (2.0, 3.0, 3.5), ["rate", "≥ 3×", "3.00×", "2.00 - 3.50", "yes, not in all rounds"]),
-        (COST, (8.0, 9.1, 9.5), ["cost", "≤ 9×", "9.10×", "8.00 - 9.50", "no, in some rounds"]),
+        (COST, (8.0, 9.1, 9.5), ["cost", "≤ 9×", "9.10×", "8.00 - 9.50", "no, but in some rounds"]),
         (RATE, (2.9,), ["rate", "≥ 3×", "2.90×", "", "no"]),
         (COST, (9.1,), ["cost", "≤ 9×", "9.10×", "", "no"]),
         (MILLISECONDS, (50.0,), ["time", "≤ 50 ms", "50.00 ms", "", "yes"]),
