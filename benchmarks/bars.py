@@ -116,6 +116,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def number(value: float) -> str:
     """Return a figure with as many digits as mean something."""
+    if 0 < abs(value) < 0.1:
+        return f"{value:.2g}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
@@ -137,10 +139,11 @@ class Change:
     def row(self) -> list[str]:
         """Return the line of a table."""
         if self.measured is None:
-            return [self.path, f"{self.recorded:.2f}×", "not measured", "", "missing"]
+            return [self.path, f"{number(self.recorded)}×", "not measured", "", "missing"]
         change = f"{100 * (self.measured / self.recorded - 1):+.0f} %"
         verdict = "FALLEN" if self.is_fall else ""
-        return [self.path, f"{self.recorded:.2f}×", f"{self.measured:.2f}×", change, verdict]
+        measured = f"{number(self.measured)}×"
+        return [self.path, f"{number(self.recorded)}×", measured, change, verdict]
 
 
 CHANGE_HEADER: Final = ("path", "recorded", "measured", "change", "")

@@ -16,6 +16,7 @@ from benchmarks.bars import (
     Figure,
     compare,
     figures_from,
+    number,
     percentile,
     ratios,
 )
@@ -120,6 +121,15 @@ def test_row_shows_median_spread_and_whether_the_bar_holds(
 ) -> None:
     """A bar without a limit has no verdict, one round has no spread, rounds that differ are told of."""
     assert row == Figure(bar, figure).row()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234.5, "1,234"), (99.994, "99.99"), (0.1, "0.10"), (0.0172, "0.017"), (0.0, "0.00")],
+)
+def test_number_has_the_digits_that_mean_something(value: float, text: str) -> None:
+    """A small ratio is not rounded away."""
+    assert text == number(value)
 
 
 def test_ratios_are_of_the_same_round() -> None:
