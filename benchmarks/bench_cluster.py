@@ -38,8 +38,9 @@ VALUE: Final = b"v" * 100
 BATCH: Final = 500
 COPIES: Final = 2
 SECRET: Final = "benchmark"
+BALANCED: Final = "join: balanced, everything moved and cleaned"
 OLRIC: Final = {
-    "join: balanced, everything moved and cleaned": "56-63 s",
+    BALANCED: "56-63 s",
     "SIGKILL: known to every survivor": "4.7-6.0 s",
     "SIGKILL: every key writable again": "4.7-6.0 s",
     "SIGKILL: all copies restored": "never",
@@ -141,7 +142,7 @@ class Bench:
                 return is_settled(sights, ids) and least >= len(sights[0].rows) // len(ids) - 1
 
             at = await self.cluster.until("balance", balanced)
-        self.note("join: balanced, everything moved and cleaned", at - started_at)
+        self.note(BALANCED, at - started_at)
         assert newcomer.id in ids
 
     async def crash(self, signum: signal.Signals) -> None:
@@ -185,7 +186,9 @@ class Bench:
         return lost
 
 
-async def main(arguments: argparse.Namespace) -> int:
+@asynccontextmanager
+async def cluster_bench(key_count: int) -> AsyncIterator[Bench]:
+    """Yield a bench without members; what it starts is stopped when the block is left."""
     with tempfile.TemporaryDirectory(prefix="bench-cluster-") as folder:
         options = ["--preset", "local", "--replicas", str(COPIES), "--log-level", "error"]
         options += ["--cluster-name", "bench"]
@@ -198,12 +201,16 @@ async def main(arguments: argparse.Namespace) -> int:
             clock=clock,
             view=PlainView(clock, io.StringIO()),  # The demo's view has nothing to show here.
         )
-        bench = Bench(cluster, arguments.keys)
         try:
-            lost = await _run(bench)
+            yield Bench(cluster, key_count)
         finally:
             await cluster.close()
             await processes.stop()
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    async with cluster_bench(arguments.keys) as bench:
+        lost = await _run(bench)
     _report(bench, lost, arguments.json)
     return 1 if lost or bench.failures else 0
 

@@ -20,8 +20,7 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.bench_local import KEY_COUNT, SEED
-from benchmarks.rivals import optional
-from benchmarks.support import print_table, write_json
+from benchmarks.support import optional, print_table, write_json
 from cache.local import LocalCache
 
 Function = Callable[[str], Awaitable[Any]]  # Any: every decorator has types of its own

@@ -26,8 +26,9 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.rivals import awaited, blocking, hit_counters, optional
-from benchmarks.support import print_table, resident_bytes, write_json
+from benchmarks.bars import Bar, Figure, ratios
+from benchmarks.rivals import awaited, blocking, hit_counters
+from benchmarks.support import optional, print_table, resident_bytes, write_json
 from cache.clock import SystemClock
 from cache.local import LocalCache
 from cache.local.cache import PolicyName
@@ -89,8 +90,8 @@ async def ours(items: dict[str, bytes]) -> dict[str, Round]:
     return rounds
 
 
-async def measure_speed(round_count: int) -> dict[str, float]:
-    """Return nanoseconds per call."""
+async def measure_speed(round_count: int) -> dict[str, list[float]]:
+    """Return nanoseconds per call, of each round."""
     keys = [f"key:{number}" for number in range(KEY_COUNT)]
     Random(SEED).shuffle(keys)
     items = dict.fromkeys(keys, b"v" * 100)
@@ -106,7 +107,7 @@ async def measure_speed(round_count: int) -> dict[str, float]:
 
 async def alternate(
     rounds: dict[str, Round], keys: list[str], round_count: int
-) -> dict[str, float]:
+) -> dict[str, list[float]]:
     taken: dict[str, list[float]] = {name: [] for name in rounds}
     for turn in range(round_count + 4):
         order = list(rounds) if turn % 2 else list(reversed(rounds))
@@ -118,10 +119,10 @@ async def alternate(
                 await done
             if turn >= 4:  # S3-FIFO counts the first three uses of an entry.
                 taken[name].append((time.thread_time() - started) / len(keys) * 1e9)
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return taken
 
 
-def measure_without_loop(round_count: int) -> float:
+def measure_without_loop(round_count: int) -> list[float]:
     """Return nanoseconds per `get_nowait` outside a loop, where each call reads the clock."""
     keys = [f"key:{number}" for number in range(KEY_COUNT)]
     cache: LocalCache[bytes] = LocalCache(max_entries=2 * KEY_COUNT, ttl="1h")
@@ -131,7 +132,7 @@ def measure_without_loop(round_count: int) -> float:
         started = time.thread_time()
         call_each(cache.get_nowait)(keys)
         times.append((time.thread_time() - started) / len(keys) * 1e9)
-    return statistics.median(times)
+    return times
 
 
 # -- hit ratios ----------------------------------------------------------------------------------
@@ -313,7 +314,7 @@ def measure_pauses() -> dict[str, Any]:  # Any: figures of several shapes
 # -- report --------------------------------------------------------------------------------------
 
 
-def draw(speed: dict[str, float], hits: dict[str, dict[str, list[float]]]) -> None:
+def draw(speed: dict[str, float], hits: dict[str, dict[str, list[float]]], folder: Path) -> None:
     """Draw the plots, when matplotlib is installed."""
     matplotlib = optional("matplotlib")
     if matplotlib is None:
@@ -321,7 +322,7 @@ def draw(speed: dict[str, float], hits: dict[str, dict[str, list[float]]]) -> No
         return
     matplotlib.use("Agg")
     pyplot: Any = importlib.import_module("matplotlib.pyplot")  # Any: an optional library
-    PLOTS.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     figure, axes = pyplot.subplots(figsize=(7.2, 6.4))
     order = sorted(speed, key=speed.__getitem__, reverse=True)
     colours = ["#c44e52" if name.startswith(POLICY_NAMES) else "#8c8c8c" for name in order]
@@ -331,7 +332,7 @@ def draw(speed: dict[str, float], hits: dict[str, dict[str, list[float]]]) -> No
     axes.set(xscale="log", xlabel="× dict.get (dotted: the bar of a local hit; red: this library)")
     axes.tick_params(axis="y", labelsize=8)
     figure.tight_layout()
-    figure.savefig(PLOTS / "local_cost.png", dpi=110)
+    figure.savefig(folder / "local_cost.png", dpi=110)
     figure, all_axes = pyplot.subplots(len(CAPACITIES), 1, figsize=(7.2, 6.4), sharex=True)
     players = list(next(iter(hits.values())))
     for number, (axes, capacity) in enumerate(zip(all_axes, CAPACITIES, strict=True)):
@@ -342,8 +343,13 @@ def draw(speed: dict[str, float], hits: dict[str, dict[str, list[float]]]) -> No
         axes.set_xticks(range(len(hits)), list(hits), fontsize=8)
     all_axes[0].legend(fontsize=7, ncols=3)
     figure.tight_layout()
-    figure.savefig(PLOTS / "local_hits.png", dpi=110)
-    print(f"\nplots: {PLOTS}")
+    figure.savefig(folder / "local_hits.png", dpi=110)
+    print(f"\nplots: {folder}")
+
+
+def cost_of(name: str, times: Sequence[float], plain: Sequence[float]) -> Figure:
+    """Return what a call costs of a `dict.get` of the same round."""
+    return Figure(Bar(name, None, is_least=False), tuple(ratios(times, plain)))
 
 
 def print_pauses(pauses: dict[str, Any]) -> None:  # Any: see `measure_pauses`
@@ -398,13 +404,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--requests", type=int, default=600_000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plots", type=Path, default=PLOTS, help="folder of the plots")
     arguments = parser.parse_args()
 
-    speed = asyncio.run(measure_speed(arguments.rounds))
-    speed["s3fifo get_nowait, no loop"] = measure_without_loop(arguments.rounds)
-    plain = speed["dict.get"]
-    rows = [[name, f"{ns:.0f}", f"{ns / plain:.1f}"] for name, ns in speed.items()]
-    print_table(f"Hits among {KEY_COUNT:,} keys", ["call", "ns", "× dict.get"], rows)
+    taken = asyncio.run(measure_speed(arguments.rounds))
+    taken["s3fifo get_nowait, no loop"] = measure_without_loop(arguments.rounds)
+    speed = {name: statistics.median(times) for name, times in taken.items()}
+    costs = {name: cost_of(name, times, taken["dict.get"]) for name, times in taken.items()}
+    rows = [[name, f"{speed[name]:.0f}", *cost.row()[2:4]] for name, cost in costs.items()]
+    header = ["call", "ns", "of dict.get", "spread"]
+    print_table(f"Hits among {KEY_COUNT:,} keys", header, rows)
 
     entries = measure_entries()
     rows = [[case, f"{size:.0f}"] for case, size in entries.items()]
@@ -423,9 +432,16 @@ def main() -> int:
 
     pauses = measure_pauses()
     print_pauses(pauses)
-    figures = {"speed_ns": speed, "entry_bytes": entries, "hit_percent": hits, "pauses": pauses}
+    peers = {name: cost.to_json() for name, cost in costs.items()}
+    figures = {
+        "speed_ns": speed,
+        "peers": peers,
+        "entry_bytes": entries,
+        "hit_percent": hits,
+        "pauses": pauses,
+    }
     write_json(arguments.json, figures)
-    draw(speed, hits)
+    draw(speed, hits, arguments.plots)
     bars = verdicts(speed, entries, hits, pauses)
     print()
     for text, holds in bars:

@@ -47,9 +47,13 @@ class Side:
     owned: list[str]
     remote: list[str]
     node: Node
+    group: ProcessGroup
+    """Where the other processes were started, as `other0` and so on."""
 
 
-async def start_side(stack: AsyncExitStack, *, others: int, copies: int, placement: str) -> Side:
+async def start_side(
+    stack: AsyncExitStack, *, others: int, copies: int, placement: str, loop: str = "auto"
+) -> Side:
     """Start `others` member processes and join them from here."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     options = [
@@ -59,6 +63,8 @@ async def start_side(stack: AsyncExitStack, *, others: int, copies: int, placeme
         f"bench{copies}",
         "--log-level",
         "error",
+        "--loop",
+        loop,
     ]
     group = ProcessGroup(folder, secret=SECRET, options=[*options, "--preset", "local"])
     stack.push_async_callback(group.stop)
@@ -81,7 +87,7 @@ async def start_side(stack: AsyncExitStack, *, others: int, copies: int, placeme
     await users.set_many(dict.fromkeys(KEYS, VALUE))
     owned = [key for key in KEYS if users.owner_of(key) == node.id]
     remote = [key for key in KEYS if users.owner_of(key) != node.id]
-    return Side(users, owned, remote, node)
+    return Side(users, owned, remote, node, group)
 
 
 async def settled(node: Node, members: int, copies: int) -> None:
@@ -96,7 +102,9 @@ async def settled(node: Node, members: int, copies: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def start_contest(stack: AsyncExitStack, placement: str) -> tuple[Side, Side, Any]:
+async def start_contest(
+    stack: AsyncExitStack, placement: str, *, loop: str = "auto"
+) -> tuple[Side, Side, Any]:
     """Start Redis, a cluster of two members with one copy, and one of three with two; all with the keys.
 
     Returns:
@@ -110,8 +118,8 @@ async def start_contest(stack: AsyncExitStack, placement: str) -> tuple[Side, Si
     client: Any = Redis(port=port, max_connections=1024)
     stack.push_async_callback(client.aclose)
     await client.mset(dict.fromkeys(KEYS, VALUE))
-    one = await start_side(stack, others=1, copies=1, placement=placement)
-    two = await start_side(stack, others=2, copies=2, placement=placement)
+    one = await start_side(stack, others=1, copies=1, placement=placement, loop=loop)
+    two = await start_side(stack, others=2, copies=2, placement=placement, loop=loop)
     return one, two, client
 
 

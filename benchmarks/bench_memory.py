@@ -11,6 +11,7 @@ import argparse
 import gc
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ PARTITIONS: Final = 256
 
 def measure_entry() -> dict[str, float]:
     """Return the bytes an entry takes on top of key and value, and a plain dict's beside it."""
-    ours = _grown(_fill_replicas)
+    ours = _grown(lambda: fill_replicas(ENTRIES))
     plain = _grown(_fill_dict)
     size = len(_key(1)) + 100
     return {
@@ -60,17 +61,29 @@ def _grown(fill: Any) -> float:  # Any: a function that returns what it filled
     return float(grown)
 
 
-def _fill_replicas() -> list[PartitionReplica]:
+def fill_replicas(
+    count: int, inserted: Callable[[], None] | None = None, *, partitions: int = PARTITIONS
+) -> list[PartitionReplica]:
+    """Return copies of partitions with so many entries of 100 bytes; `inserted` is called after each."""
     usage = Usage()
     replicas = [
         PartitionReplica(operation_memory=1, tombstone_lifetime=600.0, usage=usage)
-        for _ in range(PARTITIONS)
+        for _ in range(partitions)
     ]
-    for number in range(ENTRIES):
+    for number in range(count):
         value = b"v" * 90 + b"%010d" % number
         entry = (value, 1_700_000_000_000_000 + number, 123_456_789, float("inf"))
-        replicas[number % PARTITIONS].apply("users", _key(number), entry)
+        replicas[number % partitions].apply("users", _key(number), entry)
+        if inserted is not None:
+            inserted()
     return replicas
+
+
+def write_to_each(replicas: list[PartitionReplica], stamp: int) -> None:
+    """Overwrite one entry of each partition; a later stamp is a later write."""
+    for number, replica in enumerate(replicas):
+        entry = (b"w" * 100, 1_900_000_000_000_000 + stamp, 123_456_789, float("inf"))
+        replica.apply("users", _key(number), entry)
 
 
 def _fill_dict() -> dict[bytes, bytes]:

@@ -19,8 +19,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.rivals import optional
-from benchmarks.support import print_table, write_json
+from benchmarks.support import optional, print_table, write_json
 from cache import SyncCache
 
 SEED: Final = 11

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -14,16 +13,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.support import optional
+
 Get = Callable[[str], Any]  # Any: a value, or a tuple with one, or an awaitable of it
 
 LIFETIME: Final = 3600
-
-
-def optional(name: str) -> Any | None:  # Any: a module that may be missing
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import json
 import os
 import platform
@@ -27,6 +28,14 @@ START_TIMEOUT: Final = 20.0
 
 Operation = Callable[[int], Awaitable[Any]]
 """Any: results are not looked at; the argument counts the calls of one worker."""
+
+
+def optional(name: str) -> Any | None:  # Any: a module that may be missing
+    """Return a module, or None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def free_port() -> int:
@@ -53,13 +62,37 @@ class MissingServerError(Exception):
 @asynccontextmanager
 async def redis_server(placement: str) -> AsyncIterator[int]:
     """Run a redis-server without persistence on a free port; yield the port."""
-    binary = shutil.which("redis-server")
+    options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    async with _server("redis-server", "--port", options, placement) as port:
+        yield port
+
+
+@asynccontextmanager
+async def memcached_server(placement: str) -> AsyncIterator[int]:
+    """Run memcached, with room for all that is measured, on a free port; yield the port."""
+    options = ["-l", "127.0.0.1", "-U", "0", "-m", "256", "-I", "2m", "-t", "1", "-u", "nobody"]
+    async with _server("memcached", "-p", options, placement) as port:
+        yield port
+
+
+@asynccontextmanager
+async def _server(
+    name: str, port_option: str, options: Sequence[str], placement: str
+) -> AsyncIterator[int]:
+    """Run a server until the block is left.
+
+    Raises:
+        MissingServerError: it is not installed.
+    """
+    binary = shutil.which(name)
     if binary is None:
-        raise MissingServerError("redis-server is not installed: `apt-get install redis-server`")
+        raise MissingServerError(f"{name} is not installed: `apt-get install {name}`")
     port = free_port()
-    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     process = await asyncio.create_subprocess_exec(
-        binary, *arguments, stdout=asyncio.subprocess.DEVNULL, stdin=asyncio.subprocess.DEVNULL
+        binary,
+        *[port_option, str(port), *options],
+        stdout=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.DEVNULL,
     )
     try:
         pin(process.pid, placement, index=1)
@@ -145,18 +178,25 @@ def write_json(path: Path | None, results: Mapping[str, Any]) -> None:  # Any: J
     """Write the figures with what they were measured on."""
     if path is None:
         return
-    about = {"python": platform.python_version(), "cores": os.cpu_count()}
-    path.write_text(json.dumps({"machine": about, **results}, indent=2) + "\n")
+    path.write_text(json.dumps({"machine": about_machine(), **results}, indent=2) + "\n")
     print(f"\nfigures: {path}")
 
 
-def run(main: Awaitable[int]) -> int:
-    """Run on uvloop when it is installed, as `cache node` does."""
-    try:
-        import uvloop
-    except ImportError:
-        factory = None
-    else:
+def about_machine() -> dict[str, Any]:  # Any: JSON values
+    """Return what figures depend on besides the code."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def run(main: Awaitable[int], *, loop: str = "auto") -> int:
+    """Run on uvloop when it is installed, as `cache node` does; `asyncio` for the loop of that name."""
+    factory = None
+    if loop == "auto" and (uvloop := optional("uvloop")):
         factory = uvloop.new_event_loop
 
     async def body() -> int:
@@ -178,10 +218,10 @@ def contest_parser(description: str | None, *, seconds: float) -> argparse.Argum
     return parser
 
 
-def run_contest(name: str, main: Awaitable[int]) -> NoReturn:
+def run_contest(name: str, main: Awaitable[int], *, loop: str = "auto") -> NoReturn:
     """Run and end with its exit code, or with the name of the server that is missing."""
     try:
-        raise SystemExit(run(main))
+        raise SystemExit(run(main, loop=loop))
     except MissingServerError as error:
         raise SystemExit(f"{name}: {error}") from error
 
