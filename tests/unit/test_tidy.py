@@ -195,6 +195,7 @@ PURE: Final = (
     "cache.cluster.structures.processors",
     "cache.cluster.structures.raised",
     "cache.cluster.replication.differences",
+    "cache.cluster.replication.chunks",
     "cache.cluster.replication.digest",
     "cache.cluster.replication.entries",
     "cache.cluster.replication.expiry",

@@ -66,11 +66,11 @@ class Holder:
             raise UnavailableError(GROWN_OLD.format(self._replication.member))
         self._check_epoch(message.partition, message.epoch, peer)
         self._raise_fence(message.partition, message.epoch)
-        wall = self._replication.clock.wall()
-        if not all(self._replication.hlc.observe(record.hlc, wall) for record in message.entries):
+        latest = max((record.hlc for record in message.entries), default=0)
+        if not self._replication.hlc.observe(latest, self._replication.clock.wall()):
             raise RemoteProtocolError(AHEAD)
         replica = self._replication.copy_of(message.partition)
-        newer = self._replication.apply_records(replica, message.entries)
+        newer = self._replication.apply_records(replica, message.entries, observed=True)
         for victim in message.evicted:
             replica.drop(victim)
         for operation in message.operations:

@@ -21,8 +21,9 @@ from typing import Final
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
+from cache.cluster.replication.chunks import chunks
 from cache.cluster.replication.differences import Key, batches, difference
-from cache.cluster.replication.entries import from_record, to_record
+from cache.cluster.replication.entries import from_record
 from cache.cluster.replication.merges import MergeReport, Merges
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica
@@ -69,7 +70,7 @@ DIGEST_BATCH: Final = 128
 """Partitions compared by one message."""
 
 WINDOW: Final = 4
-"""Chunks under way at once per partition."""
+"""Chunks under way at once to one member, of all partitions: whatever else it is asked waits behind them."""
 
 
 class Repair:
@@ -83,6 +84,7 @@ class Repair:
         self._rpc = replication.rpc
         self._scope = replication.scope
         self._slots = asyncio.Semaphore(self._config.migration_parallelism)
+        self._windows: dict[Address, asyncio.Semaphore] = {}
         self._bringing_up: dict[MemberId, None] = {}
         self._late = replication.late
         self._table_changed = asyncio.Event()
@@ -108,6 +110,8 @@ class Repair:
 
     def _on_table(self, old: Table, new: Table) -> None:
         self._late.keep(self._replication.owned)
+        known = dict.fromkeys(new.addresses.values())
+        self._windows = {to: window for to, window in self._windows.items() if to in known}
         self._table_changed.set()
         self._offers_due.set()
         if (report := self.merges.follow(old, new)) is not None:
@@ -203,10 +207,12 @@ class Repair:
         async with self._slots:
             partition, replica = ownership.partition, ownership.replica
             asked_at = self._clock.monotonic()
-            buckets = await self._differing_buckets(partition, replica, address)
+            buckets, is_empty = await self._differing_buckets(partition, replica, address)
             away = self._clock.monotonic() - asked_at
             await self._send(ownership, self._late.take(partition, address), address, away)
-            for batch in batches(buckets, replica.entry_count):
+            if is_empty:
+                await self._send(ownership, replica.everything(), address, away)
+            for batch in () if is_empty else batches(buckets, replica.entry_count):
                 theirs = await self._versions(partition, batch, address)
                 send, fetch = difference(replica.versions(batch), theirs)
                 await self._send(ownership, send, address, away)
@@ -223,13 +229,15 @@ class Repair:
 
     async def _differing_buckets(
         self, partition: int, replica: PartitionReplica, address: Address
-    ) -> list[int]:
+    ) -> tuple[list[int], bool]:
+        """Return the buckets that differ, and whether there is nothing in the copy at `address`."""
         answer = await self._rpc.call(
             address, FetchBuckets(partition=partition), timeout=CALL_TIMEOUT
         )
         assert isinstance(answer, Buckets)
         pairs = zip(replica.bucket_digests(), answer.digests, strict=False)
-        return [bucket for bucket, (mine, theirs) in enumerate(pairs) if mine != theirs]
+        differing = [bucket for bucket, (mine, theirs) in enumerate(pairs) if mine != theirs]
+        return differing, not any(answer.digests)
 
     async def _versions(
         self, partition: int, buckets: list[int], address: Address
@@ -242,10 +250,19 @@ class Repair:
     async def _send(
         self, ownership: Ownership, keys: Sequence[Key], address: Address, away: float
     ) -> None:
-        """Send entries; `away` is how many seconds a question to that address took."""
+        """Send entries; `away` is how many seconds a question to that address took.
+
+        Their times to live are shortened by that, but not by more than `TRANSIT_MAX`.
+        """
         calls: list[tuple[float, list[EntryRecord], asyncio.Future[Reply]]] = []
+        window = self._windows.setdefault(address, asyncio.Semaphore(WINDOW))
         try:
-            for records in self._chunks(ownership.replica, keys, away):
+            pieces = self._chunks(ownership.replica, keys, away)
+            while True:
+                await window.acquire()
+                if (records := next(pieces, None)) is None:
+                    window.release()
+                    break
                 message = Replicate(
                     partition=ownership.partition,
                     epoch=ownership.epoch,
@@ -254,6 +271,7 @@ class Repair:
                     evicted=[],
                 )
                 call = self._rpc.call(address, message, timeout=CALL_TIMEOUT)
+                call.add_done_callback(lambda _: window.release())
                 calls.append((self._clock.monotonic(), records, call))
                 self._keys_sent.add(len(records))
                 if len(calls) >= WINDOW:
@@ -288,24 +306,10 @@ class Repair:
     def _chunks(
         self, replica: PartitionReplica, keys: Sequence[Key], away: float
     ) -> Iterator[list[EntryRecord]]:
-        """Yield the entries of `keys` as they are at that moment, `chunk_bytes` at a time.
-
-        Their times to live are shortened by `away`, but not by more than `TRANSIT_MAX`.
-        """
         away = min(away, TRANSIT_MAX)
-        chunk: list[EntryRecord] = []
-        size = 0
-        for map_name, key in keys:
-            entry = replica.entry(map_name, key)
-            if entry is None:
-                continue
-            chunk.append(to_record(map_name, key, entry, self._clock.monotonic() + away))
-            size += len(key) + len(entry[0] or b"") + 48
-            if size >= self._config.chunk_bytes:
-                yield chunk
-                chunk, size = [], 0
-        if chunk:
-            yield chunk
+        return chunks(
+            replica, keys, self._config.chunk_bytes, lambda: self._clock.monotonic() + away
+        )
 
     async def _fetch(self, ownership: Ownership, keys: Sequence[Key], address: Address) -> None:
         limit = self._config.limits.batch_keys_max
@@ -452,7 +456,7 @@ class Repair:
         replica = self._replication.copies[partition]
         wanted = self._replication.wanted[partition]
         asked_at = self._clock.monotonic()
-        buckets = await self._differing_buckets(partition, replica, address)
+        buckets, _ = await self._differing_buckets(partition, replica, address)
         away = self._clock.monotonic() - asked_at
         for batch in batches(buckets, replica.entry_count):
             theirs = await self._versions(partition, batch, address)

@@ -359,6 +359,10 @@ class PartitionReplica:
         entries = self._maps.get(map_name, {})
         return sum(e[0] is not None and now < e[3] for e in entries.values())
 
+    def everything(self) -> list[tuple[str, bytes]]:
+        """Return all maps and keys, tombstones and expired entries included."""
+        return [(name, key) for name, entries in self._maps.items() for key in entries]
+
     def footprint(self, map_name: str, now: float) -> tuple[int, int]:
         """Return how many live keys of a map there are, and the bytes of those keys and their values."""
         entries = self._maps.get(map_name, {}).items()

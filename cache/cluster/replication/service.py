@@ -391,13 +391,16 @@ class ReplicationService:
     # -- copies ------------------------------------------------------------------------------
 
     def apply_records(
-        self, replica: PartitionReplica, records: Sequence[EntryRecord]
+        self, replica: PartitionReplica, records: Sequence[EntryRecord], *, observed: bool = False
     ) -> list[EntryRecord]:
-        """Apply by version; return the entries held here that are later than the ones given."""
+        """Apply by version; return the entries held here that are later than the ones given.
+
+        `observed` says that the clock has taken note of the latest of them.
+        """
         now, wall = self.clock.monotonic(), self.clock.wall()
         newer = []
         for record in records:
-            if not self.hlc.observe(record.hlc, wall):
+            if not observed and not self.hlc.observe(record.hlc, wall):
                 self._absurd.add()
                 continue  # A day ahead of this clock: it would beat every write from now on.
             entry = from_record(record, now, tombstone_lifetime=self.config.tombstone_lifetime)
