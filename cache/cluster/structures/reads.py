@@ -14,12 +14,15 @@ from typing import Final
 
 from cache.cluster.ids import Address
 from cache.cluster.transport.rpc import RpcEndpoint
-from cache.cluster.wire.detached import is_large
 from cache.cluster.wire.messages import Get, GetMany, Many, Reply, Value
 from cache.errors import CacheError, ClosedError, RemoteProtocolError
 
 BATCH_MAX: Final = 256
 """Keys of one request; more would make others wait, and save nothing."""
+
+ALONE_BYTES: Final = 256 * 1024
+"""A value of so many bytes lets its map's reads go one by one. Of smaller ones a whole batch fits into a
+frame of the default limit, and asking for them together costs less."""
 
 Reading = asyncio.Future[bytes | None]
 """Resolves with the encoded value, None for no entry; raises what the request raised."""
@@ -122,7 +125,7 @@ class Reads:
             values = reply.values if isinstance(reply, Many) else ()
         if len(values) != len(readings):
             return _fail(readings, RemoteProtocolError("a read was answered with something else"))
-        if is_large(values[0]):
+        if values[0] is not None and len(values[0]) >= ALONE_BYTES:
             self._large_maps[map_name] = None
         elif self._large_maps:
             self._large_maps.pop(map_name, None)

@@ -10,9 +10,8 @@ from typing import Any, cast
 import pytest
 
 from cache.cluster.ids import Address
-from cache.cluster.structures.reads import BATCH_MAX, Reads
+from cache.cluster.structures.reads import ALONE_BYTES, BATCH_MAX, Reads
 from cache.cluster.transport.rpc import RpcEndpoint
-from cache.cluster.wire.detached import DETACHED_BYTES
 from cache.cluster.wire.messages import Done, Get, GetMany, Many, Reply, Value
 from cache.errors import NotOwnerError, RemoteProtocolError, WrongLoopError
 
@@ -200,7 +199,7 @@ async def test_a_reader_that_left_does_not_disturb_the_others(peers: Peers, busy
 
 async def test_large_values_are_not_gathered(peers: Peers, busy: Reads) -> None:
     """Once a map gave one its reads leave one by one; other maps, and small values, are gathered again."""
-    large = b"v" * DETACHED_BYTES
+    large = b"v" * ALONE_BYTES
     first = await begin(*(busy.get(ANN, "users", 0, b"k") for _ in range(2)))
     peers.answers[0].set_result(Many([large, b"v"]))
     await asyncio.gather(*first)
