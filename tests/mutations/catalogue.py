@@ -136,6 +136,14 @@ MUTATIONS: Final = (
         GATHERED,
     ),
     Mutation(
+        "forget a write that a copy is still asked for",
+        SENDING,
+        "            return  # The ownership forgets it when nobody else is waited for, and not before.\n",
+        "            ownership.pending.pop(pending, None)\n            return\n",
+        "tests/integration/test_campaign.py::test_a_schedule_that_once_failed_holds"
+        "[a-write-is-forgotten-while-a-copy-is-asked]",
+    ),
+    Mutation(
         "send writes to no copy",
         SERVICE,
         "        replica.apply(map_name, key, entry)\n        if not ownership.holders:\n",

@@ -283,8 +283,7 @@ class Sender:
             self._replication.late.note(ownership.partition, address, pending.mortal())
         ownership.deactivate(holder)
         if holder not in pending.waiting:
-            ownership.pending.pop(pending, None)
-            return
+            return  # The ownership forgets it when nobody else is waited for, and not before.
         if self._clock.monotonic() >= pending.deadline:
             ownership.pending.pop(pending, None)
             pending.fail(IndeterminateError(f"copy on {holder} did not confirm in time"))
