@@ -48,6 +48,8 @@ class Reads:
 
     def __init__(self, rpc: RpcEndpoint, *, timeout: float) -> None:
         self._rpc = rpc
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one this is used on: to ask for it costs a system call before Python 3.12."""
         self._timeout = timeout
         self._gathering: dict[tuple[Address, str], _Batch] = {}
         self._waiting = 0
@@ -73,12 +75,13 @@ class Reads:
         return reply.value
 
     def _gather(self, address: Address, map_name: str, partition: int, key: bytes) -> Reading:
-        loop = asyncio.get_running_loop()
-        reading: Reading = loop.create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        reading: Reading = self._loop.create_future()
         batch = self._gathering.get((address, map_name))
         if batch is None:
             if not self._gathering:
-                loop.call_soon(self._send)
+                self._loop.call_soon(self._send)
             batch = self._gathering[address, map_name] = _Batch()
         batch.partitions.append(partition)
         batch.keys.append(key)

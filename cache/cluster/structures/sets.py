@@ -59,6 +59,8 @@ class Sets:
 
     def __init__(self, rpc: RpcEndpoint, *, timeout: float) -> None:
         self._rpc = rpc
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one this is used on: to ask for it costs a system call before Python 3.12."""
         self._timeout = timeout
         self._gathering: dict[Place, _Batch] = {}
         self._is_due = False
@@ -89,13 +91,14 @@ class Sets:
         self._under_way -= 1
 
     def _gather(self, place: Place, request: Set) -> Writing:
-        loop = asyncio.get_running_loop()
-        writing: Writing = loop.create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        writing: Writing = self._loop.create_future()
         batch = self._gathering.get(place)
         if batch is None:
             if not self._is_due:
                 self._is_due = True
-                loop.call_soon(self._flush)
+                self._loop.call_soon(self._flush)
             batch = self._gathering[place] = _Batch()
         elif len(batch.requests) >= BATCH_MAX or batch.size >= BATCH_BYTES_MAX:
             self._was_alone = False

@@ -104,6 +104,9 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, around: Surroundings, handshake: Handshake, high_water: int) -> None:
         self.around = around
+        self.loop = (
+            asyncio.get_running_loop()
+        )  # To ask for it costs a system call before Python 3.12.
         self.ended = False
         self.congested = False
         self.heard = False
@@ -148,7 +151,7 @@ class Connection(asyncio.Protocol):
         """Start the handshake."""
         # A cast, because event loops need not derive their transports from asyncio's class.
         self.stream = stream = cast("asyncio.Transport", transport)
-        self.gone = asyncio.get_running_loop().create_future()
+        self.gone = self.loop.create_future()
         if self.ended:
             stream.abort()
             return
@@ -171,7 +174,10 @@ class Connection(asyncio.Protocol):
         except RemoteProtocolError as error:
             self._break_off(error)
         finally:
-            self._flush()
+            if self._batch:
+                self._flush()
+            else:
+                self._flush_is_due = False
         if self._parser.body is not None and not self.ended:
             self._begin_large()
 
@@ -241,7 +247,7 @@ class Connection(asyncio.Protocol):
         self.batch_bytes += size + frames.HEADER_BYTES
         if not self._flush_is_due:
             self._flush_is_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     def send_apart(self, kind: int, request_id: int, body: bytes, detached: Detached) -> None:
         """As `send`, for a message whose large values were detached: they go before it."""

@@ -138,7 +138,7 @@ class Link(Connection):
             body, detached = self.encode_apart(request)
         size = len(body) + bytes_of(detached) if detached else len(body)
         self._check_limits(size, len(self._pending))
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Reply] = self.loop.create_future()
         self._begin_watch(now)
         self._last_id += 1
         send = self.send if self._pending else self.send_soon
