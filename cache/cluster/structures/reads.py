@@ -8,7 +8,7 @@ all. What fails as a batch is read again key by key, with retries and backups, b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Final
 
@@ -58,13 +58,18 @@ class Reads:
         self._large_maps: dict[str, None] = {}
         """Maps that gave large values of late."""
 
-    async def get(
+    def get(
+        self, address: Address, map_name: str, partition: int, key: bytes
+    ) -> Awaitable[bytes | None]:
+        """Ask the member at `address` for a key it owns, for the encoded value, None for no entry."""
+        if self._waiting or not self._was_alone:
+            return self._gather(address, map_name, partition, key)
+        return self._get_alone(address, map_name, partition, key)
+
+    async def _get_alone(
         self, address: Address, map_name: str, partition: int, key: bytes
     ) -> bytes | None:
-        """Ask the member at `address` for a key it owns; return the encoded value, None for no entry."""
-        if self._waiting or not self._was_alone:
-            return await self._gather(address, map_name, partition, key)
-        self._waiting = 1
+        self._waiting += 1
         try:
             request = Get(map_name, partition, key, False)
             reply = await self._rpc.call(address, request, timeout=self._timeout)

@@ -47,13 +47,20 @@ def reads(peers: Peers) -> Reads:
 @pytest.fixture
 async def busy(peers: Peers, reads: Reads) -> Reads:
     """Reads that come in crowds."""
-    readings = await begin(*(reads.get(ANN, "users", 0, b"k") for _ in range(3)))
+    readings = await begin(*(ask(reads, ANN, "users", 0, b"k") for _ in range(3)))
     peers.answers[0].set_result(Value(b"v"))
     peers.answers[1].set_result(Many([b"v", b"v"]))
     await asyncio.gather(*readings)
     peers.asked.clear()
     peers.answers.clear()
     return reads
+
+
+async def ask(
+    reads: Reads, address: Address, map_name: str, partition: int, key: bytes
+) -> bytes | None:
+    """Read as the router does, which awaits at once."""
+    return await reads.get(address, map_name, partition, key)
 
 
 async def begin(*readings: Coroutine[Any, Any, bytes | None]) -> list[asyncio.Task[bytes | None]]:
@@ -66,7 +73,7 @@ async def begin(*readings: Coroutine[Any, Any, bytes | None]) -> list[asyncio.Ta
 
 async def test_a_lone_read_leaves_at_once(peers: Peers, reads: Reads) -> None:
     """Nothing waits for the end of the tick."""
-    reading = reads.get(ANN, "users", 3, b"k")
+    reading = ask(reads, ANN, "users", 3, b"k")
     with suppress(StopIteration):
         reading.send(None)
 
@@ -77,7 +84,7 @@ async def test_a_lone_read_leaves_at_once(peers: Peers, reads: Reads) -> None:
 async def test_a_lone_read_is_answered(peers: Peers, reads: Reads) -> None:
     """And leaves the way free for the next one."""
     for number in range(2):
-        (reading,) = await begin(reads.get(ANN, "users", 3, b"k"))
+        (reading,) = await begin(ask(reads, ANN, "users", 3, b"k"))
         peers.answers[number].set_result(Value(b"v"))
         assert await reading == b"v"
 
@@ -86,7 +93,7 @@ async def test_a_lone_read_is_answered(peers: Peers, reads: Reads) -> None:
 
 async def test_a_lone_read_with_a_wrong_answer_is_an_error(peers: Peers, reads: Reads) -> None:
     """No silence."""
-    (reading,) = await begin(reads.get(ANN, "users", 3, b"k"))
+    (reading,) = await begin(ask(reads, ANN, "users", 3, b"k"))
     peers.answers[0].set_result(Many([b"v"]))
 
     with pytest.raises(RemoteProtocolError):
@@ -95,7 +102,7 @@ async def test_a_lone_read_with_a_wrong_answer_is_an_error(peers: Peers, reads: 
 
 async def test_company_of_a_lone_read_is_gathered(peers: Peers, reads: Reads) -> None:
     """The first has left; those that come while it is under way leave with the tick."""
-    readings = await begin(*(reads.get(ANN, "users", n, b"%d" % n) for n in range(3)))
+    readings = await begin(*(ask(reads, ANN, "users", n, b"%d" % n) for n in range(3)))
 
     assert [request for _, request in peers.asked] == [
         Get("users", 0, b"0", False),
@@ -108,10 +115,10 @@ async def test_company_of_a_lone_read_is_gathered(peers: Peers, reads: Reads) ->
 
 async def test_one_that_was_given_up_is_not_under_way(peers: Peers, reads: Reads) -> None:
     """The next one is alone again."""
-    (gone,) = await begin(reads.get(ANN, "users", 0, b"0"))
+    (gone,) = await begin(ask(reads, ANN, "users", 0, b"0"))
     gone.cancel()
     await asyncio.wait([gone])
-    reading = reads.get(ANN, "users", 1, b"1")
+    reading = ask(reads, ANN, "users", 1, b"1")
     with suppress(StopIteration):
         reading.send(None)
 
@@ -124,9 +131,9 @@ async def test_reads_of_a_crowd_are_one_request_for_each_member_and_map(
 ) -> None:
     """Each caller gets its own value."""
     readings = await begin(
-        *(busy.get(ANN, "users", n, b"%d" % n) for n in range(3)),
-        busy.get(BOB, "users", 7, b"7"),
-        busy.get(ANN, "items", 8, b"8"),
+        *(ask(busy, ANN, "users", n, b"%d" % n) for n in range(3)),
+        ask(busy, BOB, "users", 7, b"7"),
+        ask(busy, ANN, "items", 8, b"8"),
     )
 
     assert peers.asked == [
@@ -143,7 +150,7 @@ async def test_reads_of_a_crowd_are_one_request_for_each_member_and_map(
 async def test_a_batch_has_a_limit(peers: Peers, busy: Reads) -> None:
     """The rest goes in more of them, and each answers its own keys."""
     readings = await begin(
-        *(busy.get(ANN, "users", 0, b"%d" % n) for n in range(2 * BATCH_MAX + 1))
+        *(ask(busy, ANN, "users", 0, b"%d" % n) for n in range(2 * BATCH_MAX + 1))
     )
 
     assert [BATCH_MAX, BATCH_MAX, 1] == [len(request.keys) for _, request in peers.asked]
@@ -154,7 +161,7 @@ async def test_a_batch_has_a_limit(peers: Peers, busy: Reads) -> None:
 
 async def test_an_error_reaches_every_reader_of_the_batch(peers: Peers, busy: Reads) -> None:
     """They know what to do about it."""
-    readings = await begin(*(busy.get(ANN, "users", 0, b"%d" % n) for n in range(2)))
+    readings = await begin(*(ask(busy, ANN, "users", 0, b"%d" % n) for n in range(2)))
     peers.answers[0].set_exception(NotOwnerError("moved"))
 
     results = await asyncio.gather(*readings, return_exceptions=True)
@@ -167,7 +174,7 @@ async def test_a_wrong_answer_is_an_error_and_no_silence(
     peers: Peers, busy: Reads, reply: Reply
 ) -> None:
     """Of another kind, or with too few or too many values."""
-    readings = await begin(*(busy.get(ANN, "users", 0, b"%d" % n) for n in range(2)))
+    readings = await begin(*(ask(busy, ANN, "users", 0, b"%d" % n) for n in range(2)))
     peers.answers[0].set_result(reply)
 
     for reading in readings:
@@ -181,7 +188,7 @@ async def test_what_cannot_be_sent_is_an_error_for_those_who_asked(
 ) -> None:
     """Also when the endpoint refuses at once."""
     peers.refusal = WrongLoopError("elsewhere")
-    readings = await begin(*(reads.get(ANN, "users", 0, b"k") for _ in range(count)))
+    readings = await begin(*(ask(reads, ANN, "users", 0, b"k") for _ in range(count)))
 
     for reading in readings:
         with pytest.raises(WrongLoopError):
@@ -190,7 +197,7 @@ async def test_what_cannot_be_sent_is_an_error_for_those_who_asked(
 
 async def test_a_reader_that_left_does_not_disturb_the_others(peers: Peers, busy: Reads) -> None:
     """Its value is dropped."""
-    gone, stays = await begin(*(busy.get(ANN, "users", 0, b"%d" % n) for n in range(2)))
+    gone, stays = await begin(*(ask(busy, ANN, "users", 0, b"%d" % n) for n in range(2)))
     gone.cancel()
     peers.answers[0].set_result(Many([b"a", b"b"]))
 
@@ -200,20 +207,20 @@ async def test_a_reader_that_left_does_not_disturb_the_others(peers: Peers, busy
 async def test_large_values_are_not_gathered(peers: Peers, busy: Reads) -> None:
     """Once a map gave one its reads leave one by one; other maps, and small values, are gathered again."""
     large = b"v" * ALONE_BYTES
-    first = await begin(*(busy.get(ANN, "users", 0, b"k") for _ in range(2)))
+    first = await begin(*(ask(busy, ANN, "users", 0, b"k") for _ in range(2)))
     peers.answers[0].set_result(Many([large, b"v"]))
     await asyncio.gather(*first)
 
     second = await begin(
-        *(busy.get(ANN, "users", n, b"k") for n in range(3)),
-        *(busy.get(ANN, "others", n, b"k") for n in range(2)),
+        *(ask(busy, ANN, "users", n, b"k") for n in range(3)),
+        *(ask(busy, ANN, "others", n, b"k") for n in range(2)),
     )
     asked = [request for _, request in peers.asked[1:]]
     for answer in peers.answers[1:4]:
         answer.set_result(Value(b"v"))
     peers.answers[4].set_result(Many([b"v", b"v"]))
     await asyncio.gather(*second)
-    third = await begin(*(busy.get(ANN, "users", n, b"k") for n in range(2)))
+    third = await begin(*(ask(busy, ANN, "users", n, b"k") for n in range(2)))
     peers.answers[5].set_result(Many([b"v", b"v"]))
     await asyncio.gather(*third)
 
