@@ -120,6 +120,28 @@ async def test_a_promoted_copy_remembers_operations(cluster: TestCluster) -> Non
     assert 2 == await cluster.members[0].map("users").get(KEY)
 
 
+@cluster_test("simulated", size=2, partition_count=8, operation_timeout=2.0)
+async def test_a_write_that_everybody_forgot_ends_nevertheless(cluster: TestCluster) -> None:
+    """Invariant 7: no call outlasts its deadline by much, whatever became of it."""
+    partition, owner, _ = await _placed(cluster)
+    node = node_of(cluster, owner)
+    request = Set("users", partition, encode_key(KEY), encode_value(2), NEVER, b"")
+    started_at = cluster.now()
+
+    async def write() -> None:
+        answer: Any = node._structures.dispatch(request)  # Any: here it has to be awaited
+        for pending in node._replication.owned[partition].pending:
+            pending.waiting.clear()  # Whoever was asked: nothing is made of the answer.
+        await answer
+
+    with pytest.raises(IndeterminateError, match="in time"):
+        await run_on(cluster, owner, write)
+
+    assert cluster.now() - started_at < 3.5
+    assert 1 == node.stats().readings["replication.overdue"]
+    assert not node._replication.unconfirmed
+
+
 @cluster_test("simulated", size=2, partition_count=8)
 async def test_a_write_beats_a_later_version_left_on_a_copy(cluster: TestCluster) -> None:
     """Writes are in the order of events: what a copy has from before comes before."""

@@ -86,6 +86,13 @@ MUTATIONS: Final = (
         "tests/integration/test_safeguards.py",
     ),
     Mutation(
+        "a write that was forgotten never ends",
+        "cluster/replication/upkeep.py",
+        "        replication.end_overdue(now)\n",
+        "",
+        "tests/integration/test_safeguards.py",
+    ),
+    Mutation(
         "gathered writes: those with other copies travel along",
         ROUTER,
         "self._sets.set((address, holders, request.map, request.ttl), request)",

@@ -45,7 +45,7 @@ class PendingWrite:
         before: what the owner held for each change, to be put back if the write may not stand.
         needed: how many of the other holders have to confirm; None for all.
         deadline: instant after which it is given up.
-        ended: called once, with the error or None, when it is known what came of the write.
+        ended: called once, with this write, when it is known what came of it.
         operations: results to be remembered with it.
         merging: whether the changes are versions made earlier, see `ReplicationService.commit`.
         evicted: entries given up to make room; every holder is to do the same.
@@ -76,7 +76,7 @@ class PendingWrite:
         before: Sequence[Entry | None],
         needed: int | None,
         deadline: float,
-        ended: Ended,
+        ended: Callable[[PendingWrite], None],
         operations: Sequence[OperationRecord] = (),
         merging: bool = False,
         evicted: Sequence[KeyVersion] = (),
@@ -127,7 +127,7 @@ class PendingWrite:
 
     def _end(self, error: CacheError | None) -> None:
         self.is_over, self.error = True, error
-        self._ended(error)
+        self._ended(self)
         for ended in self._watchers or ():
             ended(error)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
@@ -47,6 +48,9 @@ from cache.errors import (
 from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+OVERDUE_SECONDS: Final = 0.5
+"""Seconds after its deadline when a write is failed, should what sends it to the copies not have done so."""
 
 
 class ReplicationService:
@@ -87,7 +91,7 @@ class ReplicationService:
         """Values of what is served, as callers get them; forgotten when it is not served any more."""
         self._has_quorum = True
         self._needed = None if config.write_quorum is None else config.write_quorum - 1
-        self.unconfirmed = 0
+        self.unconfirmed: dict[PendingWrite, None] = {}
         """Writes that wait for other copies."""
         self.doubtful: dict[int, None] = {}
         """Partitions with a write that some copies may lack: to be compared before long."""
@@ -96,6 +100,7 @@ class ReplicationService:
         self._table_hooks: list[Callable[[Table, Table], None]] = []
         self._writes = metrics.counter("replication.writes")
         self.evicted = metrics.counter("replication.evicted")
+        self._overdue = metrics.counter("replication.overdue")
         self._absurd = metrics.counter("replication.absurd_versions")
         self.stalls = metrics.counter("replication.stalls")
         self.expired = metrics.counter("replication.expired")
@@ -202,9 +207,9 @@ class ReplicationService:
                 f"{self.member} holds {self.room.usage.bytes} bytes, far over "
                 f"limits.memory_bytes_max={self.room.usage.limit}"
             )
-        if self.unconfirmed >= self.config.limits.pending_writes_max:
+        if len(self.unconfirmed) >= self.config.limits.pending_writes_max:
             raise OverloadedError(
-                f"{self.unconfirmed} writes of {self.member} wait for other copies "
+                f"{len(self.unconfirmed)} writes of {self.member} wait for other copies "
                 "(limits.pending_writes_max)"
             )
 
@@ -332,21 +337,26 @@ class ReplicationService:
             pending = self._apply(ownership, map_name, key, entry, deadline)
             outcomes.append(pending)
             if pending is not None:
-                ownership.pending[pending] = None
+                self.unconfirmed[pending] = ownership.pending[pending] = None
                 sent.append(pending)
-        self.unconfirmed += len(sent)
         for pending in sent:
             self._sender.send(pending, plain=True)
         return outcomes
 
     def _send(self, pending: PendingWrite, *, plain: bool) -> PendingWrite:
-        self.unconfirmed += 1
-        pending.ownership.pending[pending] = None
+        self.unconfirmed[pending] = pending.ownership.pending[pending] = None
         self._sender.send(pending, plain=plain)
         return pending
 
-    def _confirmed(self, _: CacheError | None) -> None:
-        self.unconfirmed -= 1
+    def _confirmed(self, pending: PendingWrite) -> None:
+        del self.unconfirmed[pending]
+
+    def end_overdue(self, now: float) -> None:
+        """Fail writes that nobody ended in time: whoever waits for one waits no longer than was promised."""
+        overdue = [one for one in self.unconfirmed if now >= one.deadline + OVERDUE_SECONDS]
+        for pending in overdue:
+            self._overdue.add()
+            pending.fail(IndeterminateError("no copy confirmed it in time"))
 
     # -- following the table -----------------------------------------------------------------
 

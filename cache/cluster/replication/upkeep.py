@@ -37,6 +37,7 @@ async def sweep(replication: ReplicationService) -> None:
     while True:
         await asyncio.sleep(SWEEP_INTERVAL)
         now = replication.clock.monotonic()
+        replication.end_overdue(now)
         worked = 0
         for partition, replica in list(replication.copies.items()):
             replica.drop_views(now)

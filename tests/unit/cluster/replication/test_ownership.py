@@ -36,7 +36,9 @@ def write(
     ownership.replica.apply(*change)
     for operation in operations:
         ownership.replica.operations.remember(operation)
-    pending = PendingWrite(ownership, [change], before, needed, 9.0, lambda error: None, operations)
+    pending = PendingWrite(
+        ownership, [change], before, needed, 9.0, lambda pending: None, operations
+    )
     ownership.pending[pending] = None
     return pending
 
