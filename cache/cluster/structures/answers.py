@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from cache.cluster.replication.ownership import PendingWrite
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.wire.messages import Failure, Outcomes, Reply, Value
-from cache.errors import CacheError
+from cache.errors import CacheError, OperationTimeoutError
 
 Answer = Reply | Awaitable[Reply]
 """What a handler returns: the reply, or a future of it."""
@@ -78,3 +78,31 @@ def _code(reply: Reply) -> int:
     if isinstance(reply, Failure):
         return -reply.code
     return 0 if isinstance(reply, Value) and reply.value is None else 1
+
+
+async def confirmed(answer: Answer, remaining: float | None) -> Reply:
+    """Return what this member's own handler answers, at once or within `remaining` seconds.
+
+    None is for answers that keep their deadline by themselves: those of other members.
+    """
+    if not isinstance(answer, Awaitable):
+        return answer
+    if remaining is None:
+        return await answer
+    try:
+        async with asyncio.timeout(remaining):
+            return await answer
+    except TimeoutError as error:
+        raise OperationTimeoutError(
+            f"not confirmed by enough copies within {remaining:.3f} s"
+        ) from error
+
+
+async def outcome(answer: Answer | CacheError, timeout: float | None) -> Reply | CacheError:
+    """Return what comes of an answer: as `confirmed`, but errors are returned."""
+    if isinstance(answer, CacheError):
+        return answer
+    try:
+        return await confirmed(answer, timeout)
+    except CacheError as error:
+        return error

@@ -17,7 +17,7 @@ from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
-from cache.cluster.structures.answers import Answer
+from cache.cluster.structures.answers import Answer, confirmed, outcome
 from cache.cluster.structures.copies import NearCopies
 from cache.cluster.structures.reads import Reads
 from cache.cluster.structures.sets import Sets
@@ -82,6 +82,8 @@ class Router:
         self._next_table: asyncio.Future[None] | None = None
         site.on_table(self._on_table)
         self._closed = False
+        self._placed: Table | None = None
+        self._places: Sequence[Address | None] = ()
 
     @property
     def is_closed(self) -> bool:
@@ -178,11 +180,13 @@ class Router:
         self, map_name: str, partition: int, key: bytes, deadline: float | None = None
     ) -> bytes | None:
         """Return a key's encoded value, from its owner or, if that is silent, another complete copy."""
-        owner = self._tables.table.owners[partition]
-        address = None if owner is None else self.site.address_of(owner)
+        table = self._tables.table
+        if table is not self._placed:
+            self._place(table)
+        address = self._places[partition]
         if deadline is None:
             deadline = self._now() + self.config.operation_timeout
-        if self._closed or address is None or owner == self.site.member:
+        if self._closed or address is None:
             request = Get(map_name, partition, key, False)
             return await self._read_patiently(request, deadline, attempt=0)
         self.site.check_member_quorum()
@@ -192,6 +196,14 @@ class Router:
             self._retries.add()
         request = Get(map_name, partition, key, False)
         return await self._read_patiently(request, deadline, attempt=1)
+
+    def _place(self, table: Table) -> None:
+        """Note where the owners of a table are asked, None for this member and where there is none."""
+        me, address_of = self.site.member, self.site.address_of
+        self._places = [
+            None if owner is None or owner == me else address_of(owner) for owner in table.owners
+        ]
+        self._placed = table
 
     async def _read_patiently(self, request: Get, deadline: float, *, attempt: int) -> bytes | None:
         """Ask the owner and the other copies in turn, beginning after `attempt` attempts."""
@@ -334,7 +346,7 @@ class Router:
         own = self.site.member
         try:
             return [
-                await _outcome(answer, timeout if member == own else None)
+                await outcome(answer, timeout if member == own else None)
                 for answer, (member, _) in zip(answers, requests, strict=True)
             ]
         finally:
@@ -370,7 +382,7 @@ class Router:
     def _ask(self, member: MemberId | None, request: Any, remaining: float) -> Awaitable[Reply]:
         # Any: a map request.
         if member == self.site.member:
-            return _confirmed(self._dispatch(request), remaining)
+            return confirmed(self._dispatch(request), remaining)
         address = self._address(member)
         if address is None:
             raise self._no_owner()
@@ -460,30 +472,3 @@ class Router:
 def _forget(answer: asyncio.Future[Reply]) -> None:
     if not answer.cancelled():
         answer.exception()  # Retrieved: nobody waits for it.
-
-
-async def _confirmed(answer: Answer, remaining: float | None) -> Reply:
-    """Return what this member's own handler answers, at once or within `remaining` seconds.
-
-    None is for answers that keep their deadline by themselves: those of other members.
-    """
-    if not isinstance(answer, Awaitable):
-        return answer
-    if remaining is None:
-        return await answer
-    try:
-        async with asyncio.timeout(remaining):
-            return await answer
-    except TimeoutError as error:
-        raise OperationTimeoutError(
-            f"not confirmed by enough copies within {remaining:.3f} s"
-        ) from error
-
-
-async def _outcome(answer: Answer | CacheError, timeout: float | None) -> Reply | CacheError:
-    if isinstance(answer, CacheError):
-        return answer
-    try:
-        return await _confirmed(answer, timeout)
-    except CacheError as error:
-        return error
