@@ -325,7 +325,7 @@ class ReplicationService:
             except NoQuorumError as error:
                 outcomes.append(error)
                 continue
-            entry = (value, stamp, origin, expires_at)
+            entry = Entry(value, stamp, origin, expires_at)
             if is_limited or ownership.replica.kept:
                 outcomes.append(self.commit(ownership, [(map_name, key, entry)]))
                 continue
