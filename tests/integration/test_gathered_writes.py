@@ -68,6 +68,21 @@ async def test_many_writes_of_one_tick_need_few_requests(cluster: TestCluster) -
     assert requests_of(cluster) - before < COUNT / 4
 
 
+@cluster_test("simulated", size=2, replica_count=2)
+async def test_entries_of_one_origin_share_its_number(cluster: TestCluster) -> None:
+    """Each message brings one of its own, which its entries would keep alive."""
+    keys = [f"key-{number}" for number in range(COUNT)]
+
+    await set_together(cluster, 0, dict.fromkeys(keys[:-20], 1))
+    for key in keys[-20:]:
+        assert await cluster.member(0).map("users").add(key, 1)
+
+    for member in cluster.members:
+        copies = node_of(cluster, member.index)._replication.copies.values()
+        origins = [entry.origin for copy in copies for entry in copy.entries("users").values()]
+        assert (COUNT, 2, 2) == (len(origins), len(set(origins)), len(set(map(id, origins))))
+
+
 @cluster_test("simulated", size=3, replica_count=2)
 async def test_every_gathered_write_is_on_all_copies_when_it_is_acknowledged(
     cluster: TestCluster,

@@ -211,6 +211,20 @@ MUTATIONS: Final = (
         "tests/unit/cluster/replication/test_entries.py",
     ),
     Mutation(
+        "keep an instant for each entry that never ends",
+        "cluster/structures/operations.py",
+        "        return math.inf if seconds == math.inf else self.now + seconds\n",
+        "        return self.now + seconds\n",
+        "tests/unit/cluster/structures/test_operations.py",
+    ),
+    Mutation(
+        "keep a number for the origin of each entry",
+        "cluster/replication/service.py",
+        "        return self._origins.setdefault(origin, origin)\n",
+        "        return origin\n",
+        "tests/integration/test_gathered_writes.py",
+    ),
+    Mutation(
         "start a time to live anew on every copy",
         "cluster/replication/entries.py",
         "    return Entry(value, hlc, origin, now + ttl)\n",

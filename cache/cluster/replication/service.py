@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from cache.clock import Clock
 from cache.cluster.config import ClusterConfig
@@ -19,7 +20,7 @@ from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
-from cache.cluster.replication.entries import Entry, from_record
+from cache.cluster.replication.entries import Entry, entry_of
 from cache.cluster.replication.holder import Holder
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite, ServingHook
 from cache.cluster.replication.recent import RecentReads
@@ -48,6 +49,9 @@ from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+ORIGINS_MAX: Final = 1024
+"""Origins of entries that are remembered at once: members that wrote, about."""
+
 
 class ReplicationService:
     """Holds this member's copies; commits writes of the partitions it owns."""
@@ -73,6 +77,7 @@ class ReplicationService:
         self.hlc = HybridClock()
         self.late = Late()
         self.origin = origin_hash(member)
+        self._origins = {self.origin: self.origin}
         self.policies = Policies(config.maps)
         self.room = Room(config.limits.memory_bytes_max, self.policies)
         self.copies: dict[int, PartitionReplica] = {}
@@ -390,17 +395,27 @@ class ReplicationService:
 
     # -- copies ------------------------------------------------------------------------------
 
+    def shared_origin(self, origin: int) -> int:
+        """Return an equal number, the same object for all entries from there: they keep it alive."""
+        if len(self._origins) >= ORIGINS_MAX:
+            self._origins.clear()
+        return self._origins.setdefault(origin, origin)
+
     def apply_records(
         self, replica: PartitionReplica, records: Sequence[EntryRecord]
     ) -> list[EntryRecord]:
         """Apply by version; return the entries held here that are later than the ones given."""
         now, wall = self.clock.monotonic(), self.clock.wall()
+        lifetime = self.config.tombstone_lifetime
         newer = []
         for record in records:
             if not self.hlc.observe(record.hlc, wall):
                 self._absurd.add()
                 continue  # A day ahead of this clock: it would beat every write from now on.
-            entry = from_record(record, now, tombstone_lifetime=self.config.tombstone_lifetime)
+            origin = self.shared_origin(record.origin)
+            entry = entry_of(
+                record.value, record.hlc, origin, record.ttl, now=now, tombstone_lifetime=lifetime
+            )
             applied = replica.apply(record.map, record.key, entry)
             if not applied and replica.is_later(record.map, record.key, entry):
                 newer += replica.records_for([(record.map, record.key)], now)

@@ -73,7 +73,9 @@ class Stamper:
 
     def expires_at(self, ttl: float) -> float:
         """Return the instant at which a time to live of `ttl` seconds ends."""
-        return self.now + (self.default_ttl if ttl == NEVER else ttl)
+        seconds = self.default_ttl if ttl == NEVER else ttl
+        # One number for all that never ends: an entry keeps it alive.
+        return math.inf if seconds == math.inf else self.now + seconds
 
 
 def modify(message: Modify, replica: PartitionReplica, stamper: Stamper) -> Outcome:

@@ -58,6 +58,12 @@ ABSENT = [None, Entry(None, 1, 1, 500.0), holding(b"expired", NOW)]
 TOMBSTONE = Entry(None, STAMP, ORIGIN, NOW + LIFETIME)
 
 
+@pytest.mark.parametrize("ttl", [NEVER, math.inf])
+def test_what_never_ends_shares_its_instant(ttl: float) -> None:
+    """An entry keeps it alive: a sum with infinity would be a number of its own for each."""
+    assert stamper().expires_at(ttl) is math.inf
+
+
 @pytest.mark.parametrize("held", ABSENT)
 def test_add_makes_a_key_that_is_not_there(held: Entry | None) -> None:
     """Deleted and expired keys are not there."""
