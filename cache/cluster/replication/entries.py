@@ -57,8 +57,8 @@ EVICTED: Final = 2
 Listener = Callable[[str, bytes, Entry | None, Entry | None, int], None]
 """Called with map, key, the entries before and after (None for none), and one of the causes above."""
 
-ENTRY_BYTES: Final = 300
-"""Memory of an entry besides its key and value: tuple, numbers, object headers, its share of the dictionary.
+ENTRY_BYTES: Final = 240
+"""Memory of an entry besides its key and value: struct, stamp, object headers, its share of the dictionary.
 Measured by `benchmarks/bench_memory.py`."""
 
 
