@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.support import print_table, resident_bytes, write_json
 from cache.cluster.config import LimitsConfig
-from cache.cluster.replication.entries import ENTRY_BYTES
+from cache.cluster.replication.entries import ENTRY_BYTES, Entry
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import Usage
 from cache.testing.cluster import TestCluster
@@ -72,7 +73,7 @@ def fill_replicas(
     ]
     for number in range(count):
         value = b"v" * 90 + b"%010d" % number
-        entry = (value, 1_700_000_000_000_000 + number, 123_456_789, float("inf"))
+        entry = Entry(value, 1_700_000_000_000_000 + number, 123_456_789, math.inf)
         replicas[number % partitions].apply("users", _key(number), entry)
         if inserted is not None:
             inserted()
@@ -82,7 +83,7 @@ def fill_replicas(
 def write_to_each(replicas: list[PartitionReplica], stamp: int) -> None:
     """Overwrite one entry of each partition; a later stamp is a later write."""
     for number, replica in enumerate(replicas):
-        entry = (b"w" * 100, 1_900_000_000_000_000 + stamp, 123_456_789, float("inf"))
+        entry = Entry(b"w" * 100, 1_900_000_000_000_000 + stamp, 123_456_789, math.inf)
         replica.apply("users", _key(number), entry)
 
 

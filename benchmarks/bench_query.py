@@ -143,7 +143,7 @@ def filled(count: int) -> PartitionReplica:
 
 
 def entry(number: int, version: int) -> Entry:
-    return (encode_value({"city": f"city-{number}"}), version, 1, float("inf"))
+    return Entry(encode_value({"city": f"city-{number}"}), version, 1, float("inf"))
 
 
 def measure_writes() -> dict[str, float]:

@@ -213,7 +213,7 @@ class Inspection:
         return {
             "held": value is not None,
             "value_bytes": value,
-            "version": None if entry is None else [entry[1], entry[2]],
+            "version": None if entry is None else [entry.hlc, entry.origin],
             "owner": partition in self._replication.owned,
             "partition": partition,
         }

@@ -77,19 +77,19 @@ class ReplicaTarget(Target):
         if record is None:
             return "not an entry"
         entry = from_record(record, self._now, tombstone_lifetime=LIFETIME)
-        expect(not math.isnan(entry[3]), "an entry that ends at no instant")
+        expect(not math.isnan(entry.expires_at), "an entry that ends at no instant")
         replica, name, key = self._replica, record.map, record.key
         stored = replica.apply(name, key, entry)
         expect(not replica.apply(name, key, entry), "a replayed entry was applied again")
         held = replica.entry(name, key)
         assert held is not None, "what was applied is held"
-        expect(held[1:3] >= entry[1:3], "an older version won")
+        expect(held.version >= entry.version, "an older version won")
         msgspec.msgpack.encode(to_record(name, key, held, self._now))
         self._now += 0.3
         replica.sweep(self._now, 100)
         replica.versions(range(64))
         expect(replica.size_bytes >= 0 <= replica.entry_count, "a negative size")
-        return f"{stored} {held[0] is None} {held[3] == math.inf}"
+        return f"{stored} {held.value is None} {held.expires_at == math.inf}"
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[R], data: bytes) -> R | None:

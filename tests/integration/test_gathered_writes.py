@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cache.cluster.node import Node
+from cache.cluster.replication.entries import Entry
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
     NEVER,
@@ -52,7 +53,7 @@ def held_by(node: Node, key: str) -> object:
     users = node.map("users")
     replica = node._replication.copies.get(users.partition_of(key))
     entry = None if replica is None else replica.entry("users", encode_key(key))
-    return None if entry is None else entry[0]
+    return None if entry is None else entry.value
 
 
 @cluster_test("simulated", size=3, replica_count=2)
@@ -65,6 +66,21 @@ async def test_many_writes_of_one_tick_need_few_requests(cluster: TestCluster) -
 
     assert [True] * COUNT == outcomes
     assert requests_of(cluster) - before < COUNT / 4
+
+
+@cluster_test("simulated", size=2, replica_count=2)
+async def test_entries_of_one_origin_share_its_number(cluster: TestCluster) -> None:
+    """Each message brings one of its own, which its entries would keep alive."""
+    keys = [f"key-{number}" for number in range(COUNT)]
+
+    await set_together(cluster, 0, dict.fromkeys(keys[:-20], 1))
+    for key in keys[-20:]:
+        assert await cluster.member(0).map("users").add(key, 1)
+
+    for member in cluster.members:
+        copies = node_of(cluster, member.index)._replication.copies.values()
+        origins = [entry.origin for copy in copies for entry in copy.entries("users").values()]
+        assert (COUNT, 2, 2) == (len(origins), len(set(origins)), len(set(map(id, origins))))
 
 
 @cluster_test("simulated", size=3, replica_count=2)
@@ -126,7 +142,7 @@ async def test_a_batch_says_which_of_its_writes_were_refused(cluster: TestCluste
     assert [True, False, False, False, True] == [code > 0 for code in reply.codes]
     copies = node_of(cluster, 1)._replication.copies
     stored = [copies[owned[place]].entry("users", keys[4 * (place == 2)]) for place in (0, 2)]
-    assert all(entry is not None and entry[0] == encode_value(7) for entry in stored)
+    assert all(entry is not None and entry.value == encode_value(7) for entry in stored)
 
 
 async def replicate_each(
@@ -184,7 +200,7 @@ async def test_a_holder_refuses_those_of_an_older_epoch_and_takes_the_others(
     ]
     held = node._replication.copies[owned[0]].entry("users", encode_key(0))
     assert held is not None
-    assert encode_value(5) == held[0]
+    assert encode_value(5) == held.value
     assert node._replication.copy_of(owned[1]).entry("users", encode_key(1)) is None
 
 
@@ -262,7 +278,7 @@ async def test_gathered_writes_beat_later_versions_left_on_a_copy(cluster: TestC
     mine = [key for key in values if node.map("users").owner_of(key) == node.id]
     for key in mine[:3]:
         replica = other._replication.copies[node.map("users").partition_of(key)]
-        replica.apply("users", encode_key(key), (encode_value(99), ahead, 7, math.inf))
+        replica.apply("users", encode_key(key), Entry(encode_value(99), ahead, 7, math.inf))
 
     outcomes = await set_together(cluster, 0, values)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cache.cluster.replication.entries import Entry
 from cache.cluster.structures.leases import LEASE_SECONDS
 from cache.codec import encode_key, encode_value
 from cache.errors import LoaderError
@@ -232,7 +233,7 @@ async def test_a_version_that_was_merged_meanwhile_stays(cluster: TestCluster) -
     caller = _get(cluster, first, loads)
     await _begun(cluster, loads)
     node = node_of(cluster, owner)
-    merged = (encode_value("merged"), node._replication.stamp(), 7, math.inf)
+    merged = Entry(encode_value("merged"), node._replication.stamp(), 7, math.inf)
 
     node._replication.copies[partition].apply("users", encode_key(KEY), merged)
     loads.released.set()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cache.cluster import DistributedLock, LimitsConfig, LockToken
+from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.transit import TRANSIT_MAX
 from cache.cluster.structures.locks import LOCKS
 from cache.cluster.wire.messages import LOCK_LOST, AcquireLock, LockTurn
@@ -471,13 +472,13 @@ async def test_a_later_lock_on_a_copy_stands(cluster: TestCluster) -> None:
     copies = [node_of(cluster, n)._replication.copy_of(partition) for n in (owner, other)]
     wall = node_of(cluster, other)._environment.clock.wall()
     later = int(wall * 1000 + 60_000) << 16
-    copies[1].apply(name, key, (b"another attempt", later, 7, math.inf))
+    copies[1].apply(name, key, Entry(b"another attempt", later, 7, math.inf))
 
     with pytest.raises(LockTimeoutError):
         await Caller(cluster, owner, wait=0).acquire()
 
     held = [copy.entry(name, key) for copy in copies]
-    assert [(b"another attempt", later, 7, math.inf)] * 2 == held
+    assert [Entry(b"another attempt", later, 7, math.inf)] * 2 == held
 
 
 @cluster_test("simulated", size=2, partition_count=8)
@@ -488,7 +489,7 @@ async def test_a_later_release_on_a_copy_makes_the_number_later(cluster: TestClu
     copy = node_of(cluster, other)._replication.copy_of(partition)
     wall = node_of(cluster, other)._environment.clock.wall()
     later = int(wall * 1000 + 60_000) << 16
-    copy.apply(name, key, (None, later, 7, math.inf))
+    copy.apply(name, key, Entry(None, later, 7, math.inf))
 
     assert await Caller(cluster, owner, wait=0).acquire() > later
 

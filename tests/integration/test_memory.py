@@ -9,6 +9,7 @@ import pytest
 
 from cache.cluster.config import LimitsConfig
 from cache.cluster.node import Node
+from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import Usage
 from cache.testing import TestCluster, cluster_test
@@ -97,7 +98,7 @@ def _spy(replica: PartitionReplica, sweeps: list[int]) -> None:
 
 def _ends_now(replica: PartitionReplica, name: str, key: bytes, now: float) -> bool:
     entry = replica.entry(name, key)
-    return entry is not None and entry[0] is not None and entry[3] <= now
+    return entry is not None and entry.value is not None and entry.expires_at <= now
 
 
 def test_overwriting_keys_that_expire_leaves_no_references_behind() -> None:
@@ -106,7 +107,7 @@ def test_overwriting_keys_that_expire_leaves_no_references_behind() -> None:
     replica = PartitionReplica(operation_memory=1, tombstone_lifetime=60.0, usage=usage)
 
     for version in range(1, 50_001):
-        replica.apply("m", b"%d" % (version % 10), (b"v", version, 1, 100.0 + version % 7))
+        replica.apply("m", b"%d" % (version % 10), Entry(b"v", version, 1, 100.0 + version % 7))
 
     assert 10 == replica.entry_count
     assert replica._wheel.count < 2000

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
@@ -149,8 +150,8 @@ async def test_a_write_beats_a_later_version_left_on_a_copy(cluster: TestCluster
     replica = node_of(cluster, holder)._replication.copies[partition]
     held = replica.entry("users", encode_key(KEY))
     assert held is not None
-    ahead = held[1] + (3_600_000 << 16)  # An hour ahead, as from a member whose clock was wrong.
-    replica.apply("users", encode_key(KEY), (encode_value(99), ahead, 7, NEVER_EXPIRES))
+    ahead = held.hlc + (3_600_000 << 16)  # An hour ahead, as from a member whose clock was wrong.
+    replica.apply("users", encode_key(KEY), Entry(encode_value(99), ahead, 7, NEVER_EXPIRES))
 
     await cluster.member(owner).map("users").set(KEY, 5)
 
@@ -311,7 +312,7 @@ async def test_a_write_that_reached_a_former_copy_late_is_offered_to_the_owner(
     replica = node_of(cluster, stray)._replication.copy_of(partition)
     held = node_of(cluster, owner)._replication.copies[partition].entry("users", encode_key(KEY))
     assert held is not None
-    replica.apply("users", encode_key(KEY), (encode_value(2), held[1] + 1, 7, NEVER_EXPIRES))
+    replica.apply("users", encode_key(KEY), Entry(encode_value(2), held.hlc + 1, 7, NEVER_EXPIRES))
 
     async def gone() -> bool:
         return partition not in node_of(cluster, stray)._replication.copies
@@ -392,9 +393,9 @@ async def test_a_merged_version_keeps_its_age(cluster: TestCluster) -> None:
     key = encode_key(KEY)
     held = node_of(cluster, owner)._replication.copies[partition].entry("users", key)
     assert held is not None
-    later = (encode_value("later"), held[1] + 200, 7, NEVER_EXPIRES)
+    later = Entry(encode_value("later"), held.hlc + 200, 7, NEVER_EXPIRES)
     node_of(cluster, holder)._replication.copies[partition].apply("users", key, later)
-    record = EntryRecord("users", key, encode_value("earlier"), held[1] + 100, 7, NEVER)
+    record = EntryRecord("users", key, encode_value("earlier"), held.hlc + 100, 7, NEVER)
     node = node_of(cluster, owner)
     handler = node._rpc._handlers[Offer]
     offer = Offer(partition=partition, entries=[record], operations=[])

@@ -200,8 +200,8 @@ MUTATIONS: Final = (
     Mutation(
         "apply an older version",
         REPLICA,
-        "        elif held[1] < hlc or (held[1] == hlc and held[2] < origin):\n",
-        "        elif held[1] != hlc or held[2] != origin:\n",
+        "        elif held.hlc < hlc or (held.hlc == hlc and held.origin < entry.origin):\n",
+        "        elif held.hlc != hlc or held.origin != entry.origin:\n",
         "tests/unit/cluster/replication",
     ),
     Mutation(
@@ -213,40 +213,61 @@ MUTATIONS: Final = (
     Mutation(
         "digest that skips tombstones",
         REPLICA,
-        "                self._digest.replace(map_name, key, held[1:3], (hlc, origin))\n",
+        "                self._digest.replace(map_name, key, held, entry)\n",
         "                self._sign(map_name, key, held)\n"
-        "                if entry[0] is not None:\n"
+        "                if entry.value is not None:\n"
         "                    self._sign(map_name, key, entry)\n",
+    ),
+    Mutation(
+        "have the garbage collector look at every entry",
+        "cluster/replication/entries.py",
+        "frozen=True, gc=False",
+        "frozen=True",
+        "tests/unit/cluster/replication/test_entries.py",
+    ),
+    Mutation(
+        "keep an instant for each entry that never ends",
+        "cluster/structures/operations.py",
+        "        return math.inf if seconds == math.inf else self.now + seconds\n",
+        "        return self.now + seconds\n",
+        "tests/unit/cluster/structures/test_operations.py",
+    ),
+    Mutation(
+        "keep a number for the origin of each entry",
+        "cluster/replication/service.py",
+        "        return self._origins.setdefault(origin, origin)\n",
+        "        return origin\n",
+        "tests/integration/test_gathered_writes.py",
     ),
     Mutation(
         "start a time to live anew on every copy",
         "cluster/replication/entries.py",
-        "    return (value, hlc, origin, now + ttl)\n",
-        "    return (value, hlc, origin, now + max(ttl, 5.0))\n",
+        "    return Entry(value, hlc, origin, now + ttl)\n",
+        "    return Entry(value, hlc, origin, now + max(ttl, 5.0))\n",
     ),
     Mutation(
         "expire too early",
         REPLICA,
-        "        return None if entry is None or now >= entry[3] else entry[0]\n",
-        "        return None if entry is None or now >= entry[3] - 1.0 else entry[0]\n",
+        "        return None if entry is None or now >= entry.expires_at else entry.value\n",
+        "        return None if entry is None or now >= entry.expires_at - 1.0 else entry.value\n",
     ),
     Mutation(
         "never expire",
         REPLICA,
-        "        return None if entry is None or now >= entry[3] else entry[0]\n",
-        "        return None if entry is None else entry[0]\n",
+        "        return None if entry is None or now >= entry.expires_at else entry.value\n",
+        "        return None if entry is None else entry.value\n",
     ),
     Mutation(
         "expire too early where the owner reads",
         ACCESS,
-        "entry is None or now >= entry[3] or entry[0] is None else",
-        "entry is None or now >= entry[3] - 1.0 or entry[0] is None else",
+        "if entry is None or now >= entry.expires_at or entry.value is None:\n                    ",
+        "if entry is None or now >= entry.expires_at - 1.0 or entry.value is None:\n                    ",
     ),
     Mutation(
         "never expire where the owner reads",
         ACCESS,
-        "entry is None or now >= entry[3] or entry[0] is None else",
-        "entry is None or entry[0] is None else",
+        "if entry is None or now >= entry.expires_at or entry.value is None:\n                    ",
+        "if entry is None or entry.value is None:\n                    ",
     ),
     Mutation(
         "promote a copy that is not complete",
@@ -475,7 +496,7 @@ MUTATIONS: Final = (
     Mutation(
         "store a load that a write overtook",
         LOADS,
-        "        is_overtaken = held is not None and held[1:3] != lease.version\n",
+        "        is_overtaken = held is not None and held.version != lease.version\n",
         "        is_overtaken = False\n",
         "tests/integration/test_loads.py",
     ),
@@ -871,7 +892,7 @@ MUTATIONS: Final = (
     Mutation(
         "give a lock back for whoever asks",
         LOCKS,
-        "        if held is None or held[0] != message.attempt:\n            if self._queues",
+        "        if held is None or held.value != message.attempt:\n            if self._queues",
         "        if held is None:\n            if self._queues",
         LOCK_TESTS,
     ),
@@ -892,7 +913,7 @@ MUTATIONS: Final = (
     Mutation(
         "tell the number of a lock that another side took",
         LOCKS,
-        "            if held is not None and held[:3] == given[:3]:\n",
+        "            if held is not None and held.version == given.version and held.value == given.value:\n",
         "            if held is not None:\n",
         LOCK_TESTS,
     ),

@@ -109,18 +109,18 @@ FEATURE_MUTATIONS: Final = (
     Mutation(
         "hide from other copies that a store has a write",
         "cluster/replication/replica.py",
-        "2 * entry[2] + (entry[0] is None)",
-        "2 * entry[2]",
+        "2 * entry.origin + (entry.value is None)",
+        "2 * entry.origin",
         BEHIND_LOAD,
         first=69,
     ),
     Mutation(
         "take a write out of the queue that came after the one that was stored",
         BEHIND,
-        "            if held is not None and held[1:3] == entry[1:3]:\n"
-        "                tombstone: Entry = (None, entry[1], entry[2], ends_at)",
+        "            if held is not None and held.version == entry.version:\n"
+        "                tombstone = Entry(None, entry.hlc, entry.origin, ends_at)",
         "            if held is not None:\n"
-        "                tombstone: Entry = (None, held[1], held[2], ends_at)",
+        "                tombstone = Entry(None, held.hlc, held.origin, ends_at)",
         BEHIND_LOAD,
     ),
     Mutation(
@@ -134,7 +134,7 @@ FEATURE_MUTATIONS: Final = (
     Mutation(
         "read from the store what waits to be deleted there",
         STORES,
-        "            if waiting is not None and waiting[0] is not None:\n",
+        "            if waiting is not None and waiting.value is not None:\n",
         "            if False:\n",
         BEHIND_LOAD,
         first=1,

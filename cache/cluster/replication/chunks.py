@@ -32,7 +32,7 @@ def chunks(
         if entry is None:
             continue
         chunk.append(to_record(map_name, key, entry, at))
-        size += len(key) + len(entry[0] or b"") + OVERHEAD_BYTES
+        size += len(key) + len(entry.value or b"") + OVERHEAD_BYTES
         if size >= chunk_bytes:
             yield chunk
             chunk, size, at = [], 0, now()

@@ -15,12 +15,11 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
+from cache.cluster.replication.entries import Entry
+
 BUCKET_COUNT: Final = 64
 
 _pack: Final = Struct("<QQ").pack
-
-Version = tuple[int, int]
-"""(hlc, origin)."""
 
 
 def bucket_of(map_name: str, key: bytes) -> int:
@@ -48,10 +47,11 @@ class Digest:
         self._buckets[bucket_of(map_name, key)] ^= digest
         self.total ^= digest
 
-    def replace(self, map_name: str, key: bytes, old: Version, new: Version) -> None:
+    def replace(self, map_name: str, key: bytes, old: Entry, new: Entry) -> None:
         """Take out one version of an entry and add another: `toggle` twice, without the calls."""
         named = map_name.encode() + b"\x00" + key
-        digest = xxh3_64_intdigest(_pack(*old) + named) ^ xxh3_64_intdigest(_pack(*new) + named)
+        before, after = _pack(old.hlc, old.origin), _pack(new.hlc, new.origin)
+        digest = xxh3_64_intdigest(before + named) ^ xxh3_64_intdigest(after + named)
         self._buckets[xxh3_64_intdigest(key, len(map_name)) % BUCKET_COUNT] ^= digest
         self.total ^= digest
 

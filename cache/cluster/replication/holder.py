@@ -78,7 +78,8 @@ class Holder:
         return Replicated(newer=newer, operations=replica.operations.about(newer))
 
     def _on_replicate_each(self, message: ReplicateEach, peer: Peer) -> Reply:
-        replication, name, origin = self._replication, message.map, message.origin
+        replication, name = self._replication, message.map
+        origin = replication.shared_origin(message.origin)
         now, wall = replication.clock.monotonic(), replication.clock.wall()
         lifetime, observe = replication.config.tombstone_lifetime, replication.hlc.observe
         rows, owned = replication.partitions.table.rows, replication.owned

@@ -141,7 +141,7 @@ class PendingWrite:
         return [
             (map_name, key)
             for map_name, key, entry in self.changes
-            if entry[0] is not None and entry[3] != math.inf
+            if entry.value is not None and entry.expires_at != math.inf
         ]
 
     def confirm(self, holder: MemberId) -> None:
@@ -277,5 +277,5 @@ class Ownership:
         pairs = zip(pending.changes, pending.before, strict=False)
         for (map_name, key, entry), before in pairs:
             held = self.replica.entry(map_name, key)
-            if held is not None and held[1:3] == entry[1:3]:  # Expired meanwhile or not.
+            if held is not None and held.version == entry.version:  # Expired meanwhile or not.
                 self.replica.restore(map_name, key, before)

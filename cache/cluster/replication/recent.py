@@ -76,7 +76,7 @@ class RecentReads:
         self, replica: PartitionReplica, map_name: str, key: bytes, value: object, entry: Entry
     ) -> None:
         """Remember the value of an entry, which `replica` holds and serves, in this very turn."""
-        raw, values = entry[0], self._maps[map_name]
+        raw, values = entry.value, self._maps[map_name]
         if raw is None or type(value) not in SHARED or len(raw) > VALUE_BYTES_MAX:
             return
         text = key[1:].decode()
@@ -89,11 +89,11 @@ class RecentReads:
             self._turns = TURNS
         replica.recent = self
         self.size_bytes += size
-        values[text] = value if entry[3] == math.inf else (value, entry[3])
+        values[text] = value if entry.expires_at == math.inf else (value, entry.expires_at)
 
     def forget(self, map_name: str, key: bytes, entry: Entry) -> None:
         """The entry of a key is about to be another, or none."""
-        values, raw = self._maps.get(map_name), entry[0]
+        values, raw = self._maps.get(map_name), entry.value
         if not values or raw is None or key[:1] != TEXT:
             return
         try:

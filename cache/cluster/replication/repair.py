@@ -347,14 +347,14 @@ class Repair:
             held = ownership.replica.entry(record.map, record.key)
             if ownership.replica.prevails(record.map, record.key, entry):
                 changes.append((record.map, record.key, entry))
-            elif held is not None and held[1:3] > entry[1:3]:
+            elif held is not None and held.version > entry.version:
                 overtaken[record.map, record.key] = None
         self._merge_won.add(len(changes))
         self._merge_lost.add(len(records) - len(changes))
         self.merges.count(
             won=len(changes),
             lost=len(records) - len(changes),
-            tombstones=sum(entry[0] is None for _, _, entry in changes),
+            tombstones=sum(entry.value is None for _, _, entry in changes),
         )
         if not changes:
             return None

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
+from operator import itemgetter
 from typing import Final
 
 from cache.cluster.config.maps import HIDDEN
@@ -98,21 +99,21 @@ class PartitionReplica:
             entry = entries.get(key)
         else:
             entry = self.use(map_name, key, now) if self.kept else None
-        return None if entry is None or now >= entry[3] else entry[0]
+        return None if entry is None or now >= entry.expires_at else entry.value
 
     def use(self, map_name: str, key: bytes, now: float) -> Entry | None:
         """Return what is stored for a key, as `entry`, but None for an idle one; it counts as a use."""
         entry = self.entry(map_name, key)
-        if entry is None or entry[0] is None or map_name not in self.kept:
+        if entry is None or entry.value is None or map_name not in self.kept:
             return entry
         return entry if self.kept[map_name].use(key, now) else None
 
     def peek(self, map_name: str, key: bytes, now: float) -> bytes | None:
         """Return what `get` would, without using the entry."""
         entry, kept = self.entry(map_name, key), self.kept.get(map_name)
-        if entry is None or now >= entry[3] or (kept is not None and kept.is_idle(key, now)):
+        if entry is None or (kept is not None and kept.is_idle(key, now)):
             return None
-        return entry[0]
+        return entry.value if now < entry.expires_at else None
 
     def entry(self, map_name: str, key: bytes) -> Entry | None:
         """Return what is stored for a key, tombstones and expired entries included."""
@@ -122,20 +123,20 @@ class PartitionReplica:
     def is_later(self, map_name: str, key: bytes, entry: Entry) -> bool:
         """Return whether what is stored for a key has a later version than `entry`."""
         held = self.entry(map_name, key)
-        return held is not None and held[1:3] > entry[1:3]
+        return held is not None and held.version > entry.version
 
     def version(self, map_name: str, key: bytes) -> tuple[int, int]:
         """Return the version of a key that is stored here."""
         entry = self.entry(map_name, key)
         assert entry is not None, "only asked about what is stored"
-        return entry[1:3]
+        return entry.version
 
     def remaining(self, map_name: str, key: bytes, now: float) -> float | None:
         """Return the seconds a key has left, or None when it is absent or never expires."""
         entry = self.entry(map_name, key)
-        if entry is None or entry[3] == math.inf:
+        if entry is None or entry.expires_at == math.inf:
             return None
-        return max(0.0, entry[3] - now)
+        return max(0.0, entry.expires_at - now)
 
     def apply(self, map_name: str, key: bytes, entry: Entry) -> bool:
         """Store `entry` if its version is later; return whether it was.
@@ -146,27 +147,27 @@ class PartitionReplica:
         if entries is None:
             entries = self._open(map_name)
         held = entries.get(key)
-        value, hlc, origin, expires_at = entry
+        value, hlc, expires_at = entry.value, entry.hlc, entry.expires_at
         if held is None:
             self.entry_count += 1
             self._count(len(key) + len(value or b""), ENTRY_BYTES)
             self._sign(map_name, key, entry)
-        elif held[1] < hlc or (held[1] == hlc and held[2] < origin):
+        elif held.hlc < hlc or (held.hlc == hlc and held.origin < entry.origin):
             if self.recent is not None:
                 self.recent.forget(map_name, key, held)
             if self.kept:
                 self._sign(map_name, key, held)
                 self._sign(map_name, key, entry)
             else:
-                self._digest.replace(map_name, key, held[1:3], (hlc, origin))
-            growth = len(value or b"") - len(held[0] or b"")
+                self._digest.replace(map_name, key, held, entry)
+            growth = len(value or b"") - len(held.value or b"")
             if growth:
                 self._count(growth)
             if self._usage.limit is not None or self.kept:
                 del entries[key]  # To the end: the order is that of the last writes.
         else:
-            is_same = held[1:3] == entry[1:3]
-            if is_same and held[0] is not None and (value is None or expires_at < held[3]):
+            is_live = held.value is not None and held.version == entry.version
+            if is_live and (value is None or expires_at < held.expires_at):
                 self._replace(map_name, key, entry, CHANGED)
                 self._remember_expiry(map_name, key, expires_at)
             return False
@@ -197,9 +198,9 @@ class PartitionReplica:
         kept = self.kept.get(map_name)
         if kept is None:
             return
-        was_live = before is not None and before[0] is not None
+        was_live = before is not None and before.value is not None
         size = weight(key, now) - weight(key, before)
-        is_live = now is not None and now[0] is not None
+        is_live = now is not None and now.value is not None
         if is_live:
             kept.written(key, size, was_live=was_live)
         else:
@@ -218,7 +219,7 @@ class PartitionReplica:
             self._wheel = ExpiryWheel()
             for name, entries in self._maps.items():
                 for other, entry in entries.items():
-                    self._wheel.add(name, other, entry[3])
+                    self._wheel.add(name, other, entry.expires_at)
 
     def restore(self, map_name: str, key: bytes, entry: Entry | None) -> None:
         """Put back what was stored for a key before, whatever its version."""
@@ -236,7 +237,7 @@ class PartitionReplica:
         if self.recent is not None:
             self.recent.forget(map_name, key, held)
         entries[key] = entry
-        self._count(len(entry[0] or b"") - len(held[0] or b""))
+        self._count(len(entry.value or b"") - len(held.value or b""))
         if self.kept:
             self._sign(map_name, key, held)
             self._sign(map_name, key, entry)
@@ -308,13 +309,13 @@ class PartitionReplica:
                 del entries[key]
                 entries[key] = entry
                 continue
-            return KeyVersion(name, key, entry[1], entry[2])
+            return KeyVersion(name, key, entry.hlc, entry.origin)
         return None
 
     def drop(self, victim: KeyVersion) -> bool:
         """Forget an entry if it is of that very version; return whether it was."""
         held = self.entry(victim.map, victim.key)
-        if held is None or held[1:3] != (victim.hlc, victim.origin):
+        if held is None or held.version != (victim.hlc, victim.origin):
             return False
         self._forget(victim.map, victim.key, held)
         if self.listener is not None:
@@ -336,7 +337,7 @@ class PartitionReplica:
     def keys(self, map_name: str, now: float) -> list[bytes]:
         """Return the live keys of a map, sorted."""
         entries = self._maps.get(map_name, {})
-        return sorted(k for k, e in entries.items() if e[0] is not None and now < e[3])
+        return sorted(k for k, e in entries.items() if e.value is not None and now < e.expires_at)
 
     def entries(self, map_name: str) -> Mapping[bytes, Entry]:
         """Return all entries of a map, tombstones and expired ones included; not to be changed."""
@@ -345,19 +346,22 @@ class PartitionReplica:
     def items(self, map_name: str, now: float) -> list[tuple[bytes, Entry]]:
         """Return the live entries of a map, by key."""
         entries = self._maps.get(map_name, {})
-        return sorted((k, e) for k, e in entries.items() if e[0] is not None and now < e[3])
+        live = [(k, e) for k, e in entries.items() if e.value is not None and now < e.expires_at]
+        return sorted(live, key=itemgetter(0))
 
     def tagged(self, map_name: str, tags: AbstractSet[str], now: float) -> list[bytes]:
         """Return the live keys of a map whose values bear one of these tags, sorted."""
         entries = self._maps.get(map_name, {})
         return sorted(
-            k for k, e in entries.items() if e[0] is not None and now < e[3] and has_tag(e[0], tags)
+            k
+            for k, e in entries.items()
+            if e.value is not None and now < e.expires_at and has_tag(e.value, tags)
         )
 
     def live_count(self, map_name: str, now: float) -> int:
         """Count the live keys of a map."""
         entries = self._maps.get(map_name, {})
-        return sum(e[0] is not None and now < e[3] for e in entries.values())
+        return sum(e.value is not None and now < e.expires_at for e in entries.values())
 
     def everything(self) -> list[tuple[str, bytes]]:
         """Return all maps and keys, tombstones and expired entries included."""
@@ -366,8 +370,8 @@ class PartitionReplica:
     def footprint(self, map_name: str, now: float) -> tuple[int, int]:
         """Return how many live keys of a map there are, and the bytes of those keys and their values."""
         entries = self._maps.get(map_name, {}).items()
-        sizes = [len(k) + len(e[0]) for k, e in entries if e[0] is not None and now < e[3]]
-        return len(sizes), sum(sizes)
+        live = [(k, e.value) for k, e in entries if e.value is not None and now < e.expires_at]
+        return len(live), sum(len(key) + len(value) for key, value in live)
 
     def records_for(self, keys: Iterable[tuple[str, bytes]], now: float) -> list[EntryRecord]:
         """Return the wire form of those of `keys` that are stored here."""
@@ -388,7 +392,7 @@ class PartitionReplica:
         """Return the versions of all keys in `buckets`, tombstones included, in a stable order."""
         wanted = frozenset(buckets)
         return [
-            KeyVersion(name, key, entries[key][1], self._origin(name, entries[key]))
+            KeyVersion(name, key, entries[key].hlc, self._origin(name, entries[key]))
             for name, entries in sorted(self._maps.items())
             for key in sorted(entries)
             if bucket_of(name, key) in wanted
@@ -397,19 +401,19 @@ class PartitionReplica:
     def prevails(self, map_name: str, key: bytes, entry: Entry) -> bool:
         """Return whether `apply` would store an entry, or end by it the one that is here."""
         held = self.entry(map_name, key)
-        signed = (entry[1], self._origin(map_name, entry))
-        return held is None or (held[1], self._origin(map_name, held)) < signed
+        signed = (entry.hlc, self._origin(map_name, entry))
+        return held is None or (held.hlc, self._origin(map_name, held)) < signed
 
     def _origin(self, map_name: str, entry: Entry) -> int:
         """Return the origin of a version as other copies are told it: an end of the same version is later."""
         kept = self.kept.get(map_name)
         is_plain = kept is None or not kept.rules.ends_early
-        return entry[2] if is_plain else 2 * entry[2] + (entry[0] is None)
+        return entry.origin if is_plain else 2 * entry.origin + (entry.value is None)
 
     def _sign(self, map_name: str, key: bytes, entry: Entry) -> None:
         """Add an entry to the digest, or take it out if it is in."""
-        origin = self._origin(map_name, entry) if self.kept else entry[2]
-        self._digest.toggle(map_name, key, entry[1], origin)
+        origin = self._origin(map_name, entry) if self.kept else entry.origin
+        self._digest.toggle(map_name, key, entry.hlc, origin)
 
     # -- time --------------------------------------------------------------------------------
 
@@ -423,15 +427,15 @@ class PartitionReplica:
         for map_name, key in self._wheel.due(now, limit):
             entries = self._maps[map_name]
             entry = entries.get(key)
-            if entry is None or now < entry[3]:
+            if entry is None or now < entry.expires_at:
                 continue
-            value, hlc, origin, expires_at = entry
+            value, ends_at = entry.value, entry.expires_at + self._tombstone_lifetime
             if value is not None:
                 self._usage.of(map_name).expired += 1
-            if value is not None and now < expires_at + self._tombstone_lifetime:
-                tombstone: Entry = (None, hlc, origin, expires_at + self._tombstone_lifetime)
+            if value is not None and now < ends_at:
+                tombstone = Entry(None, entry.hlc, entry.origin, ends_at)
                 self._replace(map_name, key, tombstone, EXPIRED)
-                self._wheel.add(map_name, key, tombstone[3])
+                self._wheel.add(map_name, key, ends_at)
                 expired += 1
             else:
                 self._forget(map_name, key, entry)
@@ -451,7 +455,7 @@ class PartitionReplica:
         """This copy is the owner's from now on."""
         for map_name, kept in self.kept.items():
             entries = self._maps[map_name]
-            kept.take_over([key for key in entries if entries[key][0] is not None], now)
+            kept.take_over([key for key in entries if entries[key].value is not None], now)
 
     def idle(self, now: float, limit: int) -> tuple[list[tuple[str, bytes, Entry]], int]:
         """Find entries that nobody used for too long, `limit` of each map at most.
@@ -467,7 +471,7 @@ class PartitionReplica:
             looked += kept.settle(now, entries)
             for key in kept.idle(now, limit):
                 entry = entries[key]
-                tombstone = (None, entry[1], entry[2], now + self._tombstone_lifetime)
+                tombstone = Entry(None, entry.hlc, entry.origin, now + self._tombstone_lifetime)
                 ended.append((map_name, key, tombstone))
                 self._usage.of(map_name).expired += 1
         return ended, looked + len(ended)
@@ -485,6 +489,6 @@ class PartitionReplica:
             self._keep_books(map_name, key, entry, None)
         self._sign(map_name, key, entry)
         self.entry_count -= 1
-        self._count(-len(key) - len(entry[0] or b""), -ENTRY_BYTES)
+        self._count(-len(key) - len(entry.value or b""), -ENTRY_BYTES)
         if self._views:
             self._show(map_name, key, entry, None)

@@ -90,7 +90,7 @@ class Sender:
 
     def _gather(self, pending: PendingWrite) -> None:
         name, _, entry = pending.changes[0]
-        size = len(entry[0] or b"")
+        size = len(entry.value or b"")
         if size >= BATCH_BYTES_MAX:
             self._send_all(pending)
             return
@@ -148,9 +148,9 @@ class Sender:
             [pending.ownership.partition for pending in sent],
             epochs,
             [key for _, key, _ in changes],
-            [entry[0] for _, _, entry in changes],
-            [entry[1] for _, _, entry in changes],
-            [remaining(entry[3], now) for _, _, entry in changes],
+            [entry.value for _, _, entry in changes],
+            [entry.hlc for _, _, entry in changes],
+            [remaining(entry.expires_at, now) for _, _, entry in changes],
         )
         call = self._rpc.call(address, message, timeout=self._timeout(sent[0]))
         self._under_way += 1
@@ -340,7 +340,7 @@ class Sender:
         for record in newer:
             self._replication.hlc.observe(record.hlc, wall)
             current = ownership.replica.entry(record.map, record.key)
-            if current is not None and current[1:3] < (record.hlc, record.origin):
+            if current is not None and current.version < (record.hlc, record.origin):
                 self._restamped.add()
-                current = (current[0], stamp(), origin, current[3])
+                current = Entry(current.value, stamp(), origin, current.expires_at)
                 ownership.replica.apply(record.map, record.key, current)

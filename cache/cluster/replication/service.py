@@ -20,7 +20,7 @@ from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
-from cache.cluster.replication.entries import Entry, from_record
+from cache.cluster.replication.entries import Entry, entry_of
 from cache.cluster.replication.holder import Holder
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite, ServingHook
 from cache.cluster.replication.recent import RecentReads
@@ -52,6 +52,9 @@ logger = logging.getLogger(__name__)
 OVERDUE_SECONDS: Final = 0.5
 """Seconds after its deadline when a write is failed, should what sends it to the copies not have done so."""
 
+ORIGINS_MAX: Final = 1024
+"""Origins of entries that are remembered at once: members that wrote, about."""
+
 
 class ReplicationService:
     """Holds this member's copies; commits writes of the partitions it owns."""
@@ -77,6 +80,7 @@ class ReplicationService:
         self.hlc = HybridClock()
         self.late = Late()
         self.origin = origin_hash(member)
+        self._origins = {self.origin: self.origin}
         self.policies = Policies(config.maps)
         self.room = Room(config.limits.memory_bytes_max, self.policies)
         self.copies: dict[int, PartitionReplica] = {}
@@ -330,7 +334,7 @@ class ReplicationService:
             except NoQuorumError as error:
                 outcomes.append(error)
                 continue
-            entry = (value, stamp, origin, expires_at)
+            entry = Entry(value, stamp, origin, expires_at)
             if is_limited or ownership.replica.kept:
                 outcomes.append(self.commit(ownership, [(map_name, key, entry)]))
                 continue
@@ -400,6 +404,12 @@ class ReplicationService:
 
     # -- copies ------------------------------------------------------------------------------
 
+    def shared_origin(self, origin: int) -> int:
+        """Return an equal number, the same object for all entries from there: they keep it alive."""
+        if len(self._origins) >= ORIGINS_MAX:
+            self._origins.clear()
+        return self._origins.setdefault(origin, origin)
+
     def apply_records(
         self, replica: PartitionReplica, records: Sequence[EntryRecord], *, observed: bool = False
     ) -> list[EntryRecord]:
@@ -408,12 +418,16 @@ class ReplicationService:
         `observed` says that the clock has taken note of the latest of them.
         """
         now, wall = self.clock.monotonic(), self.clock.wall()
+        lifetime = self.config.tombstone_lifetime
         newer = []
         for record in records:
             if not observed and not self.hlc.observe(record.hlc, wall):
                 self._absurd.add()
                 continue  # A day ahead of this clock: it would beat every write from now on.
-            entry = from_record(record, now, tombstone_lifetime=self.config.tombstone_lifetime)
+            origin = self.shared_origin(record.origin)
+            entry = entry_of(
+                record.value, record.hlc, origin, record.ttl, now=now, tombstone_lifetime=lifetime
+            )
             applied = replica.apply(record.map, record.key, entry)
             if not applied and replica.is_later(record.map, record.key, entry):
                 newer += replica.records_for([(record.map, record.key)], now)

@@ -140,9 +140,9 @@ class MapAccess:
     async def read(self, key: Key, deadline: float | None = None) -> bytes | None:
         """Return the encoded value of a key, None if it is absent."""
         found = self.begin_read(key, deadline=deadline)
-        if found is None or type(found) is tuple:
-            return None if found is None else found[0]
-        return await cast("Awaitable[bytes | None]", found)
+        if type(found) is Entry:
+            return found.value
+        return None if found is None else await cast("Awaitable[bytes | None]", found)
 
     def begin_read(
         self, key: Key, max_staleness: float | None = None, deadline: float | None = None
@@ -166,7 +166,9 @@ class MapAccess:
                 if entries is None:
                     return self._used(replica, encoded, now) if replica.kept else None
                 entry = entries.get(encoded)
-                return None if entry is None or now >= entry[3] or entry[0] is None else entry
+                if entry is None or now >= entry.expires_at or entry.value is None:
+                    return None
+                return entry
         if max_staleness is None and self.near is None and not self._is_loaded:
             return self.router.read(self.name, partition, encoded, deadline)
         return self._read_elsewhere(encoded, partition, max_staleness, deadline)
@@ -174,7 +176,7 @@ class MapAccess:
     def _used(self, replica: PartitionReplica, encoded: bytes, now: float) -> Entry | None:
         """Return the live entry of a key, None if it is absent; it counts as a use of the entry."""
         entry = replica.use(self.name, encoded, now)
-        return None if entry is None or entry[0] is None or now >= entry[3] else entry
+        return None if entry is None or entry.value is None or now >= entry.expires_at else entry
 
     def remember(self, key: str, entry: Entry, value: object) -> None:
         """Keep the value of an entry that was read here in this turn of the loop, if it is its turn."""
@@ -235,7 +237,7 @@ class MapAccess:
         While the loop's thread changes the copy, this one looks into it without a lock, and may:
 
         1. A look is a few reads of lists and dicts with keys of `bytes`, each of which is atomic. What is
-           found is a tuple that nobody changes.
+           found is an entry, which nobody changes.
         2. An overwrite may take a key out and put it in again. So None says nothing, and the caller asks
            the loop.
         3. The partition may be handed over between the look at the table and the look at the copy. Then

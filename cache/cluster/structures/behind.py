@@ -166,17 +166,17 @@ class Behind:
             if self._replication.owned.get(ownership.partition) is not ownership:
                 continue  # Its next owner brings them again.
             held = ownership.replica.entry(queue, key)
-            if held is not None and held[1:3] == entry[1:3]:
-                tombstone: Entry = (None, entry[1], entry[2], ends_at)
+            if held is not None and held.version == entry.version:
+                tombstone = Entry(None, entry.hlc, entry.origin, ends_at)
                 changes.setdefault(ownership, []).append((queue, key, tombstone))
         for ownership, done in changes.items():
             self._replication.commit(ownership, done, merging=True)
 
 
 def _unpacked(entry: Entry) -> tuple[bytes | None, int]:
-    value, version, _, _ = entry
+    value = entry.value
     assert value is not None, "what waits has a value, or says that there is none"
-    return (None if value[:1] == DELETED else value[1:]), version
+    return (None if value[:1] == DELETED else value[1:]), entry.hlc
 
 
 def _stands(write: asyncio.Future[None]) -> bool:

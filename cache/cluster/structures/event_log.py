@@ -81,19 +81,19 @@ def changes_of(
 ) -> list[LoggedChange]:
     """Return what a change of an entry means to a listener: nothing, one thing, or an end and a beginning."""
     changes: list[LoggedChange] = []
-    held = before is not None and before[0] is not None
-    if held and before is not None and (cause == EXPIRED or now >= before[3]):
-        changes.append(LoggedChange(EVENT_EXPIRED, key, before[0], before[1]))
+    held = before is not None and before.value is not None
+    if held and before is not None and (cause == EXPIRED or now >= before.expires_at):
+        changes.append(LoggedChange(EVENT_EXPIRED, key, before.value, before.hlc))
         held = False
-    lives = after is not None and after[0] is not None and now < after[3]
+    lives = after is not None and after.value is not None and now < after.expires_at
     if lives and after is not None:
         if not held:
-            changes.append(LoggedChange(EVENT_CREATED, key, after[0], after[1]))
-        elif before is None or before[1:3] != after[1:3]:
-            changes.append(LoggedChange(EVENT_UPDATED, key, after[0], after[1]))
+            changes.append(LoggedChange(EVENT_CREATED, key, after.value, after.hlc))
+        elif before is None or before.version != after.version:
+            changes.append(LoggedChange(EVENT_UPDATED, key, after.value, after.hlc))
     elif held and before is not None:
         kind = EVENT_INVALIDATED if invalidating else EVENT_REMOVED
         kind = EVENT_EVICTED if cause == EVICTED else kind
-        stamp = before[1] if after is None else after[1]
-        changes.append(LoggedChange(kind, key, before[0], stamp))
+        stamp = before.hlc if after is None else after.hlc
+        changes.append(LoggedChange(kind, key, before.value, stamp))
     return changes

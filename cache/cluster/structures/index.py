@@ -63,10 +63,10 @@ def field_of(value: object, names: Sequence[str]) -> object:
 
 def decoded(entry: Entry | None) -> object:
     """Return the value of an entry, None for none: whatever is no map has no fields."""
-    if entry is None or entry[0] is None:
+    if entry is None or entry.value is None:
         return None
     try:
-        return decode_value(entry[0])
+        return decode_value(entry.value)
     except CodecError:
         return None  # Of a serializer, or damaged.
 

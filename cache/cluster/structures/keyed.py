@@ -78,7 +78,7 @@ class KeyOperations(Generic[V]):
                     self._counts.hits += 1
                     return value[0]
         found = self._access.begin_read(key, max_staleness)
-        if type(found) is tuple:
+        if type(found) is Entry:
             self._counts.hits += 1
             return self._value_of(key, found)
         raw = None if found is None else await cast("Awaitable[bytes | None]", found)
@@ -107,11 +107,11 @@ class KeyOperations(Generic[V]):
 
     def _value_of(self, key: Key, found: Entry | bytes) -> object:
         """Return the value of what was found here: an entry, which is remembered, or a near copy."""
-        raw = found[0] if isinstance(found, tuple) else found
+        raw = found.value if isinstance(found, Entry) else found
         assert raw is not None, "an entry that was found lives"
         value = self._access.decode(raw)
         if len(raw) <= self._recent_size and type(value) in SHARED:
-            if type(key) is str and isinstance(found, tuple):
+            if type(key) is str and isinstance(found, Entry):
                 self._access.remember(key, found, value)
         return value
 

@@ -64,7 +64,7 @@ class LoadService:
         replica = ownership.replica
         value = replica.get(message.map, message.key, now)
         entry = replica.entry(message.map, message.key)
-        is_lasting = entry is not None and entry[3] - now >= message.min_ttl < math.inf
+        is_lasting = entry is not None and entry.expires_at - now >= message.min_ttl < math.inf
         if value is not None and is_lasting:
             return LoadTurn(LOAD_PRESENT, value)
         key = (message.partition, message.map, message.key)
@@ -76,7 +76,7 @@ class LoadService:
                     token=message.token,
                     holder=self._replication.member if peer is None else peer.member or "",
                     term=ownership,
-                    version=None if entry is None else entry[1:3],
+                    version=None if entry is None else entry.version,
                     tags=frozenset(message.tags),
                     renewed_at=now,
                 ),
@@ -119,7 +119,7 @@ class LoadService:
         self._writes.check_size(message.key, message.value)
         ownership = self._writes.admit(message.partition)
         held = ownership.replica.entry(message.map, message.key)
-        is_overtaken = held is not None and held[1:3] != lease.version
+        is_overtaken = held is not None and held.version != lease.version
         if is_overtaken or any(tag in lease.invalidated for tag in tags_of(message.value)):
             self._outdated.add()
             self.leases.finish(key)

@@ -90,7 +90,7 @@ class LockService:
     def _held(self, ownership: Ownership, lock: LockKey) -> Entry | None:
         """Return the entry of a lock that is held now."""
         entry = ownership.replica.entry(lock[1], lock[2])
-        if entry is None or entry[0] is None or self._clock.monotonic() >= entry[3]:
+        if entry is None or entry.value is None or self._clock.monotonic() >= entry.expires_at:
             return None
         return entry
 
@@ -108,7 +108,7 @@ class LockService:
         if ownership.replica.operations.get(message.attempt) is not None:
             return LOST  # Given back already: this request was long on the way.
         held = self._held(ownership, lock)
-        if held is not None and held[0] == message.attempt:
+        if held is not None and held.value == message.attempt:
             # Its answer was lost; the next one has another token.
             self._queues.leave(message.attempt)
             return self._give(ownership, lock, message.attempt, message.lease, now)
@@ -136,13 +136,13 @@ class LockService:
         ownership = self._writes.admit(message.partition)
         lock, now = _lock_of(message), self._clock.monotonic()
         held = self._held(ownership, lock)
-        if held is None or held[0] != message.attempt:
+        if held is None or held.value != message.attempt:
             return LOST
         entry = self._writes.stamper(lock[1]).live(message.attempt, now + _kept(message.lease))
 
         def verdict() -> Answer:
             after = self._held(ownership, lock)
-            is_ours = after is not None and after[0] == message.attempt
+            is_ours = after is not None and after.value == message.attempt
             return LockTurn(LOCK_HELD, 0, 0.0) if is_ours else LOST
 
         return self._commit(ownership, (lock[1], lock[2], entry), [], verdict)
@@ -151,7 +151,7 @@ class LockService:
         ownership = self._writes.admit(message.partition)
         lock = _lock_of(message)
         held = self._held(ownership, lock)
-        if held is None or held[0] != message.attempt:
+        if held is None or held.value != message.attempt:
             if self._queues.leave(message.attempt):
                 return FREE
             is_repeated = ownership.replica.operations.get(message.attempt) is not None
@@ -178,10 +178,11 @@ class LockService:
 
         def verdict() -> Answer:
             held = ownership.replica.entry(lock[1], lock[2])
-            if held is not None and held[:3] == given[:3]:
+            if held is not None and held.version == given.version and held.value == given.value:
                 self._given.add()
-                return LockTurn(LOCK_HELD, given[1], max(0.0, now - arrived_at))
-            if held is None or held[1:3] <= given[1:3] or self._held(ownership, lock) is not None:
+                return LockTurn(LOCK_HELD, given.hlc, max(0.0, now - arrived_at))
+            is_over = held is None or held.version <= given.version
+            if is_over or self._held(ownership, lock) is not None:
                 # The lease ended before the copies had it, or another side of a split gave the lock later.
                 return BUSY
             # A copy had a later version, by which nobody holds the lock.
@@ -232,7 +233,7 @@ class LockService:
                 answer.add_done_callback(_forget)
         held = self._held(ownership, lock)
         if lock in self._queues and held is not None:
-            delay = held[3] - self._clock.monotonic() + TIMER_SLACK
+            delay = held.expires_at - self._clock.monotonic() + TIMER_SLACK
             loop = asyncio.get_running_loop()
             self._timers[lock] = loop.call_later(delay, self._advance, lock)
 

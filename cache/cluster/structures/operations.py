@@ -59,20 +59,23 @@ class Stamper:
 
     def live(self, value: bytes, expires_at: float) -> Entry:
         """Return a new version of a key with this value."""
-        return (value, self._stamp(), self._origin, expires_at)
+        return Entry(value, self._stamp(), self._origin, expires_at)
 
     def loaded(self, value: bytes, ttl: float, held: Entry | None) -> Entry:
         """Return the version of a key with what its store has, in place of `held`: no write yields to it."""
-        version = None if held is None else held[1:3]
-        return (value, *loaded_above(version, self._stamp(), self._origin), self.expires_at(ttl))
+        version = None if held is None else held.version
+        hlc, origin = loaded_above(version, self._stamp(), self._origin)
+        return Entry(value, hlc, origin, self.expires_at(ttl))
 
     def tombstone(self) -> Entry:
         """Return a new version of a key that says: deleted."""
-        return (None, self._stamp(), self._origin, self.now + self._tombstone_lifetime)
+        return Entry(None, self._stamp(), self._origin, self.now + self._tombstone_lifetime)
 
     def expires_at(self, ttl: float) -> float:
         """Return the instant at which a time to live of `ttl` seconds ends."""
-        return self.now + (self.default_ttl if ttl == NEVER else ttl)
+        seconds = self.default_ttl if ttl == NEVER else ttl
+        # One number for all that never ends: an entry keeps it alive.
+        return math.inf if seconds == math.inf else self.now + seconds
 
 
 def modify(message: Modify, replica: PartitionReplica, stamper: Stamper) -> Outcome:
@@ -116,7 +119,7 @@ def _increment(
     else:
         entry = replica.entry(message.map, message.key)
         assert entry is not None, "a live value has an entry"
-        start, expires_at = decode_value(held), entry[3]
+        start, expires_at = decode_value(held), entry.expires_at
     value = encode_value(add_whole(start, message.number))
     stored = value if held is None else with_tags_of(held, value)
     return stamper.live(stored, expires_at), value

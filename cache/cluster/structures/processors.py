@@ -58,7 +58,7 @@ class MutableEntry:
     def __init__(
         self, key: bytes, held: Entry | None, stamper: Stamper, *, default_ttl: float
     ) -> None:
-        alive = held is not None and held[0] is not None and stamper.now < held[3]
+        alive = held is not None and held.value is not None and stamper.now < held.expires_at
         self._key = key
         self._held = self._outcome = held if alive else None
         self._now = stamper.now
@@ -81,8 +81,8 @@ class MutableEntry:
         """The encoded value without its tags, None if the key is absent."""
         if self._outcome is None:
             return None
-        assert self._outcome[0] is not None, "a live entry has a value"
-        return untagged(self._outcome[0])
+        assert self._outcome.value is not None, "a live entry has a value"
+        return untagged(self._outcome.value)
 
     @property
     def value(self) -> Any:  # Any: a MessagePack value
@@ -93,12 +93,12 @@ class MutableEntry:
     @property
     def ttl(self) -> float | None:
         """Seconds left, `math.inf` without end, None if the key is absent."""
-        return None if self._outcome is None else self._outcome[3] - self._now
+        return None if self._outcome is None else self._outcome.expires_at - self._now
 
     @property
     def version(self) -> tuple[int, int] | None:
         """Version that was stored when the function began, None if the key was absent."""
-        return None if self._held is None else self._held[1:3]
+        return None if self._held is None else self._held.version
 
     def set(self, value: Any, ttl: Ttl | Kept = KEPT) -> None:  # Any: a MessagePack value
         """Store a value; tags stay.
@@ -114,16 +114,16 @@ class MutableEntry:
 
     def set_raw(self, raw: bytes, expires_at: float, *, keep_tags: bool) -> None:
         """Store an encoded value that ends at an instant."""
-        if keep_tags and self._outcome is not None and self._outcome[0] is not None:
-            raw = with_tags_of(self._outcome[0], raw)
+        if keep_tags and self._outcome is not None and self._outcome.value is not None:
+            raw = with_tags_of(self._outcome.value, raw)
         self._outcome = self._stamper.live(raw, expires_at)
         self._changed = True
 
     def touch(self, ttl: Ttl) -> None:
         """Give the key a new time to live; an absent one stays so."""
         if self._outcome is not None:
-            assert self._outcome[0] is not None, "a live entry has a value"
-            self.set_raw(self._outcome[0], self._ends_at(ttl), keep_tags=False)
+            assert self._outcome.value is not None, "a live entry has a value"
+            self.set_raw(self._outcome.value, self._ends_at(ttl), keep_tags=False)
 
     def delete(self) -> None:
         """Remove the key."""
@@ -139,7 +139,7 @@ class MutableEntry:
     @property
     def kept_ends_at(self) -> float:
         """Instant at which the key ends as it is; one that is absent gets the map's own time to live."""
-        return self.default_ends_at if self._outcome is None else self._outcome[3]
+        return self.default_ends_at if self._outcome is None else self._outcome.expires_at
 
     def _ends_at(self, ttl: Ttl | Kept) -> float:
         if isinstance(ttl, Kept):
@@ -213,8 +213,8 @@ class Processors:
             result = encode_value(function(entry, *given))
             stored = entry.take()
             check_value(result, self._value_limit)
-            if stored is not None and stored[0] is not None:
-                check_value(stored[0], self._value_limit)
+            if stored is not None and stored.value is not None:
+                check_value(stored.value, self._value_limit)
         except Exception as error:
             raise ExecutionError(pack_error(error)) from error
         return stored, result

@@ -94,13 +94,15 @@ class _Page:
             self._looked += 1
             self.after = key
             entry = replica.entry(map_name, key)
-            if entry is None or entry[0] is None or now >= entry[3] or not wanted(key, entry):
+            if entry is None or entry.value is None or now >= entry.expires_at:
+                continue
+            if not wanted(key, entry):
                 continue
             self.keys.append(key)
             self._size += len(key)
             if self._with_values:
-                self.values.append(entry[0])
-                self._size += len(entry[0])
+                self.values.append(entry.value)
+                self._size += len(entry.value)
             if self.is_full:
                 return False
         return next(keys, None) is None

@@ -32,7 +32,7 @@ async def read_quorum(replication: ReplicationService, message: Get) -> Reply:
     records = [record for answer in answers for record in answer.entries]
     ownership = replication.serve(message.partition)
     held = ownership.replica.entry(message.map, message.key)
-    newer = [r for r in records if held is None or (r.hlc, r.origin) > held[1:3]]
+    newer = [r for r in records if held is None or (r.hlc, r.origin) > held.version]
     if newer:
         replication.apply_records(ownership.replica, newer)
     now = replication.clock.monotonic()

@@ -86,7 +86,7 @@ CLEAR_BATCH: Final = 256
 PIPELINED: Final = (Get, Set, Modify, Execute, TimeToLive, GetEntry)
 """What may be part of a pipeline."""
 
-ABSENT: Final[Entry] = (None, 0, 0, -math.inf)
+ABSENT: Final = Entry(None, 0, 0, -math.inf)
 
 SLICE_KEYS: Final = 2_000
 """Keys looked at for their tags before others get their turn."""
@@ -193,7 +193,7 @@ class StructureService:
         # What is not served `_read` refuses; it also keeps the books of maps that have some of their reads.
         return Many(
             [
-                (entry[0] if now < (entry := entries.get(key, ABSENT))[3] else None)
+                (entry.value if now < (entry := entries.get(key, ABSENT)).expires_at else None)
                 if (replica := serving[partition]) is not None
                 and (entries := replica.readable.get(name)) is not None
                 else self._read(name, partition, key, message.backup)

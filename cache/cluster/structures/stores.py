@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -54,9 +55,8 @@ def queue_of(map_name: str) -> str:
 
 def queued(map_name: str, key: bytes, entry: Entry) -> Change:
     """Return a write's place in the queue: of the same version, never ending."""
-    value, hlc, origin, _ = entry
-    waiting = DELETED if value is None else WRITTEN + value
-    return (queue_of(map_name), key, (waiting, hlc, origin, float("inf")))
+    waiting = DELETED if entry.value is None else WRITTEN + entry.value
+    return (queue_of(map_name), key, Entry(waiting, entry.hlc, entry.origin, math.inf))
 
 
 class Store:
@@ -236,7 +236,7 @@ class Stores:
         for place in dict.fromkeys(places):
             ownership = self._replication.serve(place[0])
             waiting = ownership.replica.entry(queue_of(map_name), place[1])
-            if waiting is not None and waiting[0] is not None:
+            if waiting is not None and waiting.value is not None:
                 found[place] = self._from_queue(map_name, place, ownership, waiting)
             elif (token := self._begin(map_name, place, ownership)) is None:
                 others.append(place)
@@ -252,12 +252,12 @@ class Stores:
         self, map_name: str, place: Place, ownership: Ownership, waiting: Entry
     ) -> bytes | None:
         """Keep what waits for the store, and ended here before it was there."""
-        assert waiting[0] is not None, "what waits has a value, or says that there is none"
-        if waiting[0][:1] == DELETED:
+        assert waiting.value is not None, "what waits has a value, or says that there is none"
+        if waiting.value[:1] == DELETED:
             return None
-        value = waiting[0][1:]
+        value = waiting.value[1:]
         held = ownership.replica.entry(map_name, place[1])
-        replaced = waiting if held is None or held[1:3] < waiting[1:3] else held
+        replaced = waiting if held is None or held.version < waiting.version else held
         self._keep(ownership, map_name, place[1], (value, NEVER), replaced)
         return value
 
@@ -286,7 +286,7 @@ class Stores:
             token=b"store%d" % self._tokens,
             holder=replication.member,
             term=ownership,
-            version=None if entry is None else entry[1:3],
+            version=None if entry is None else entry.version,
             tags=frozenset(),
             renewed_at=now,
         )
@@ -331,7 +331,7 @@ class Stores:
             return None if loaded is None else loaded[0]
         value = loaded[0]
         held = ownership.replica.entry(map_name, key)
-        is_present = None if held is None else held[1:3]
+        is_present = None if held is None else held.version
         if serves and is_present == lease.version and not lease.invalidated:
             self._keep(ownership, map_name, key, loaded, held)
         self._leases.finish(at, LOAD_PRESENT, value)

@@ -88,7 +88,7 @@ class Through:
     ) -> None:
         # Any: requests about one key.
         entries = {
-            message.key: (entry[0], entry[1])
+            message.key: (entry.value, entry.hlc)
             for message, _, (entry, _, _) in decided
             if entry is not None
         }
@@ -123,8 +123,9 @@ class Through:
         if not self._serves(message.partition, ownership):
             raise IndeterminateError("the store has the write, but the partition moved meanwhile")
         held = ownership.replica.entry(message.map, message.key)
-        if held is not None and held[1:3] > entry[1:3]:  # A merge brought it.
-            entry = (entry[0], self._replication.stamp(), self._replication.origin, entry[3])
+        if held is not None and held.version > entry.version:  # A merge brought it.
+            stamp, origin = self._replication.stamp(), self._replication.origin
+            entry = Entry(entry.value, stamp, origin, entry.expires_at)
         pending = self._replication.commit(ownership, [(message.map, message.key, entry)], records)
         self._leases.outdate((message.partition, message.map, message.key))
         return reply if pending is None else after(pending, reply)

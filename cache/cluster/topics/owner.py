@@ -125,7 +125,7 @@ class TopicOwner:
 
     def _take_in(self, ring: Ring, key: bytes, entry: Entry | None) -> bool:
         """Follow an entry of a ring's map; return whether readers may want to know."""
-        value = None if entry is None else entry[0]
+        value = None if entry is None else entry.value
         if (place := place_of(key)) is not None:
             if value is None:
                 ring.remove(place)
@@ -184,15 +184,15 @@ class TopicOwner:
             return self._repeat(ownership, remembered)
         stamper = self._writes.stamper(map_of(message.topic))
         stamped = stamper.live(message.value, stamper.expires_at(-1))
-        place = opened.ring.append(stamped[1], stamped[2], len(message.value))
+        place = opened.ring.append(stamped.hlc, stamped.origin, len(message.value))
         map_name, key = map_of(message.topic), message_key(place)
         changes = [(map_name, key, stamped)]
         dropping: list[KeyVersion] = []
         if removed := opened.ring.make_room(message.capacity, message.capacity_bytes):
             self._overwritten.add(len(removed))
             floors = pack_floors(opened.ring.floors())
-            entry = stamper.live(floors, stamped[3])
-            changes.append((map_name, floors_key(stamped[2]), entry))
+            entry = stamper.live(floors, stamped.expires_at)
+            changes.append((map_name, floors_key(stamped.origin), entry))
             dropping = _versions(ownership.replica, map_name, removed)
         record = OperationRecord(message.operation, map_name, key, pack_place(place))
         self._appended.add()
@@ -230,7 +230,7 @@ class TopicOwner:
             return
         map_name, key = map_of(opened.topic), message_key(place)
         held = ownership.replica.entry(map_name, key)
-        if held is None or held[0] is None:
+        if held is None or held.value is None:
             opened.ring.remove(place)
             return
         pending = self._replication.commit(ownership, [(map_name, key, held)], merging=True)
@@ -279,7 +279,7 @@ class TopicOwner:
         entries = [replica.entry(map_name, message_key(place)) for place in found.places]
         return TopicSlice(
             places=found.places,
-            values=[b"" if entry is None else entry[0] or b"" for entry in entries],
+            values=[b"" if entry is None else entry.value or b"" for entry in entries],
             missed=found.missed,
             cursor=[(*name, number) for name, number in found.cursor.items()],
             missed_after=found.missed_after,

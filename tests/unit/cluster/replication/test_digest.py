@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
 from cache.cluster.replication.digest import BUCKET_COUNT, Digest, bucket_of, entry_digest
+from cache.cluster.replication.entries import Entry
 
 Item = tuple[str, bytes, int, int]
 
@@ -50,7 +51,7 @@ def test_replacing_is_taking_out_and_adding(items: list[Item], hlc: int, origin:
     for name, key, old_hlc, old_origin in items:
         one.toggle(name, key, old_hlc, old_origin)
         one.toggle(name, key, hlc, origin)
-        two.replace(name, key, (old_hlc, old_origin), (hlc, origin))
+        two.replace(name, key, Entry(b"", old_hlc, old_origin, 0.0), Entry(None, hlc, origin, 1.0))
 
     assert (one.total, one.buckets()) == (two.total, two.buckets())
 

@@ -25,7 +25,7 @@ def copy_with(**policy: float | str) -> PartitionReplica:
 
 
 def put(copy: PartitionReplica, key: bytes, version: int = 1, value: bytes | None = b"v") -> None:
-    copy.apply("m", key, (value, version, 1, math.inf))
+    copy.apply("m", key, Entry(value, version, 1, math.inf))
 
 
 def ended(copy: PartitionReplica, now: float) -> list[bytes]:
@@ -86,7 +86,7 @@ def test_the_end_of_an_idle_entry_is_a_tombstone_of_its_version() -> None:
     put(copy, b"a", 7)
     copy.idle(1.0, 100)
 
-    assert [("m", b"a", (None, 7, 1, 20.0 + LIFETIME))] == copy.idle(20.0, 100)[0]
+    assert [("m", b"a", Entry(None, 7, 1, 20.0 + LIFETIME))] == copy.idle(20.0, 100)[0]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(1, 3)), max_size=40))
@@ -153,7 +153,7 @@ def test_bytes_are_counted_exactly() -> None:
     assert ENTRY_BYTES + 15 == copy.kept["m"].size_bytes
     put(copy, b"key", 3, None)
     assert (ENTRY_BYTES + 3, 0) == (copy.kept["m"].size_bytes, copy.kept["m"].live)
-    expiring: Entry = (b"v", 4, 1, 5.0)
+    expiring = Entry(b"v", 4, 1, 5.0)
     copy.apply("m", b"key", expiring)
     copy.sweep(6.0, 10)
     copy.sweep(6.0 + LIFETIME, 10)
@@ -165,7 +165,7 @@ def test_bytes_are_counted_exactly() -> None:
 def test_other_maps_make_no_room_for_a_full_one() -> None:
     """Its bounds are its own."""
     copy = copy_with(max_bytes=2 * (ENTRY_BYTES + 2))
-    copy.apply("other", b"a", (b"v", 1, 1, math.inf))
+    copy.apply("other", b"a", Entry(b"v", 1, 1, math.inf))
     for key in (b"a", b"b", b"c"):
         put(copy, key)
 

@@ -17,7 +17,7 @@ from cache.errors import IndeterminateError
 A, B, C, D = (MemberId(f"{name}#1") for name in "abcd")
 ERROR = IndeterminateError("deposed")
 OPERATION = OperationRecord(b"1", "m", b"k", b"yes")
-CHANGE: Change = ("m", b"k", (b"v", 5, 1, math.inf))
+CHANGE: Change = ("m", b"k", Entry(b"v", 5, 1, math.inf))
 
 
 def owning(*replicas: MemberId, joining: tuple[MemberId, ...] = (), epoch: int = 1) -> Ownership:
@@ -178,14 +178,14 @@ async def test_an_acknowledged_write_cannot_fail() -> None:
 
 async def test_a_slow_write_with_a_life_is_repeated_a_few_times() -> None:
     """Its seconds remaining were old on arrival; after some tries the answer counts."""
-    pending = write(owning(B), ("m", b"k", (b"v", 5, 1, 30.0)))
+    pending = write(owning(B), ("m", b"k", Entry(b"v", 5, 1, 30.0)))
 
     repeats = [pending.may_repeat() for _ in range(REPEATS_MAX + 1)]
 
     assert [True] * REPEATS_MAX + [False] == repeats
 
 
-@pytest.mark.parametrize("entry", [(b"v", 5, 1, math.inf), (None, 5, 1, 30.0)])
+@pytest.mark.parametrize("entry", [Entry(b"v", 5, 1, math.inf), Entry(None, 5, 1, 30.0)])
 async def test_a_write_without_a_life_is_not_repeated(entry: Entry) -> None:
     """Endless values and deletes are the same however late they arrive."""
     assert not write(owning(B), ("m", b"k", entry)).may_repeat()
@@ -369,14 +369,14 @@ async def test_unconfirmed_writes_of_a_deposed_owner_fail() -> None:
 async def test_unconfirmed_writes_of_a_deposed_owner_are_undone() -> None:
     """Their stamps could beat a write that the new owner acknowledged."""
     ownership = owning(B)
-    ownership.replica.apply("m", b"k", (b"old", 1, 1, math.inf))
+    ownership.replica.apply("m", b"k", Entry(b"old", 1, 1, math.inf))
     digest = ownership.replica.digest()
-    write(ownership, ("m", b"k", (b"x", 5, 1, math.inf)))
-    write(ownership, ("m", b"k", (None, 6, 1, 60.0)))
+    write(ownership, ("m", b"k", Entry(b"x", 5, 1, math.inf)))
+    write(ownership, ("m", b"k", Entry(None, 6, 1, 60.0)))
 
     ownership.abandon(ERROR)
 
-    assert (b"old", 1, 1, math.inf) == ownership.replica.entry("m", b"k")
+    assert Entry(b"old", 1, 1, math.inf) == ownership.replica.entry("m", b"k")
     assert digest == ownership.replica.digest()
 
 
@@ -417,8 +417,8 @@ async def test_what_the_new_owner_wrote_meanwhile_is_not_undone() -> None:
     """Only this owner's own write is put back."""
     ownership = owning(B)
     write(ownership)
-    ownership.replica.apply("m", b"k", (b"theirs", 9, 2, math.inf))
+    ownership.replica.apply("m", b"k", Entry(b"theirs", 9, 2, math.inf))
 
     ownership.abandon(ERROR)
 
-    assert (b"theirs", 9, 2, math.inf) == ownership.replica.entry("m", b"k")
+    assert Entry(b"theirs", 9, 2, math.inf) == ownership.replica.entry("m", b"k")

@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.recent import (
@@ -28,16 +29,16 @@ LIMIT = 100 * OVERHEAD_BYTES
 def replica_with(**values: object) -> PartitionReplica:
     replica = PartitionReplica(operation_memory=4, tombstone_lifetime=LIFETIME)
     for number, (key, value) in enumerate(values.items()):
-        replica.apply(MAP, encode_key(key), (encode_value(value), 1 + number, 0, math.inf))
+        replica.apply(MAP, encode_key(key), Entry(encode_value(value), 1 + number, 0, math.inf))
     return replica
 
 
 def note(recent: RecentReads, replica: PartitionReplica, key: str) -> None:
     """Remember what a copy holds, as a read that has its turn does."""
     entry = replica.entry(MAP, encode_key(key))
-    if entry is not None and entry[0] is not None:
+    if entry is not None and entry.value is not None:
         recent.of(MAP)
-        recent.note(replica, MAP, encode_key(key), decode_value(entry[0]), entry)
+        recent.note(replica, MAP, encode_key(key), decode_value(entry.value), entry)
 
 
 OPERATIONS = st.lists(
@@ -65,20 +66,20 @@ class Twin:
         encoded, held = encode_key(key), self.replica.entry(MAP, encode_key(key))
         self._hlc += 1
         ends_at = self.now + number if number % 2 else math.inf
-        entry: Entry = (encode_value(self._hlc), self._hlc, 0, ends_at)
+        entry = Entry(encode_value(self._hlc), self._hlc, 0, ends_at)
         match kind:
             case "write":
                 self.replica.apply(MAP, encoded, entry)
             case "delete":
-                self.replica.apply(MAP, encoded, (None, self._hlc, 0, self.now + LIFETIME))
+                self.replica.apply(MAP, encoded, Entry(None, self._hlc, 0, self.now + LIFETIME))
             case "older":
-                self.replica.apply(MAP, encoded, (encode_value(0), number, 0, math.inf))
-            case "shorter" if held is not None and held[0] is not None:
-                self.replica.apply(MAP, encoded, (*held[:3], self.now))
+                self.replica.apply(MAP, encoded, Entry(encode_value(0), number, 0, math.inf))
+            case "shorter" if held is not None and held.value is not None:
+                self.replica.apply(MAP, encoded, replace(held, expires_at=self.now))
             case "restore":
                 self.replica.restore(MAP, encoded, entry if number % 2 else None)
             case "drop" if held is not None:
-                self.replica.drop(KeyVersion(MAP, encoded, held[1], held[2]))
+                self.replica.drop(KeyVersion(MAP, encoded, held.hlc, held.origin))
             case "sweep":
                 self.now += number
                 self.replica.sweep(self.now, 100)
@@ -131,7 +132,8 @@ def test_memory_is_that_of_what_is_remembered(operations: list[tuple[str, str, i
         twin.step(*operation)
 
     keys = [encode_key(key) for key in twin.recent.of(MAP)]
-    values = [(twin.replica.entry(MAP, key) or (None,))[0] or b"" for key in keys]
+    held = [twin.replica.entry(MAP, key) for key in keys]
+    values = [(entry and entry.value) or b"" for entry in held]
     sizes = [
         OVERHEAD_BYTES + len(key) + len(value) for key, value in zip(keys, values, strict=True)
     ]
@@ -150,7 +152,7 @@ def test_a_value_is_forgotten_before_its_entry_is_replaced() -> None:
             super().__setitem__(key, entry)
 
     replica._maps[MAP] = Watched(replica._maps[MAP])
-    replica.apply(MAP, encode_key("ada"), (encode_value(2), 99, 0, math.inf))
+    replica.apply(MAP, encode_key("ada"), Entry(encode_value(2), 99, 0, math.inf))
 
     assert [None] == seen
 
@@ -169,7 +171,7 @@ def test_only_what_nobody_can_change_is_shared() -> None:
 def test_what_ends_is_remembered_with_its_end() -> None:
     """The reader compares it with the clock, as it does with an entry."""
     replica, recent = replica_with(), RecentReads(LIMIT)
-    replica.apply(MAP, encode_key("ada"), (encode_value(1), 5, 0, 7.5))
+    replica.apply(MAP, encode_key("ada"), Entry(encode_value(1), 5, 0, 7.5))
 
     note(recent, replica, "ada")
 
@@ -221,6 +223,6 @@ def test_keys_that_no_caller_has_are_passed_over() -> None:
 
     for key in (b"", b"s\xff", b"bada", b"i1"):
         for version in (50, 51):
-            assert replica.apply(MAP, key, (encode_value(version), version, 0, math.inf))
+            assert replica.apply(MAP, key, Entry(encode_value(version), version, 0, math.inf))
 
     assert {"ada": 1} == recent.of(MAP)

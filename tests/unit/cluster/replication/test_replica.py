@@ -35,7 +35,7 @@ def _entry(hlc: int, origin: int, *, deleted: bool = False) -> Entry:
     # A version is given once: it decides what it carries.
     gone = (hlc + origin) % 3 == 0
     value = None if gone else f"{hlc}/{origin}".encode()
-    return (value, hlc, origin, LIFETIME if gone else math.inf)
+    return Entry(value, hlc, origin, LIFETIME if gone else math.inf)
 
 
 def replica() -> PartitionReplica:
@@ -62,7 +62,7 @@ def test_any_order_and_any_repeats_give_the_same_copy(
     twin: dict[bytes, Entry | None] = dict.fromkeys((b"a", b"b", b"c"))
     for key, entry in updates:
         held = twin[key]
-        twin[key] = entry if held is None or held[1:3] < entry[1:3] else held
+        twin[key] = entry if held is None or held.version < entry.version else held
     assert twin == content(one) == content(other)
     assert one.digest() == other.digest()
     assert one.size_bytes == other.size_bytes
@@ -71,18 +71,18 @@ def test_any_order_and_any_repeats_give_the_same_copy(
 def test_an_older_version_changes_nothing() -> None:
     """Reordered messages are harmless."""
     copy = replica()
-    copy.apply("m", b"k", (b"new", 5, 1, math.inf))
+    copy.apply("m", b"k", Entry(b"new", 5, 1, math.inf))
 
-    assert not copy.apply("m", b"k", (b"old", 4, 9, math.inf))
+    assert not copy.apply("m", b"k", Entry(b"old", 4, 9, math.inf))
     assert b"new" == copy.get("m", b"k", 0.0)
 
 
 def test_a_delete_is_remembered_and_beats_what_it_deleted() -> None:
     """Invariant 3."""
     copy = replica()
-    copy.apply("m", b"k", (None, 5, 1, LIFETIME))
+    copy.apply("m", b"k", Entry(None, 5, 1, LIFETIME))
 
-    assert not copy.apply("m", b"k", (b"old", 4, 1, math.inf))
+    assert not copy.apply("m", b"k", Entry(b"old", 4, 1, math.inf))
     assert copy.get("m", b"k", 0.0) is None
     assert 1 == copy.entry_count
 
@@ -90,23 +90,23 @@ def test_a_delete_is_remembered_and_beats_what_it_deleted() -> None:
 def test_an_equal_version_shortens_a_life_but_never_extends_it() -> None:
     """Copies that travelled count their seconds anew; the earlier instant is the true one."""
     copy = replica()
-    copy.apply("m", b"k", (b"v", 5, 1, 10.0))
+    copy.apply("m", b"k", Entry(b"v", 5, 1, 10.0))
 
-    copy.apply("m", b"k", (b"v", 5, 1, 12.0))
+    copy.apply("m", b"k", Entry(b"v", 5, 1, 12.0))
     assert b"v" == copy.get("m", b"k", 9.9)
     assert copy.get("m", b"k", 10.0) is None
-    copy.apply("m", b"k", (b"v", 5, 1, 8.0))
+    copy.apply("m", b"k", Entry(b"v", 5, 1, 8.0))
     assert copy.get("m", b"k", 8.0) is None
 
 
 def test_an_expired_entry_becomes_a_tombstone_of_the_same_version_and_is_forgotten_later() -> None:
     """An older copy elsewhere cannot bring it back meanwhile."""
     copy = replica()
-    copy.apply("m", b"k", (b"v", 5, 1, 10.0))
+    copy.apply("m", b"k", Entry(b"v", 5, 1, 10.0))
     digest = copy.digest()
 
     assert (1, 0) == copy.sweep(11.0, 10)
-    assert (None, 5, 1, 10.0 + LIFETIME) == copy.entry("m", b"k")
+    assert Entry(None, 5, 1, 10.0 + LIFETIME) == copy.entry("m", b"k")
     assert digest == copy.digest()
     assert (0, 1) == copy.sweep(10.0 + LIFETIME + 1, 10)
     assert (0, 0, 0) == (copy.digest(), copy.entry_count, copy.size_bytes)
@@ -115,34 +115,34 @@ def test_an_expired_entry_becomes_a_tombstone_of_the_same_version_and_is_forgott
 def test_a_digest_tells_a_tombstone_from_nothing() -> None:
     """A copy that lacks a delete differs."""
     copy = replica()
-    copy.apply("m", b"k", (None, 5, 1, LIFETIME))
+    copy.apply("m", b"k", Entry(None, 5, 1, LIFETIME))
 
     assert 0 != copy.digest()
 
 
 def test_the_wire_carries_seconds_remaining() -> None:
     """Instants never leave the member: each has a clock of its own."""
-    record = to_record("m", b"k", (b"v", 5, 1, 30.0), 10.0)
+    record = to_record("m", b"k", Entry(b"v", 5, 1, 30.0), 10.0)
 
     assert 20.0 == record.ttl
-    assert (b"v", 5, 1, 1020.0) == from_record(record, 1000.0, tombstone_lifetime=LIFETIME)
+    assert Entry(b"v", 5, 1, 1020.0) == from_record(record, 1000.0, tombstone_lifetime=LIFETIME)
 
 
 def test_what_has_no_time_left_arrives_as_a_tombstone() -> None:
     """It expired on the way."""
-    record = to_record("m", b"k", (b"v", 5, 1, 10.0), 10.0)
+    record = to_record("m", b"k", Entry(b"v", 5, 1, 10.0), 10.0)
 
-    assert from_record(record, 0.0, tombstone_lifetime=LIFETIME)[0] is None
+    assert from_record(record, 0.0, tombstone_lifetime=LIFETIME).value is None
 
 
 def test_putting_back_an_entry_ignores_versions() -> None:
     """What a fenced owner undoes is older than what it wrote."""
     copy = replica()
-    copy.apply("m", b"k", (b"old", 4, 1, math.inf))
+    copy.apply("m", b"k", Entry(b"old", 4, 1, math.inf))
     before = (copy.digest(), copy.size_bytes, copy.entry_count)
-    copy.apply("m", b"k", (b"new", 5, 1, math.inf))
+    copy.apply("m", b"k", Entry(b"new", 5, 1, math.inf))
 
-    copy.restore("m", b"k", (b"old", 4, 1, math.inf))
+    copy.restore("m", b"k", Entry(b"old", 4, 1, math.inf))
 
     assert b"old" == copy.get("m", b"k", 0.0)
     assert before == (copy.digest(), copy.size_bytes, copy.entry_count)
@@ -153,13 +153,13 @@ def test_every_change_is_heard_in_the_turn_it_is_made() -> None:
     copy, heard = replica(), list[tuple[bytes, int]]()
     copy.listener = lambda map_name, key, before, after, cause: heard.append((key, cause))
 
-    copy.apply("m", b"written", (b"v", 2, 1, math.inf))
-    copy.apply("m", b"written", (b"older", 1, 1, math.inf))
-    copy.apply("m", b"written", (b"v", 2, 1, 50.0))  # A shorter life of the same version.
-    copy.apply("m", b"evicted", (b"v", 3, 1, math.inf))
+    copy.apply("m", b"written", Entry(b"v", 2, 1, math.inf))
+    copy.apply("m", b"written", Entry(b"older", 1, 1, math.inf))
+    copy.apply("m", b"written", Entry(b"v", 2, 1, 50.0))  # A shorter life of the same version.
+    copy.apply("m", b"evicted", Entry(b"v", 3, 1, math.inf))
     copy.drop(KeyVersion("m", b"evicted", 3, 1))
     copy.restore("m", b"written", None)
-    copy.apply("m", b"ended", (b"v", 4, 1, 10.0))
+    copy.apply("m", b"ended", Entry(b"v", 4, 1, 10.0))
     copy.sweep(20.0, 100)
 
     assert [

@@ -32,11 +32,11 @@ def replica_of(updates: Iterable[Update] = (), operation_memory: int = 3) -> Par
 
 
 def live(value: bytes, hlc: int, origin: int = 1, expires_at: float = math.inf) -> Entry:
-    return (value, hlc, origin, expires_at)
+    return Entry(value, hlc, origin, expires_at)
 
 
 def deleted(hlc: int, origin: int = 1, forget_at: float = 100.0) -> Entry:
-    return (None, hlc, origin, forget_at)
+    return Entry(None, hlc, origin, forget_at)
 
 
 def update_of(map_name: str, key: bytes, hlc: int, origin: int, expires_at: float) -> Update:
@@ -68,8 +68,8 @@ def dumb(updates: Iterable[Update]) -> Content:
         by_key.setdefault((map_name, key), []).append(entry)
     return {
         where: min(
-            (entry for entry in entries if entry[1:3] == max(e[1:3] for e in entries)),
-            key=lambda entry: (entry[0] is not None, entry[3]),
+            (entry for entry in entries if entry.version == max(e.version for e in entries)),
+            key=lambda entry: (entry.value is not None, entry.expires_at),
         )
         for where, entries in by_key.items()
     }
@@ -142,8 +142,8 @@ def test_apply_says_yes_only_to_a_later_version(updates: list[Update]) -> None:
     latest: dict[tuple[str, bytes], tuple[int, int]] = {}
 
     for map_name, key, entry in updates:
-        later = entry[1:3] > latest.get((map_name, key), (0, 0))
-        latest[map_name, key] = max(entry[1:3], latest.get((map_name, key), (0, 0)))
+        later = entry.version > latest.get((map_name, key), (0, 0))
+        latest[map_name, key] = max(entry.version, latest.get((map_name, key), (0, 0)))
 
         assert later == replica.apply(map_name, key, entry)
 
@@ -155,7 +155,7 @@ def test_counts_are_those_of_a_recount(updates: list[Update]) -> None:
     held = content(replica)
 
     assert len(held) == replica.entry_count
-    assert sum(len(key) + len(e[0] or b"") for (_, key), e in held.items()) == replica.size_bytes
+    assert sum(len(key) + len(e.value or b"") for (_, key), e in held.items()) == replica.size_bytes
 
 
 @given(UPDATES)
@@ -163,8 +163,8 @@ def test_the_digest_is_that_of_all_entries_tombstones_included(updates: list[Upd
     """A delete that one copy misses shows."""
     replica = replica_of(updates)
     total = 0
-    for (map_name, key), (_, hlc, origin, _) in content(replica).items():
-        total ^= entry_digest(map_name, key, hlc, origin)
+    for (map_name, key), entry in content(replica).items():
+        total ^= entry_digest(map_name, key, entry.hlc, entry.origin)
 
     assert total == replica.digest()
 
@@ -282,8 +282,12 @@ def test_no_instant_of_a_version_is_ever_moved_later(updates: list[Update]) -> N
         replica.apply(map_name, key, entry)
         after = replica.entry(map_name, key) or entry
 
-        assert after[1:3] != before[1:3] or after[0] is None or after[3] <= before[3]
-        assert after[1:3] != before[1:3] or after[0] is None or before[0] is not None
+        assert (
+            after.version != before.version
+            or after.value is None
+            or after.expires_at <= before.expires_at
+        )
+        assert after.version != before.version or after.value is None or before.value is not None
 
 
 def test_a_shortened_life_is_swept_at_the_earlier_instant() -> None:
@@ -387,12 +391,12 @@ def test_an_entry_keeps_its_seconds_between_clocks(
     value: bytes | None, seconds: int, elsewhere: int
 ) -> None:
     """Instants are local; on the wire are seconds remaining."""
-    entry = (value, 3, 4, 100.0 + seconds)
+    entry = Entry(value, 3, 4, 100.0 + seconds)
 
     record = to_record("m", b"k", entry, 100.0)
 
     assert EntryRecord("m", b"k", value, 3, 4, float(seconds)) == record
-    assert (value, 3, 4, float(elsewhere + seconds)) == from_record(
+    assert Entry(value, 3, 4, float(elsewhere + seconds)) == from_record(
         record, float(elsewhere), tombstone_lifetime=LIFETIME
     )
 
@@ -410,7 +414,9 @@ def test_a_value_without_time_left_arrives_as_a_tombstone(ttl: float) -> None:
     """It expired on the way; its version still counts."""
     record = EntryRecord("m", b"k", b"v", 3, 4, ttl)
 
-    assert (None, 3, 4, 9.0 + LIFETIME) == from_record(record, 9.0, tombstone_lifetime=LIFETIME)
+    assert Entry(None, 3, 4, 9.0 + LIFETIME) == from_record(
+        record, 9.0, tombstone_lifetime=LIFETIME
+    )
 
 
 def test_an_expired_entry_is_sent_with_no_time_left() -> None:
@@ -423,7 +429,7 @@ def test_a_tombstone_is_kept_for_what_remains_and_no_longer(ttl: float, kept: fl
     """A peer cannot make this member remember deletes for ever."""
     record = EntryRecord("m", b"k", None, 3, 4, ttl)
 
-    assert (None, 3, 4, 9.0 + kept) == from_record(record, 9.0, tombstone_lifetime=LIFETIME)
+    assert Entry(None, 3, 4, 9.0 + kept) == from_record(record, 9.0, tombstone_lifetime=LIFETIME)
 
 
 # -- undoing ---------------------------------------------------------------------------------

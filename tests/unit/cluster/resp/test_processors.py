@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cache.cluster.replication.entries import Entry
 from cache.cluster.resp.processors import NOT_WHOLE, PROCESSORS, WOULD_OVERFLOW
 from cache.cluster.resp.values import WRONG_TYPE
 from cache.cluster.structures.operations import Stamper
@@ -19,7 +20,7 @@ NOW, DEFAULT_TTL, END = 100.0, 5.0, 130.0
 def entry_of(value: object = ..., ends_at: float = END, tags: tuple[str, ...] = ()) -> MutableEntry:
     """Return the entry of a key; without a value it is absent."""
     stamper = Stamper(now=NOW, stamp=lambda: 7, origin=1, tombstone_lifetime=60)
-    held = None if value is ... else (with_tags(encode_value(value), tags), 1, 1, ends_at)
+    held = None if value is ... else Entry(with_tags(encode_value(value), tags), 1, 1, ends_at)
     return MutableEntry(b"sk", held, stamper, default_ttl=DEFAULT_TTL)
 
 
@@ -60,8 +61,8 @@ def test_set_drops_the_tags_of_what_it_replaces() -> None:
 
     stored = entry.take()
     assert stored is not None
-    assert stored[0] is not None
-    assert tags_of(stored[0]) == []
+    assert stored.value is not None
+    assert tags_of(stored.value) == []
 
 
 @pytest.mark.parametrize("name", ["set", "getex", "expire"])

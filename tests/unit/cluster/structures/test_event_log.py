@@ -21,27 +21,27 @@ from cache.cluster.structures.event_log import (
     changes_of,
 )
 
-OLD: Entry = (b"old", 1, 1, math.inf)
-NEW: Entry = (b"new", 2, 1, math.inf)
-GONE: Entry = (None, 2, 1, 100.0)
-ENDED: Entry = (b"old", 1, 1, 5.0)
+OLD = Entry(b"old", 1, 1, math.inf)
+NEW = Entry(b"new", 2, 1, math.inf)
+GONE = Entry(None, 2, 1, 100.0)
+ENDED = Entry(b"old", 1, 1, 5.0)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "cause", "kinds"),
     [
         (None, NEW, CHANGED, [EVENT_CREATED]),
-        (GONE, (b"v", 3, 1, math.inf), CHANGED, [EVENT_CREATED]),
+        (GONE, Entry(b"v", 3, 1, math.inf), CHANGED, [EVENT_CREATED]),
         (OLD, NEW, CHANGED, [EVENT_UPDATED]),
         (OLD, GONE, CHANGED, [EVENT_REMOVED]),
         (OLD, None, CHANGED, [EVENT_REMOVED]),
         (OLD, None, EVICTED, [EVENT_EVICTED]),
         (GONE, None, EVICTED, []),
         (None, GONE, CHANGED, []),
-        (ENDED, (None, 1, 1, 100.0), EXPIRED, [EVENT_EXPIRED]),
+        (ENDED, Entry(None, 1, 1, 100.0), EXPIRED, [EVENT_EXPIRED]),
         (ENDED, NEW, CHANGED, [EVENT_EXPIRED, EVENT_CREATED]),
         (ENDED, GONE, CHANGED, [EVENT_EXPIRED]),
-        (OLD, (b"old", 1, 1, 50.0), CHANGED, []),
+        (OLD, Entry(b"old", 1, 1, 50.0), CHANGED, []),
     ],
 )
 def test_a_change_is_an_event(

@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.replica import PartitionReplica
@@ -115,7 +116,7 @@ class Partition:
 
     def _entry(self, value: Any) -> Entry:
         self._version = getattr(self, "_version", 0) + 1
-        return (encode_value(value), self._version, 1, math.inf)
+        return Entry(encode_value(value), self._version, 1, math.inf)
 
     def write(self, key: bytes, value: Any) -> None:
         self.model[key] = value
@@ -123,7 +124,7 @@ class Partition:
 
     def delete(self, key: bytes) -> None:
         self.model.pop(key, None)
-        self.replica.apply("m", key, (None, self._entry(0)[1], 1, 1.0))
+        self.replica.apply("m", key, Entry(None, self._entry(0).hlc, 1, 1.0))
 
     def find(self, query: dict[str, Any], after: bytes = b"") -> list[bytes]:
         conditions = [Condition.of(c) for c in conditions_of(query, INDEXES, "m")]
@@ -175,7 +176,7 @@ def test_expired_and_forgotten_entries_leave() -> None:
 
     held = partition.replica.entry("m", KEYS[0])
     assert held is not None
-    partition.replica.apply("m", KEYS[0], (*held[:3], 5.0))
+    partition.replica.apply("m", KEYS[0], replace(held, expires_at=5.0))
     partition.replica.sweep(7.0, 10)
     partition.replica.restore("m", KEYS[1], None)
     partition.delete(KEYS[2])

@@ -25,7 +25,7 @@ def replica_of(keys: list[bytes]) -> PartitionReplica:
 
 
 def entry(version: int) -> Entry:
-    return (b"\x00v", version, 1, math.inf)
+    return Entry(b"\x00v", version, 1, math.inf)
 
 
 def attached(replica: PartitionReplica) -> KeyOrder:

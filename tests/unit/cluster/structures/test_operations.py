@@ -51,17 +51,23 @@ def stamper() -> Stamper:
 
 
 def holding(value: bytes, expires_at: float = math.inf) -> Entry:
-    return (value, 1, 1, expires_at)
+    return Entry(value, 1, 1, expires_at)
 
 
-ABSENT = [None, (None, 1, 1, 500.0), holding(b"expired", NOW)]
-TOMBSTONE: Entry = (None, STAMP, ORIGIN, NOW + LIFETIME)
+ABSENT = [None, Entry(None, 1, 1, 500.0), holding(b"expired", NOW)]
+TOMBSTONE = Entry(None, STAMP, ORIGIN, NOW + LIFETIME)
+
+
+@pytest.mark.parametrize("ttl", [NEVER, math.inf])
+def test_what_never_ends_shares_its_instant(ttl: float) -> None:
+    """An entry keeps it alive: a sum with infinity would be a number of its own for each."""
+    assert stamper().expires_at(ttl) is math.inf
 
 
 @pytest.mark.parametrize("held", ABSENT)
 def test_add_makes_a_key_that_is_not_there(held: Entry | None) -> None:
     """Deleted and expired keys are not there."""
-    assert ((b"new", STAMP, ORIGIN, 105.0), APPLIED) == run(MODIFY_ADD, held, ttl=5.0)
+    assert (Entry(b"new", STAMP, ORIGIN, 105.0), APPLIED) == run(MODIFY_ADD, held, ttl=5.0)
 
 
 def test_add_leaves_a_key_alone_that_is_there() -> None:
@@ -72,7 +78,7 @@ def test_add_leaves_a_key_alone_that_is_there() -> None:
 
 def test_replace_changes_a_key_that_is_there() -> None:
     """With the new time to live."""
-    assert ((b"new", STAMP, ORIGIN, 105.0), APPLIED) == run(
+    assert (Entry(b"new", STAMP, ORIGIN, 105.0), APPLIED) == run(
         MODIFY_REPLACE, holding(b"old"), ttl=5.0
     )
 
@@ -98,14 +104,14 @@ def test_pop_deletes_and_answers_the_value() -> None:
 
 def test_touch_sets_a_new_time_to_live_and_keeps_the_value() -> None:
     """As a new version: copies must not keep the earlier instant of the old one."""
-    assert ((b"old", STAMP, ORIGIN, 105.0), APPLIED) == run(
+    assert (Entry(b"old", STAMP, ORIGIN, 105.0), APPLIED) == run(
         MODIFY_TOUCH, holding(b"old", 101.0), ttl=5.0
     )
 
 
 def test_persist_takes_the_time_to_live_away() -> None:
     """Whatever the message says."""
-    assert ((b"old", STAMP, ORIGIN, math.inf), APPLIED) == run(
+    assert (Entry(b"old", STAMP, ORIGIN, math.inf), APPLIED) == run(
         MODIFY_PERSIST, holding(b"old", 101.0), ttl=5.0
     )
 
@@ -117,7 +123,7 @@ def test_increment_makes_a_counter_from_its_start(held: Entry | None) -> None:
 
     outcome = run(MODIFY_INCREMENT, held, value=encode_value(10), ttl=5.0, number=3)
 
-    assert ((total, STAMP, ORIGIN, 105.0), total) == outcome
+    assert (Entry(total, STAMP, ORIGIN, 105.0), total) == outcome
 
 
 def test_increment_keeps_the_time_to_live_of_a_counter() -> None:
@@ -128,7 +134,7 @@ def test_increment_keeps_the_time_to_live_of_a_counter() -> None:
         MODIFY_INCREMENT, holding(encode_value(4), 130.0), value=encode_value(0), ttl=90.0, number=2
     )
 
-    assert ((total, STAMP, ORIGIN, 130.0), total) == outcome
+    assert (Entry(total, STAMP, ORIGIN, 130.0), total) == outcome
 
 
 @given(st.integers(INT64_MIN, INT64_MAX), st.integers(INT64_MIN, INT64_MAX))
@@ -180,6 +186,6 @@ def test_every_entry_gets_a_stamp_of_its_own() -> None:
     """Two versions of one key are never equal."""
     made = stamper()
 
-    stamps = [made.live(b"v", 1.0)[1], made.tombstone()[1], made.live(b"v", 1.0)[1]]
+    stamps = [made.live(b"v", 1.0).hlc, made.tombstone().hlc, made.live(b"v", 1.0).hlc]
 
     assert [STAMP, STAMP + 1, STAMP + 2] == stamps

@@ -18,7 +18,7 @@ from cache.durations import DEFAULT
 from cache.errors import CodecError, ProcessorError
 
 NOW, LIFETIME, ORIGIN, STAMP = 100.0, 60.0, 7, 50
-TOMBSTONE: Entry = (None, STAMP, ORIGIN, NOW + LIFETIME)
+TOMBSTONE = Entry(None, STAMP, ORIGIN, NOW + LIFETIME)
 
 
 def entry_of(held: Entry | None, *, default_ttl: float = 5.0) -> MutableEntry:
@@ -28,10 +28,10 @@ def entry_of(held: Entry | None, *, default_ttl: float = 5.0) -> MutableEntry:
 
 
 def holding(value: Any, ends_at: float = 110.0) -> Entry:
-    return (encode_value(value), 1, 1, ends_at)
+    return Entry(encode_value(value), 1, 1, ends_at)
 
 
-@pytest.mark.parametrize("held", [None, (None, 1, 1, 500.0), holding("expired", NOW)])
+@pytest.mark.parametrize("held", [None, Entry(None, 1, 1, 500.0), holding("expired", NOW)])
 def test_what_is_deleted_or_over_is_absent(held: Entry | None) -> None:
     """And deleting it changes nothing."""
     entry = entry_of(held)
@@ -61,22 +61,22 @@ def test_a_value_lives_as_long_as_is_said(ttl: Any, ends_at: float) -> None:
     entry.set("new", ttl)
 
     assert entry.value == "new"
-    assert entry.take() == (encode_value("new"), STAMP, ORIGIN, ends_at)
+    assert entry.take() == Entry(encode_value("new"), STAMP, ORIGIN, ends_at)
 
 
 def test_without_a_time_to_live_the_key_keeps_its_own_and_its_tags() -> None:
     """A key that is made gets that of the map."""
     tagged = with_tags(encode_value("old"), ["t"])
-    kept = entry_of((tagged, 1, 1, 110.0))
+    kept = entry_of(Entry(tagged, 1, 1, 110.0))
     kept.set("new")
     made = entry_of(None)
     made.set("new")
 
     stored = kept.take()
     assert stored is not None
-    assert stored[0] is not None
-    assert (tags_of(stored[0]), stored[3]) == (["t"], 110.0)
-    assert made.take() == (encode_value("new"), STAMP, ORIGIN, 105.0)
+    assert stored.value is not None
+    assert (tags_of(stored.value), stored.expires_at) == (["t"], 110.0)
+    assert made.take() == Entry(encode_value("new"), STAMP, ORIGIN, 105.0)
 
 
 def test_set_and_delete_in_turn_end_as_the_last_says() -> None:
@@ -91,7 +91,7 @@ def test_set_and_delete_in_turn_end_as_the_last_says() -> None:
 
     taken = removed.take()
     assert taken is not None
-    assert taken[0] is None
+    assert taken.value is None
     assert again.value == "again"
     assert never.take() is None
 
@@ -101,7 +101,7 @@ def test_touch_changes_only_the_end() -> None:
     entry = entry_of(holding("old"))
     entry.touch(None)
 
-    assert entry.take() == (encode_value("old"), STAMP, ORIGIN, math.inf)
+    assert entry.take() == Entry(encode_value("old"), STAMP, ORIGIN, math.inf)
 
 
 def test_what_is_too_large_is_refused_whole() -> None:
