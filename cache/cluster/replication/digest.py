@@ -10,6 +10,7 @@ One thing ends an entry without another version: its owner's word that it was id
 
 from __future__ import annotations
 
+from array import array
 from struct import Struct
 from typing import Final
 
@@ -38,7 +39,8 @@ class Digest:
     __slots__ = ("_buckets", "total")
 
     def __init__(self) -> None:
-        self._buckets = [0] * BUCKET_COUNT
+        # Not a list: a garbage collection would look at each number of every copy.
+        self._buckets = array("Q", bytes(8 * BUCKET_COUNT))
         self.total = 0
 
     def toggle(self, map_name: str, key: bytes, hlc: int, origin: int) -> None:
