@@ -99,14 +99,26 @@ def choose(
     missing = [voter for voter in voters if voter.fate is Fate.MISSING]
     lost = [voter for voter in voters if voter.fate in (Fate.DEAD, Fate.GONE)]
     target = target_size(len(candidates), wanted)
-    add = _seat(candidates, [*live, *missing], max(0, target - len(live) - len(missing)))
+    spared, add = _fill(candidates, live, missing, target)
     if not live and not add:
         return Plan(tuple(voter.replica for voter in voters))
     here = len(live) + len(add)
     size = max(target, min(len(voters), VOTERS_KEPT))
-    away = [*missing, *lost[: max(0, size - here - len(missing))]]
+    away = [*spared, *lost[: max(0, size - here - len(spared))]]
     kept = [*live, *away[: here - 1]]
     return Plan(tuple(v.replica for v in voters if v in kept), add)
+
+
+def _fill(
+    candidates: Sequence[Candidate], live: list[Voter], missing: list[Voter], target: int
+) -> tuple[list[Voter], tuple[str, ...]]:
+    """Return as many missing voters as may keep their seats (rule 4), and who takes the free ones."""
+    for count in range(len(missing), 0, -1):
+        spared = missing[:count]
+        add = _seat(candidates, [*live, *spared], max(0, target - len(live) - count))
+        if count < len(live) + len(add):
+            return spared, add
+    return [], _seat(candidates, live, max(0, target - len(live)))
 
 
 def _seat(

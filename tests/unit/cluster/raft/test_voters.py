@@ -197,6 +197,16 @@ def test_there_are_as_many_voters_as_there_should_be(
     assert not chosen.add or size <= max(target, VOTERS_KEPT)
 
 
+def test_the_seat_of_a_missing_voter_that_has_to_go_is_given_away_at_once() -> None:
+    """One lives, two are missing, two leave: the second missing one stands in the way."""
+    fates = (Fate.LIVE, Fate.MISSING, Fate.MISSING, Fate.LEAVING, Fate.LEAVING)
+    voters = [Voter(ReplicaId(f"m{n}/1"), f"m{n}", fate) for n, fate in enumerate(fates)]
+
+    chosen = choose(voters, [Candidate("m0"), Candidate("m5"), Candidate("m6")])
+
+    assert Plan((ReplicaId("m0/1"), ReplicaId("m1/1")), ("m5",)) == chosen
+
+
 @given(clusters())
 def test_a_plan_that_was_carried_out_is_followed_by_none(
     cluster: tuple[list[Voter], list[Candidate]],
