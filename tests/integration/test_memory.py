@@ -9,7 +9,7 @@ import pytest
 
 from cache.cluster.config import LimitsConfig
 from cache.cluster.node import Node
-from cache.cluster.replication.entries import Entry
+from cache.cluster.replication.entries import ENTRY_BYTES, Entry
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import Usage
 from cache.testing import TestCluster, cluster_test
@@ -111,7 +111,7 @@ def test_overwriting_keys_that_expire_leaves_no_references_behind() -> None:
 
     assert 10 == replica.entry_count
     assert replica._wheel.count < 2000
-    assert 10 * (300 + 2) == usage.bytes
+    assert 10 * (ENTRY_BYTES + 2) == usage.bytes
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "64 MiB"])

@@ -301,7 +301,7 @@ async def test_evicted_entries_leave_and_locks_stay(cluster: TestCluster) -> Non
     stored = set(await listed(cluster, 0, users.scan))
     found = set(await find_on(cluster, 0, n=AtLeast(0)))
     replica = node_of(cluster, 0)._replication.copies[0]
-    assert 100 < len(stored) < 200
+    assert 100 < len(stored) < 250  # Were the index not counted, there would be over 300.
     assert stored == found
     assert replica.view_bytes > 100 * 100
     assert replica.memory_bytes <= 100_000
