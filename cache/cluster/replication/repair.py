@@ -69,8 +69,8 @@ DOUBT_INTERVAL: Final = 1.0
 DIGEST_BATCH: Final = 128
 """Partitions compared by one message."""
 
-WINDOW: Final = 4
-"""Chunks under way at once to one member, of all partitions: whatever else it is asked waits behind them."""
+WINDOW: Final = 1
+"""Chunks under way at once to one member, of all partitions: what else it is asked waits behind them."""
 
 
 class Repair:
