@@ -55,7 +55,7 @@ class Leadership:
         self._clock_base = replica.log.last_time
         self._durable = 0
         self._transfer_ends_at = 0.0
-        self._farewell_ends_at = now
+        self._farewell_ends_at: float | None = None
         """Until then, who left with the latest change is told that it is committed, so that it rests."""
         self._change_request: tuple[str, int] = ("", 0)
         self._forwards: OrderedDict[tuple[str, int], None] = OrderedDict()
@@ -144,8 +144,10 @@ class Leadership:
             self._farewell_ends_at = self._now + self._replica.config.election_timeout_max
 
     def _forget_who_left(self) -> None:
-        if self._replica.changes.index <= self._log.commit and self._now >= self._farewell_ends_at:
+        ends_at, committed = self._farewell_ends_at, self._replica.changes.index <= self._log.commit
+        if ends_at is not None and self._now >= ends_at and committed:
             self._followers.keep_only(self._replica.members)
+            self._farewell_ends_at = None
 
     @property
     def is_removed(self) -> bool:

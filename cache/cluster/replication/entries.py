@@ -78,9 +78,15 @@ def to_record(map_name: str, key: bytes, entry: Entry, now: float) -> EntryRecor
     return EntryRecord(map_name, key, entry.value, entry.hlc, entry.origin, left)
 
 
-def from_record(record: EntryRecord, now: float, *, tombstone_lifetime: float) -> Entry:
-    """Return the entry of its wire form; a live one without time left is a tombstone."""
-    value, hlc, origin, ttl = record.value, record.hlc, record.origin, record.ttl
+def from_record(
+    record: EntryRecord, now: float, *, tombstone_lifetime: float, origin: int | None = None
+) -> Entry:
+    """Return the entry of its wire form; a live one without time left is a tombstone.
+
+    `origin` is a number equal to the record's, for the entry to share with others.
+    """
+    value, hlc, ttl = record.value, record.hlc, record.ttl
+    origin = record.origin if origin is None else origin
     return entry_of(value, hlc, origin, ttl, now=now, tombstone_lifetime=tombstone_lifetime)
 
 

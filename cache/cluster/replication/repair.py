@@ -23,7 +23,6 @@ from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.chunks import chunks
 from cache.cluster.replication.differences import Key, batches, difference
-from cache.cluster.replication.entries import from_record
 from cache.cluster.replication.merges import MergeReport, Merges
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica
@@ -212,7 +211,8 @@ class Repair:
             await self._send(ownership, self._late.take(partition, address), address, away)
             if is_empty:
                 await self._send(ownership, replica.everything(), address, away)
-            for batch in () if is_empty else batches(buckets, replica.entry_count):
+                buckets = []
+            for batch in batches(buckets, replica.entry_count):
                 theirs = await self._versions(partition, batch, address)
                 send, fetch = difference(replica.versions(batch), theirs)
                 await self._send(ownership, send, address, away)
@@ -343,7 +343,7 @@ class Repair:
         for record in records:
             if not self._replication.hlc.observe(record.hlc, wall):
                 continue
-            entry = from_record(record, told_at, tombstone_lifetime=self._config.tombstone_lifetime)
+            entry = self._replication.received(record, told_at)
             held = ownership.replica.entry(record.map, record.key)
             if ownership.replica.prevails(record.map, record.key, entry):
                 changes.append((record.map, record.key, entry))

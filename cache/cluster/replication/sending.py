@@ -121,14 +121,13 @@ class Sender:
         if batches is None:
             return
         address = self._replication.address_of(holder)
-        self._was_alone = False if len(batches) > 1 else self._was_alone
         for name, batch in batches.items():
             writes = [
                 pending
                 for pending in batch.writes
                 if holder in pending.waiting and self._is_owned(pending.ownership)
             ]
-            if len(writes) > 1:
+            if len(writes) > 1 or len(batches) > 1:
                 self._was_alone = False
             if address is None:
                 for pending in writes:

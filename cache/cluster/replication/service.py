@@ -20,7 +20,7 @@ from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
-from cache.cluster.replication.entries import Entry, entry_of
+from cache.cluster.replication.entries import Entry, from_record
 from cache.cluster.replication.holder import Holder
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite, ServingHook
 from cache.cluster.replication.recent import RecentReads
@@ -277,26 +277,25 @@ class ReplicationService:
         self, ownership: Ownership, map_name: str, key: bytes, entry: Entry
     ) -> PendingWrite | None:
         """Commit one entry of this moment, as `commit`."""
-        if ownership.replica.kept or self.room.usage.limit is not None:
-            return self.commit(ownership, [(map_name, key, entry)])
         deadline = self.clock.monotonic() + self.config.operation_timeout
-        pending = self._apply(ownership, map_name, key, entry, deadline)
-        return None if pending is None else self._send(pending, plain=True)
+        return self._put(ownership, map_name, key, entry, deadline)
 
-    def _apply(
+    def _put(
         self, ownership: Ownership, map_name: str, key: bytes, entry: Entry, deadline: float
     ) -> PendingWrite | None:
-        """Apply one entry here; return what is to be sent. No policy and no limit of memory applies."""
-        self._writes.value += 1
         replica = ownership.replica
+        if replica.kept or self.room.usage.limit is not None:
+            return self.commit(ownership, [(map_name, key, entry)])
+        self._writes.value += 1
         before = replica.entry(map_name, key)
         replica.apply(map_name, key, entry)
         if not ownership.holders:
             return None
         change = (map_name, key, entry)
-        return PendingWrite(
+        pending = PendingWrite(
             ownership, (change,), (before,), self._needed, deadline, self._confirmed
         )
+        return self._send(pending, plain=True)
 
     def put_each(
         self,
@@ -315,13 +314,8 @@ class ReplicationService:
         self.check_room()
         wall, deadline = self.clock.wall(), self.clock.monotonic() + self.config.operation_timeout
         stamps = self.hlc.stamps(wall, len(keys))
-        origin, count, is_limited = (
-            self.origin,
-            len(self.serving),
-            self.room.usage.limit is not None,
-        )
+        origin, count = self.origin, len(self.serving)
         outcomes: list[PendingWrite | CacheError | None] = []
-        sent: list[PendingWrite] = []
         for partition, key, value, stamp in zip(partitions, keys, values, stamps, strict=True):
             if not 0 <= partition < count or self.serving[partition] is None:
                 text = f"partition {partition} is not served by {self.member}"
@@ -335,16 +329,7 @@ class ReplicationService:
                 outcomes.append(error)
                 continue
             entry = Entry(value, stamp, origin, expires_at)
-            if is_limited or ownership.replica.kept:
-                outcomes.append(self.commit(ownership, [(map_name, key, entry)]))
-                continue
-            pending = self._apply(ownership, map_name, key, entry, deadline)
-            outcomes.append(pending)
-            if pending is not None:
-                self.unconfirmed[pending] = ownership.pending[pending] = None
-                sent.append(pending)
-        for pending in sent:
-            self._sender.send(pending, plain=True)
+            outcomes.append(self._put(ownership, map_name, key, entry, deadline))
         return outcomes
 
     def _send(self, pending: PendingWrite, *, plain: bool) -> PendingWrite:
@@ -410,6 +395,11 @@ class ReplicationService:
             self._origins.clear()
         return self._origins.setdefault(origin, origin)
 
+    def received(self, record: EntryRecord, at: float) -> Entry:
+        """Return the entry of a record, whose time to live counts from the instant `at`."""
+        origin, lifetime = self.shared_origin(record.origin), self.config.tombstone_lifetime
+        return from_record(record, at, tombstone_lifetime=lifetime, origin=origin)
+
     def apply_records(
         self, replica: PartitionReplica, records: Sequence[EntryRecord], *, observed: bool = False
     ) -> list[EntryRecord]:
@@ -418,16 +408,12 @@ class ReplicationService:
         `observed` says that the clock has taken note of the latest of them.
         """
         now, wall = self.clock.monotonic(), self.clock.wall()
-        lifetime = self.config.tombstone_lifetime
         newer = []
         for record in records:
             if not observed and not self.hlc.observe(record.hlc, wall):
                 self._absurd.add()
                 continue  # A day ahead of this clock: it would beat every write from now on.
-            origin = self.shared_origin(record.origin)
-            entry = entry_of(
-                record.value, record.hlc, origin, record.ttl, now=now, tombstone_lifetime=lifetime
-            )
+            entry = self.received(record, now)
             applied = replica.apply(record.map, record.key, entry)
             if not applied and replica.is_later(record.map, record.key, entry):
                 newer += replica.records_for([(record.map, record.key)], now)

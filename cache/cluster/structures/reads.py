@@ -13,12 +13,10 @@ from functools import partial
 from typing import Final
 
 from cache.cluster.ids import Address
+from cache.cluster.structures.gathered import BATCH_MAX, fail, is_failed
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.wire.messages import Get, GetMany, Many, Reply, Value
-from cache.errors import CacheError, ClosedError, RemoteProtocolError
-
-BATCH_MAX: Final = 256
-"""Keys of one request; more would make others wait, and save nothing."""
+from cache.errors import CacheError, RemoteProtocolError
 
 ALONE_BYTES: Final = 256 * 1024
 """A value of so many bytes lets its map's reads go one by one. Of smaller ones a whole batch fits into a
@@ -114,25 +112,23 @@ class Reads:
                 try:
                     answer = self._rpc.call(address, request, timeout=self._timeout)
                 except CacheError as error:
-                    _fail(batch.readings[start:end], error)
+                    fail(batch.readings[start:end], error)
                 else:
                     answer.add_done_callback(settle)
 
     def _settle(
         self, map_name: str, readings: Sequence[Reading], answer: asyncio.Future[Reply]
     ) -> None:
-        if answer.cancelled():
-            return _fail(readings, ClosedError("the read was cancelled"))
-        error = answer.exception()
-        if error is not None:
-            return _fail(readings, error)
+        if is_failed(readings, answer):
+            return
         reply = answer.result()
         if isinstance(reply, Value):
             values: Sequence[bytes | None] = (reply.value,)
         else:
             values = reply.values if isinstance(reply, Many) else ()
         if len(values) != len(readings):
-            return _fail(readings, RemoteProtocolError("a read was answered with something else"))
+            fail(readings, RemoteProtocolError("a read was answered with something else"))
+            return
         if values[0] is not None and len(values[0]) >= ALONE_BYTES:
             self._large_maps[map_name] = None
         elif self._large_maps:
@@ -140,10 +136,3 @@ class Reads:
         for reading, value in zip(readings, values, strict=True):
             if not reading.done():  # Else its caller has left.
                 reading.set_result(value)
-        return None
-
-
-def _fail(readings: Sequence[Reading], error: BaseException) -> None:
-    for reading in readings:
-        if not reading.done():
-            reading.set_exception(error)

@@ -334,18 +334,15 @@ class StructureService:
         name = message.map
         if name in self._stores.through:
             return self._set_many_through(message)
-        columns = (message.partitions, message.keys, message.values)
         if name in self._stores.behind:
-            requests = [
-                Set(name, partition, key, value, message.ttl, b"")
-                for partition, key, value in zip(*columns, strict=True)
-            ]
-            return settle_each([self._try(self._on_set, request) for request in requests])
+            return settle_each([self._try(self._on_set, each) for each in _sets_of(message)])
         self._writes.check_size(
             max(message.keys, key=len, default=b""), max(message.values, key=len, default=b"")
         )
         expires_at = self._writes.stamper(name).expires_at(message.ttl)
-        written = self._replication.put_each(name, *columns, expires_at)
+        written = self._replication.put_each(
+            name, message.partitions, message.keys, message.values, expires_at
+        )
         if self._leases:
             for partition, key in zip(message.partitions, message.keys, strict=True):
                 self._leases.outdate((partition, name, key))
@@ -368,11 +365,7 @@ class StructureService:
             return error
 
     async def _set_many_through(self, message: SetMany) -> Reply:
-        columns = zip(message.partitions, message.keys, message.values, strict=True)
-        requests = [
-            Set(message.map, partition, key, value, message.ttl, message.operation)
-            for partition, key, value in columns
-        ]
+        requests = _sets_of(message)
         for request in requests:
             self._writes.check_size(request.key, request.value)
         return await settle_each(await self._through.write_many(requests, self._decide_set))
@@ -465,3 +458,8 @@ class StructureService:
             if pending is not None:
                 confirmations.append(pending.future)
         return confirmations
+
+
+def _sets_of(message: SetMany) -> list[Set]:
+    columns = zip(message.partitions, message.keys, message.values, strict=True)
+    return [Set(message.map, *place, message.ttl, message.operation) for place in columns]

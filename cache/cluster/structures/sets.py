@@ -14,20 +14,17 @@ from functools import partial
 from typing import Final
 
 from cache.cluster.ids import Address, MemberId
+from cache.cluster.structures.gathered import BATCH_MAX, fail, is_failed
 from cache.cluster.transport.failures import failure_to_exception
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.wire.messages import Failure, Outcomes, Reply, Set, SetMany
 from cache.errors import (
     CacheError,
-    ClosedError,
     IndeterminateError,
     NotOwnerError,
     RemoteProtocolError,
     UnavailableError,
 )
-
-BATCH_MAX: Final = 256
-"""Keys of one request; more would make others wait, and save nothing."""
 
 BATCH_BYTES_MAX: Final = 64 * 1024
 """Bytes of values from which on a request is full. A larger value goes alone."""
@@ -63,7 +60,6 @@ class Sets:
         """The one this is used on: to ask for it costs a system call before Python 3.12."""
         self._timeout = timeout
         self._gathering: dict[Place, _Batch] = {}
-        self._is_due = False
         self._under_way = 0
         """Requests that are not answered yet."""
         self._was_alone = True
@@ -76,7 +72,7 @@ class Sets:
             NotOwnerError, UnavailableError: it was not; asked alone, the owner says why.
             CacheError: as `RpcEndpoint.call`.
         """
-        is_lone = self._was_alone and not self._under_way and not self._is_due
+        is_lone = self._was_alone and not self._under_way and not self._gathering
         if is_lone or len(request.value) >= BATCH_BYTES_MAX:
             return self._send(place[0], request)
         return self._gather(place, request)
@@ -96,8 +92,7 @@ class Sets:
         writing: Writing = self._loop.create_future()
         batch = self._gathering.get(place)
         if batch is None:
-            if not self._is_due:
-                self._is_due = True
+            if not self._gathering:
                 self._loop.call_soon(self._flush)
             batch = self._gathering[place] = _Batch()
         elif len(batch.requests) >= BATCH_MAX or batch.size >= BATCH_BYTES_MAX:
@@ -111,7 +106,6 @@ class Sets:
 
     def _flush(self) -> None:
         gathered, self._gathering = self._gathering, {}
-        self._is_due = False
         self._was_alone = len(gathered) == 1 and all(
             len(b.requests) == 1 for b in gathered.values()
         )
@@ -134,21 +128,19 @@ class Sets:
         try:
             answer = self._send(address, request)
         except CacheError as error:
-            _fail(batch.writings, error)
+            fail(batch.writings, error)
         else:
             answer.add_done_callback(partial(_settle, batch.writings))
 
 
 def _settle(writings: Sequence[Writing], answer: asyncio.Future[Reply]) -> None:
-    if answer.cancelled():
-        return _fail(writings, ClosedError("the write was cancelled"))
-    error = answer.exception()
-    if error is not None:
-        return _fail(writings, error)
+    if is_failed(writings, answer):
+        return
     reply = answer.result()
     codes = reply.codes if isinstance(reply, Outcomes) else [1]
     if len(codes) != len(writings):
-        return _fail(writings, RemoteProtocolError("a write was answered with something else"))
+        fail(writings, RemoteProtocolError("a write was answered with something else"))
+        return
     for writing, code in zip(writings, codes, strict=True):
         if writing.done():
             continue  # Its caller has left.
@@ -156,7 +148,6 @@ def _settle(writings: Sequence[Writing], answer: asyncio.Future[Reply]) -> None:
             writing.set_result(None)
         else:
             writing.set_exception(_error(-code))
-    return None
 
 
 def _error(code: int) -> CacheError:
@@ -164,9 +155,3 @@ def _error(code: int) -> CacheError:
     if isinstance(error, (IndeterminateError, NotOwnerError)):
         return error
     return UnavailableError(str(error))  # Alone, it is told why.
-
-
-def _fail(writings: Sequence[Writing], error: BaseException) -> None:
-    for writing in writings:
-        if not writing.done():
-            writing.set_exception(error)

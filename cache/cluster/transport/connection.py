@@ -104,9 +104,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, around: Surroundings, handshake: Handshake, high_water: int) -> None:
         self.around = around
-        self.loop = (
-            asyncio.get_running_loop()
-        )  # To ask for it costs a system call before Python 3.12.
+        self.loop = asyncio.get_running_loop()
+        """To ask for it costs a system call before Python 3.12."""
         self.ended = False
         self.congested = False
         self.heard = False

@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from cache.cluster.ids import Address
-from cache.cluster.structures.reads import ALONE_BYTES, BATCH_MAX, Reads
+from cache.cluster.structures.gathered import BATCH_MAX
+from cache.cluster.structures.reads import ALONE_BYTES, Reads
 from cache.cluster.transport.rpc import RpcEndpoint
 from cache.cluster.wire.messages import Done, Get, GetMany, Many, Reply, Value
 from cache.errors import NotOwnerError, RemoteProtocolError, WrongLoopError
