@@ -63,9 +63,16 @@ def _grown(fill: Any) -> float:  # Any: a function that returns what it filled
 
 
 def fill_replicas(
-    count: int, inserted: Callable[[], None] | None = None, *, partitions: int = PARTITIONS
+    count: int,
+    inserted: Callable[[], None] | None = None,
+    *,
+    partitions: int = PARTITIONS,
+    ends: float = math.inf,
 ) -> list[PartitionReplica]:
-    """Return copies of partitions with so many entries of 100 bytes; `inserted` is called after each."""
+    """Return copies of partitions with so many entries of 100 bytes; `inserted` is called after each.
+
+    If `ends` is finite, they end at instants evenly distributed from 0 to it, in seconds.
+    """
     usage = Usage()
     replicas = [
         PartitionReplica(operation_memory=1, tombstone_lifetime=600.0, usage=usage)
@@ -73,7 +80,8 @@ def fill_replicas(
     ]
     for number in range(count):
         value = b"v" * 90 + b"%010d" % number
-        entry = Entry(value, 1_700_000_000_000_000 + number, 123_456_789, math.inf)
+        expires_at = ends if ends == math.inf else ends * number / count
+        entry = Entry(value, 1_700_000_000_000_000 + number, 123_456_789, expires_at)
         replicas[number % partitions].apply("users", _key(number), entry)
         if inserted is not None:
             inserted()

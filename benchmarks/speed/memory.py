@@ -25,6 +25,7 @@ OVERWRITES: Final = 1_000_000
 PREPARATIONS: Final = {
     "at rest": "at rest",
     "written": "a write to each partition between",
+    "ending": "times to live of up to an hour, a write to each partition between",
     "frozen": "the same after gc.freeze()",
     "collected and frozen": "the same after gc.collect() and gc.freeze()",
 }
@@ -54,7 +55,7 @@ def measure(report: Report) -> None:
     for count, limit in PAUSE_ENTRIES:
         for before, title in PREPARATIONS.items():
             pauses = in_fresh_process(collector_pauses, count, before)
-            is_bar = before == "written"
+            is_bar = before in ("written", "ending")
             path = f"full collection beside {count:,} entries, {title}"
             bar = Bar(path, limit if is_bar else None, "ms", is_least=False)
             report.note(bar, [1e3 * seconds for seconds in pauses])
@@ -86,7 +87,8 @@ def collector_pauses(count: int, before: str) -> list[float]:
     """
     gc.collect()
     empty = statistics.median(_collection() for _ in range(COLLECTIONS))
-    held = fill_replicas(count, partitions=PARTITIONS)
+    ends = 3600.0 if before == "ending" else math.inf
+    held = fill_replicas(count, partitions=PARTITIONS, ends=ends)
     if before == "frozen":
         gc.freeze()
     gc.collect()

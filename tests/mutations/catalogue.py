@@ -270,6 +270,20 @@ MUTATIONS: Final = (
         "if entry is None or entry.value is None:\n                    ",
     ),
     Mutation(
+        "look at an entry once, and too early",
+        REPLICA,
+        "                self._wheel.add(map_name, key, entry.expires_at)\n                continue\n",
+        "                continue\n",
+        "tests/unit/cluster/replication/test_replica_laws.py",
+    ),
+    Mutation(
+        "look at what ends far away when it is long over",
+        "cluster/replication/expiry.py",
+        "            tick = tick >> narrower << narrower\n",
+        "            tick = (tick >> narrower) + 1 << narrower\n",
+        "tests/unit/cluster/replication/test_expiry.py",
+    ),
+    Mutation(
         "promote a copy that is not complete",
         COORDINATOR,
         "            if member in live and (partition, member) in self._caught_up\n",

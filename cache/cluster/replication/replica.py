@@ -417,17 +417,21 @@ class PartitionReplica:
 
     # -- time --------------------------------------------------------------------------------
 
-    def sweep(self, now: float, limit: int) -> tuple[int, int]:
-        """Turn expired entries into tombstones and forget old tombstones, `limit` at most.
+    def sweep(self, now: float, limit: int) -> tuple[int, int, int]:
+        """Turn expired entries into tombstones and forget old tombstones, looking at `limit` keys at most.
 
         Returns:
-            (entries expired, tombstones forgotten).
+            (entries expired, tombstones forgotten, keys looked at).
         """
         expired = forgotten = 0
-        for map_name, key in self._wheel.due(now, limit):
+        due = self._wheel.due(now, limit)
+        for map_name, key in due:
             entries = self._maps[map_name]
             entry = entries.get(key)
-            if entry is None or now < entry.expires_at:
+            if entry is None:
+                continue
+            if now < entry.expires_at:
+                self._wheel.add(map_name, key, entry.expires_at)
                 continue
             value, ends_at = entry.value, entry.expires_at + self._tombstone_lifetime
             if value is not None:
@@ -442,7 +446,7 @@ class PartitionReplica:
                 forgotten += 1
                 if self.listener is not None and value is not None:
                     self.listener(map_name, key, entry, None, EXPIRED)
-        return expired, forgotten
+        return expired, forgotten, len(due)
 
     # -- uses --------------------------------------------------------------------------------
 

@@ -44,13 +44,13 @@ async def sweep(replication: ReplicationService) -> None:
             if replica.kept:
                 worked += _end_idle(replication, partition, replica, now)
             while True:
-                expired, forgotten = replica.sweep(now, SWEEP_LIMIT)
+                expired, _, looked = replica.sweep(now, SWEEP_LIMIT)
                 replication.expired.add(expired)
-                worked += expired + forgotten
+                worked += looked
                 if worked >= SWEEP_LIMIT:
                     worked = 0
                     await asyncio.sleep(0)  # Others have waited long enough.
-                if expired + forgotten < SWEEP_LIMIT:
+                if looked < SWEEP_LIMIT:
                     break
 
 
