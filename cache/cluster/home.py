@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from threading import get_ident
 
 from cache.errors import ForkedProcessError, WrongLoopError
 
@@ -11,12 +11,13 @@ from cache.errors import ForkedProcessError, WrongLoopError
 class Home:
     """The loop that ran when it was made; without one, every place will do."""
 
-    __slots__ = ("_forked", "_loop", "_name", "_thread")
+    __slots__ = ("_forked", "_is_closed", "_loop", "_name", "_thread")
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop = asyncio._get_running_loop()
-        self._thread = threading.get_ident()
+        self._is_closed = _never if self._loop is None else self._loop.is_closed
+        self._thread = get_ident()
         self._forked = False
 
     def forked(self) -> None:
@@ -25,7 +26,7 @@ class Home:
 
     def is_here(self) -> bool:
         """Return whether it is the node's own thread, in its own process, that calls."""
-        return threading.get_ident() == self._thread and not self._forked
+        return get_ident() == self._thread and not self._forked
 
     def check(self) -> None:
         """Refuse what is done elsewhere.
@@ -37,6 +38,8 @@ class Home:
             ForkedProcessError: in a child process.
             WrongLoopError: in another thread, or when the loop was closed.
         """
+        if get_ident() == self._thread and not self._forked and not self._is_closed():
+            return
         if self._forked:
             raise ForkedProcessError(
                 f"node {self._name} is forked: it lives in the parent of this process; start a node "
@@ -44,13 +47,16 @@ class Home:
             )
         if self._loop is None:
             return
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             raise WrongLoopError(
                 f"node {self._name} lives on another event loop, in another thread; use "
                 "`cache.SyncCache` from threads, or one node for each loop"
             )
-        if self._loop.is_closed():
-            raise WrongLoopError(
-                f"the event loop of node {self._name} was closed before the node was; close it "
-                "first (`async with`), and start a new one on this loop"
-            )
+        raise WrongLoopError(
+            f"the event loop of node {self._name} was closed before the node was; close it "
+            "first (`async with`), and start a new one on this loop"
+        )
+
+
+def _never() -> bool:
+    return False

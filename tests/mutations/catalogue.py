@@ -33,6 +33,7 @@ SERVICE: Final = "cluster/replication/service.py"
 SENDING: Final = "cluster/replication/sending.py"
 HOLDER: Final = "cluster/replication/holder.py"
 GATHERED: Final = "tests/integration/test_gathered_writes.py"
+GATHERED_READS: Final = "tests/integration/test_gathered_reads.py"
 RESP_CONNECTION: Final = "cluster/resp/connection.py"
 RESP_PARSER: Final = "cluster/resp/parser.py"
 REPLICA: Final = "cluster/replication/replica.py"
@@ -91,6 +92,27 @@ MUTATIONS: Final = (
         "        replication.end_overdue(now)\n",
         "",
         "tests/integration/test_safeguards.py",
+    ),
+    Mutation(
+        "gathered reads: an owner that is silent is the end of them",
+        ACCESS,
+        "        if not isinstance(error, RETRIED):\n            raise error\n",
+        "        raise error\n",
+        GATHERED_READS,
+    ),
+    Mutation(
+        "gathered reads: nobody asks for the quorum, or for the thread",
+        ROUTER,
+        "        self.site.check_member_quorum()\n        return self._reads.gather(",
+        "        return self._reads.gather(",
+        GATHERED_READS,
+    ),
+    Mutation(
+        "gathered reads: a closed node asks",
+        ROUTER,
+        "        if not self._reads.is_crowded or self._closed:\n",
+        "        if not self._reads.is_crowded:\n",
+        GATHERED_READS,
     ),
     Mutation(
         "gathered writes: those with other copies travel along",

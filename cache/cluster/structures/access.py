@@ -19,7 +19,8 @@ from cache.cluster.structures.columns import Columns
 from cache.cluster.structures.near_reader import NearMap
 from cache.cluster.structures.operations import wire_ttl
 from cache.cluster.structures.outcomes import each
-from cache.cluster.structures.router import Router
+from cache.cluster.structures.reads import Reading
+from cache.cluster.structures.router import RETRIED, Router
 from cache.cluster.structures.state import OperationIds
 from cache.cluster.wire.messages import NEVER, Get, Modify, Value
 from cache.codec import (
@@ -139,6 +140,7 @@ class MapAccess:
 
     async def read(self, key: Key, deadline: float | None = None) -> bytes | None:
         """Return the encoded value of a key, None if it is absent."""
+        deadline = self.router.deadline() if deadline is None else deadline
         found = self.begin_read(key, deadline=deadline)
         if type(found) is Entry:
             return found.value
@@ -146,10 +148,11 @@ class MapAccess:
 
     def begin_read(
         self, key: Key, max_staleness: float | None = None, deadline: float | None = None
-    ) -> Entry | Awaitable[bytes | None] | None:
+    ) -> Entry | Reading | Awaitable[bytes | None] | None:
         """Return the live entry of a key that is served here, None if it is absent.
 
-        Of a key that is not served here, what to await for its encoded value.
+        Of a key that is not served here, what to await for its encoded value. Without a deadline that may
+        be a `Reading`, one attempt among those of others: when it fails, `read_again`.
         """
         try:  # As `locate`, without a call: the hot path.
             encoded = b"s" + key.encode() if type(key) is str else encode_key(key)
@@ -170,8 +173,24 @@ class MapAccess:
                     return None
                 return entry
         if max_staleness is None and self.near is None and not self._is_loaded:
+            if deadline is None:
+                reading = self.router.gather_read(self.name, partition, encoded)
+                if reading is not None:
+                    return reading
             return self.router.read(self.name, partition, encoded, deadline)
         return self._read_elsewhere(encoded, partition, max_staleness, deadline)
+
+    async def read_again(self, key: Key, began_at: float, error: CacheError) -> bytes | None:
+        """Return what a read found whose first attempt, begun at `began_at`, failed with `error`.
+
+        Raises:
+            CacheError: `error`, if it is none that another attempt can mend.
+        """
+        if not isinstance(error, RETRIED):
+            raise error
+        encoded, partition = self.locate(key)
+        deadline = began_at + self.router.config.operation_timeout
+        return await self.router.read_again(self.name, partition, encoded, deadline)
 
     def _used(self, replica: PartitionReplica, encoded: bytes, now: float) -> Entry | None:
         """Return the live entry of a key, None if it is absent; it counts as a use of the entry."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -31,6 +32,7 @@ from cache.cluster.wire.messages import (
 )
 from cache.codec import decode_value
 from cache.durations import DEFAULT
+from cache.errors import CacheError
 from cache.flights import Factory
 from cache.interface import CacheEntry
 from cache.keys import Key, Ttl, check_tags
@@ -78,10 +80,19 @@ class KeyOperations(Generic[V]):
                     self._counts.hits += 1
                     return value[0]
         found = self._access.begin_read(key, max_staleness)
-        if type(found) is Entry:
+        if isinstance(found, Entry):
             self._counts.hits += 1
             return self._value_of(key, found)
-        raw = None if found is None else await cast("Awaitable[bytes | None]", found)
+        if found is None:
+            raw = None
+        elif isinstance(found, asyncio.Future):
+            began_at = self._now()
+            try:
+                raw = await found
+            except CacheError as error:
+                raw = await self._access.read_again(key, began_at, error)
+        else:
+            raw = await found
         if raw is None:
             self._counts.misses += 1
             return default

@@ -51,8 +51,10 @@ class Reads:
         self._timeout = timeout
         self._gathering: dict[tuple[Address, str], _Batch] = {}
         self._waiting = 0
-        """Reads under way."""
+        """Lone reads under way."""
         self._was_alone = True
+        self.is_crowded = False
+        """Whether a read that is begun now should travel with others."""
         self._large_maps: dict[str, None] = {}
         """Maps that gave large values of late."""
 
@@ -60,24 +62,30 @@ class Reads:
         self, address: Address, map_name: str, partition: int, key: bytes
     ) -> Awaitable[bytes | None]:
         """Ask the member at `address` for a key it owns, for the encoded value, None for no entry."""
-        if self._waiting or not self._was_alone:
-            return self._gather(address, map_name, partition, key)
+        if self.is_crowded:
+            return self.gather(address, map_name, partition, key)
         return self._get_alone(address, map_name, partition, key)
 
     async def _get_alone(
         self, address: Address, map_name: str, partition: int, key: bytes
     ) -> bytes | None:
         self._waiting += 1
+        self.is_crowded = True
         try:
             request = Get(map_name, partition, key, False)
             reply = await self._rpc.call(address, request, timeout=self._timeout)
         finally:
             self._waiting -= 1
+            self._look_around()
         if type(reply) is not Value:
             raise RemoteProtocolError("a read was answered with something else")
         return reply.value
 
-    def _gather(self, address: Address, map_name: str, partition: int, key: bytes) -> Reading:
+    def _look_around(self) -> None:
+        self.is_crowded = self._waiting > 0 or not self._was_alone
+
+    def gather(self, address: Address, map_name: str, partition: int, key: bytes) -> Reading:
+        """Ask for a key as `get`, together with what else is asked in this tick."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         reading: Reading = self._loop.create_future()
@@ -97,6 +105,7 @@ class Reads:
         if len(gathered) == 1:
             ((only),) = gathered.values()
             self._was_alone = len(only.keys) == 1
+        self._look_around()
         for (address, map_name), batch in gathered.items():
             is_alone = len(batch.keys) == 1 or map_name in self._large_maps
             count = 1 if is_alone else BATCH_MAX

@@ -19,7 +19,7 @@ from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
 from cache.cluster.structures.answers import Answer, confirmed, outcome
 from cache.cluster.structures.copies import NearCopies
-from cache.cluster.structures.reads import Reads
+from cache.cluster.structures.reads import Reading, Reads
 from cache.cluster.structures.sets import Sets
 from cache.cluster.structures.site import Site, TableSource
 from cache.cluster.wire.messages import Done, Get, GetNear, Reply, Set, Value
@@ -193,7 +193,27 @@ class Router:
         try:  # The common case, without the machinery of retries.
             return await self._reads.get(address, map_name, partition, key)
         except RETRIED:
-            self._retries.add()
+            pass
+        return await self.read_again(map_name, partition, key, deadline)
+
+    def gather_read(self, map_name: str, partition: int, key: bytes) -> Reading | None:
+        """Ask a key's owner once, together with the other reads of this tick; None if there are none."""
+        if not self._reads.is_crowded or self._closed:
+            return None
+        table = self._tables.table
+        if table is not self._placed:
+            self._place(table)
+        address = self._places[partition]
+        if address is None:
+            return None
+        self.site.check_member_quorum()
+        return self._reads.gather(address, map_name, partition, key)
+
+    async def read_again(
+        self, map_name: str, partition: int, key: bytes, deadline: float
+    ) -> bytes | None:
+        """Go on with a read whose first attempt failed."""
+        self._retries.add()
         request = Get(map_name, partition, key, False)
         return await self._read_patiently(request, deadline, attempt=1)
 
