@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import msgpack
 
 from cache.errors import CodecError
+
+K = TypeVar("K")
 
 RAW: Final = b"\x00"
 RAW_TAG: Final = 0
@@ -68,13 +70,17 @@ def encode_keys(keys: Iterable[str | bytes | int]) -> list[bytes]:
     return [encode_key(key) for key in given]
 
 
-def decode_values(encoded: Iterable[bytes]) -> list[object]:
-    """Return the values of many, plain bytes without a call for each.
+def decode_items(encoded: Iterable[tuple[K, bytes | None]]) -> dict[K, object]:
+    """Return the values of many keys, without those that have none; plain bytes without a call for each.
 
     Raises:
         CodecError: as `decode_value`.
     """
-    return [one[1:] if one and one[0] == RAW_TAG else decode_value(one) for one in encoded]
+    return {
+        key: one[1:] if one and one[0] == RAW_TAG else decode_value(one)
+        for key, one in encoded
+        if one is not None
+    }
 
 
 def decode_key(encoded: bytes) -> str | bytes | int:

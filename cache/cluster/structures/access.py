@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, cast
@@ -26,8 +26,8 @@ from cache.cluster.wire.messages import NEVER, Get, Modify, Value
 from cache.codec import (
     check_key,
     check_value,
+    decode_items,
     decode_value,
-    decode_values,
     encode_key,
     encode_value,
     with_tags,
@@ -58,13 +58,10 @@ class MapAccess:
         self.partition_count = router.config.partition_count
         self.decode: Callable[[bytes], object] = decode_value
         """Returns the value of its bytes."""
-        self.decode_all: Callable[[Iterable[bytes]], Iterable[object]] = decode_values
-        """Returns the values of many."""
         self._encode_value: Callable[[object], bytes] = encode_value
         if serializer is not None:
             self._encode_value = partial(serializer.encode, context=name)
             self.decode = partial(serializer.decode, context=name)
-            self.decode_all = partial(map, self.decode)
         self._seed = map_seed(name)
         self._ttl = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
         self.now = router.clock.monotonic
@@ -112,6 +109,12 @@ class MapAccess:
             for encoded in columns.encoded:
                 check_key(encoded, limit)
         return columns
+
+    def decode_items(self, encoded: Mapping[K, bytes | None]) -> dict[K, object]:
+        """Return the values of many keys, without those that have none."""
+        if self.decode is decode_value:
+            return decode_items(encoded.items())
+        return {key: self.decode(raw) for key, raw in encoded.items() if raw is not None}
 
     def partition_of(self, encoded: bytes) -> int:
         """Return the partition of an encoded key."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from typing import Generic
 
 from cache.cluster.ids import MemberId
@@ -30,7 +29,7 @@ class Columns(Generic[K]):
         """
         given = list(keys)
         encoded = encode_keys(given)
-        if len(dict.fromkeys(encoded)) < len(given):
+        if len(set(given)) < len(given):
             given = list(dict.fromkeys(given))
             encoded = encode_keys(given)
         return Columns(given, encoded, partitions_of(encoded, seed, partition_count))
@@ -39,21 +38,25 @@ class Columns(Generic[K]):
         self, owners: Sequence[MemberId | None], limit: int
     ) -> list[tuple[MemberId | None, Columns[K]]]:
         """Return the columns of each owner, at most `limit` keys together."""
-        holders = [owners[partition] for partition in self.partitions]
-        members = list(dict.fromkeys(holders))
+        places: dict[MemberId | None, list[int]] = {}
+        members = dict.fromkeys(map(owners.__getitem__, self.partitions))
+        if len(members) > 1:
+            places = {member: [] for member in members}
+            for place, partition in enumerate(self.partitions):
+                places[owners[partition]].append(place)
         batches: list[tuple[MemberId | None, Columns[K]]] = []
         for member in members:
-            part = self if len(members) == 1 else self.where([one == member for one in holders])
+            part = self.at(places[member]) if places else self
             for start in range(0, len(part.keys), limit):
                 batches.append((member, part.between(start, start + limit)))  # noqa: PERF401  nested
         return batches
 
-    def where(self, selectors: Sequence[bool]) -> Columns[K]:
-        """Return the columns of those keys whose selector is True."""
+    def at(self, places: Sequence[int]) -> Columns[K]:
+        """Return the columns of the keys at those places."""
         return Columns(
-            list(compress(self.keys, selectors)),
-            list(compress(self.encoded, selectors)),
-            list(compress(self.partitions, selectors)),
+            [self.keys[place] for place in places],
+            [self.encoded[place] for place in places],
+            [self.partitions[place] for place in places],
         )
 
     def between(self, start: int, end: int) -> Columns[K]:

@@ -110,14 +110,10 @@ class DistributedMap(KeyOperations[V], WideOperations[V], Cache[V]):
         if len(found) < len(columns.keys):
             left = [key for key in columns.keys if key not in found]
             found |= await self._access.read_each(left, deadline)
-        count = len(found)
-        if None in found.values():
-            found = {key: raw for key, raw in found.items() if raw is not None}
-        self._counts.hits += len(found)
-        self._counts.misses += count - len(found)
-        raws = cast("Iterable[bytes]", found.values())
-        values = cast("Iterable[V]", self._access.decode_all(raws))
-        return dict(zip(found, values, strict=True))
+        values = self._access.decode_items(found)
+        self._counts.hits += len(values)
+        self._counts.misses += len(found) - len(values)
+        return cast("dict[K, V]", values)
 
     async def set_many(
         self, items: Mapping[K, V], *, ttl: Ttl = DEFAULT, tags: Iterable[str] = ()

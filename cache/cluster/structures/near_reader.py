@@ -153,7 +153,7 @@ class NearMap:
         for key, (encoded, partition) in columns.places().items():
             if serving[partition] is None and (copy := self.get(encoded, now)) is not None:
                 found[key] = copy
-        asked = columns.where([key not in found for key in columns.keys])
+        asked = columns.at([place for place, key in enumerate(columns.keys) if key not in found])
         found.update(await self._batches.get(asked))
         for encoded in asked.encoded:
             self._copies.drop(encoded)
