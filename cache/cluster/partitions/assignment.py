@@ -146,9 +146,10 @@ class _Layout:
     def _wasteful(self, row: list[int]) -> bool:
         """Return whether these copies leave no room for enough others in other places."""
         missing = self._copies - len(row)
+        if missing < 0 or self._flat:
+            return missing < 0
         return (
-            missing < 0
-            or missing + self._zone_count(row) < self._zones_needed
+            missing + self._zone_count(row) < self._zones_needed
             or missing + self._host_count(row) < self._hosts_needed
         )
 

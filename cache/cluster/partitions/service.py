@@ -367,7 +367,8 @@ class PartitionService:
     async def _coordinate(self) -> None:
         while True:
             await self._wake.wait()
-            await asyncio.sleep(BATCH_INTERVAL)
+            if len(self._membership.members()) > 1:  # Else there is nobody to wait for.
+                await asyncio.sleep(BATCH_INTERVAL)
             self._wake.clear()
             if self.coordinator_id() == self._me:
                 await self._round()
