@@ -1,6 +1,9 @@
 """A member dies without a goodbye."""
 
+import asyncio
+
 from cache.testing import TestCluster, cluster_test
+from tests.integration.inside import node_of, run_on
 
 KEYS = {f"key-{number}": number for number in range(1000)}
 
@@ -88,3 +91,40 @@ async def test_a_frozen_member_is_replaced_and_comes_back(cluster: TestCluster) 
     await cluster.wait_for_convergence(3)
 
     assert await cluster.member(2).map("users").get_many(list(KEYS)) == KEYS
+
+
+@cluster_test("simulated", size=3, replica_count=2)
+async def test_writes_that_wait_for_an_owner_go_on_with_the_next_table(
+    cluster: TestCluster,
+) -> None:
+    """A table that comes late is not slept through: its news is what they wait for."""
+    members = [node_of(cluster, index) for index in range(3)]
+    coordinator = members[0]._partitions.coordinator_id()
+    waiting, victim = (i for i, node in enumerate(members) if node.id != coordinator)
+    first = 3 - waiting - victim
+    users = members[waiting].map("users")
+    keys = [key for key in map(str, range(300)) if users.owner_of(key) == members[victim].id]
+    taken: list[float] = []
+    written: list[float] = []
+
+    def take(*_: object) -> None:
+        taken.append(cluster.now())
+        if len(taken) == 1:  # From now on nothing else is late.
+            cluster.mend(first, waiting)
+
+    async def write(key: str) -> None:
+        await users.set(key, 1)
+        written.append(cluster.now())
+
+    async def write_all() -> None:
+        await asyncio.gather(*map(write, keys))
+
+    members[waiting]._replication.on_table(take)
+    cluster.link(first, waiting, latency=0.075)
+    await cluster.kill(victim)
+    killed_at = cluster.now()
+    await run_on(cluster, waiting, write_all)
+
+    assert taken[0] - killed_at > 0.07
+    assert len(keys) == len(written)
+    assert written[0] - taken[0] < 0.005

@@ -94,6 +94,13 @@ MUTATIONS: Final = (
         "tests/integration/test_safeguards.py",
     ),
     Mutation(
+        "sleep through the table that names the next owner",
+        ROUTER,
+        "        await asyncio.wait([self.next_table()], timeout=seconds)\n",
+        "        await asyncio.sleep(seconds)\n",
+        "tests/integration/test_crash.py",
+    ),
+    Mutation(
         "gathered reads: an owner that is silent is the end of them",
         ACCESS,
         "        if not isinstance(error, RETRIED):\n            raise error\n",

@@ -143,19 +143,23 @@ class MapAccess:
 
     async def read(self, key: Key, deadline: float | None = None) -> bytes | None:
         """Return the encoded value of a key, None if it is absent."""
-        deadline = self.router.deadline() if deadline is None else deadline
         found = self.begin_read(key, deadline=deadline)
         if type(found) is Entry:
             return found.value
         return None if found is None else await cast("Awaitable[bytes | None]", found)
 
     def begin_read(
-        self, key: Key, max_staleness: float | None = None, deadline: float | None = None
+        self,
+        key: Key,
+        max_staleness: float | None = None,
+        deadline: float | None = None,
+        *,
+        gathers: bool = False,
     ) -> Entry | Reading | Awaitable[bytes | None] | None:
         """Return the live entry of a key that is served here, None if it is absent.
 
-        Of a key that is not served here, what to await for its encoded value. Without a deadline that may
-        be a `Reading`, one attempt among those of others: when it fails, `read_again`.
+        Of a key that is not served here, what to await for its encoded value: if `gathers`, it may be a
+        `Reading`, one attempt among those of others. When that fails, `read_again`.
         """
         try:  # As `locate`, without a call: the hot path.
             encoded = b"s" + key.encode() if type(key) is str else encode_key(key)
@@ -176,7 +180,7 @@ class MapAccess:
                     return None
                 return entry
         if max_staleness is None and self.near is None and not self._is_loaded:
-            if deadline is None:
+            if gathers:
                 reading = self.router.gather_read(self.name, partition, encoded)
                 if reading is not None:
                     return reading

@@ -79,7 +79,7 @@ class KeyOperations(Generic[V]):
                 if now < value[1]:
                     self._counts.hits += 1
                     return value[0]
-        found = self._access.begin_read(key, max_staleness)
+        found = self._access.begin_read(key, max_staleness, gathers=True)
         if isinstance(found, Entry):
             self._counts.hits += 1
             return self._value_of(key, found)

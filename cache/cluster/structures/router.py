@@ -439,7 +439,7 @@ class Router:
             self._retries.add()
             if self.clock.monotonic() + backoff >= deadline:
                 raise self._give_up(unknown, last) from last
-            await asyncio.sleep(backoff)
+            await self._wait_for_table(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX)
             # A member is told of deaths; a client hears of them by asking only.
             if isinstance(last, NotOwnerError) or not self.site.member:
@@ -463,6 +463,10 @@ class Router:
             async with asyncio.timeout(max(0.0, deadline - self.clock.monotonic())):
                 await self._tables.refresh()
 
+    async def _wait_for_table(self, seconds: float) -> None:
+        """Wait so long, or until calls go by another table: what is missing most often."""
+        await asyncio.wait([self.next_table()], timeout=seconds)
+
     async def pause(self, backoff: float, deadline: float, what: str) -> float:
         """Wait before the next round of a whole-map operation; return the pause after that.
 
@@ -474,7 +478,7 @@ class Router:
         if self.clock.monotonic() + backoff >= deadline:
             seconds = self.config.operation_timeout
             raise UnavailableError(f"{what}: {self._no_owner()}, for {seconds} s")
-        await asyncio.sleep(backoff)
+        await self._wait_for_table(backoff)
         await self._refresh(deadline)
         return min(2 * backoff, BACKOFF_MAX)
 
