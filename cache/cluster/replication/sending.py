@@ -98,7 +98,8 @@ class Sender:
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._flush_all)
         for holder in pending.waiting:
-            batch = self._gathered.setdefault(holder, {}).get(name)
+            batches = self._gathered.get(holder)
+            batch = None if batches is None else batches.get(name)
             if batch is not None and (
                 len(batch.writes) >= BATCH_MAX or batch.size >= BATCH_BYTES_MAX
             ):
