@@ -72,7 +72,7 @@ DISCOVERY: Final = "tests/integration/test_discovery_kinds.py"
 RECENT: Final = "cluster/replication/recent.py"
 RECENT_TESTS: Final = "tests/unit/cluster/replication/test_recent.py"
 RECENT_READS: Final = "tests/integration/test_recent_reads.py"
-KEYED: Final = "cluster/structures/keyed.py"
+OWNED_READS: Final = "cluster/replication/owned_reads.py"
 ACCESS: Final = "cluster/structures/access.py"
 CLIENT: Final = "tests/integration/test_client.py"
 LINKS: Final = "testing/proxy/links.py"
@@ -441,7 +441,7 @@ MUTATIONS: Final = (
     Mutation(
         "believe the table after a stall",
         "cluster/structures/access.py",
-        "            if now <= self.site.valid_until:\n",
+        "            if now <= self.validity.until:\n",
         "            if True:\n",
         "tests/integration/test_safeguards.py",
     ),
@@ -1449,12 +1449,12 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "recent reads: read from memory after a stall",
-        KEYED,
+        OWNED_READS,
         '''silent owner.
         """
         if type(key) is str and (value := self._recent.get(key)) is not None:
             now = self._now()
-            if now <= self._site.valid_until:
+            if now <= self._validity.until:
 ''',
         '''silent owner.
         """
@@ -1466,11 +1466,11 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "recent reads: read from memory after a stall, in another thread",
-        KEYED,
+        OWNED_READS,
         '''else `missing`; no await."""
         if type(key) is str and (value := self._recent.get(key)) is not None:
             now = self._now()
-            if now <= self._site.valid_until:
+            if now <= self._validity.until:
 ''',
         '''else `missing`; no await."""
         if type(key) is str and (value := self._recent.get(key)) is not None:
@@ -1481,16 +1481,25 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "recent reads: read from memory what has ended",
-        KEYED,
+        OWNED_READS,
         "                if now < value[1]:\n                    self._counts.hits += 1\n"
-        "                    return value[0]\n",
+        "                    return value[0]\n        found = self._reads_from.begin_read(",
         "                if True:\n                    self._counts.hits += 1\n"
-        "                    return value[0]\n",
+        "                    return value[0]\n        found = self._reads_from.begin_read(",
+        RECENT_READS,
+    ),
+    Mutation(
+        "recent reads: read from memory what has ended, in another thread",
+        OWNED_READS,
+        "                if now < value[1]:\n                    self._counts.hits += 1\n"
+        "                    return value[0]\n        found = self._reads_from.read_here(",
+        "                if True:\n                    self._counts.hits += 1\n"
+        "                    return value[0]\n        found = self._reads_from.read_here(",
         RECENT_READS,
     ),
     Mutation(
         "recent reads: take a subclass of text for its value",
-        KEYED,
+        OWNED_READS,
         '''silent owner.
         """
         if type(key) is str and (''',
@@ -1502,7 +1511,7 @@ MUTATIONS: Final = (
     Mutation(
         "recent reads: a pipeline reads past its own writes",
         ACCESS,
-        "        other.recent, other.remembers = {}, False\n",
+        "        other.recent, other.recent_bytes_max = {}, -1\n",
         "",
         RECENT_READS,
     ),
@@ -1523,7 +1532,7 @@ MUTATIONS: Final = (
     Mutation(
         "recent reads: let a closed handle read on",
         "cluster/structures/map.py",
-        '        self._recent = cast("dict[str, Any]", CLOSED)  # Any: values\n',
+        "        self._recent = {}\n",
         "",
         RECENT_READS,
     ),
