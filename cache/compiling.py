@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache.accelerator import FOLDER, SOURCES, compiled_name, source_of
+from cache.errors import ConfigError
 
 REQUIREMENTS: Final = ("mypy[mypyc]>=2.4", "setuptools>=65")
 """What has to be installed."""
@@ -40,9 +41,8 @@ def compile_sources(folder: Path = HERE) -> list[Path]:
     Each is put in its place whole, so that a process that starts meanwhile finds it or does not.
 
     Raises:
-        ImportError: mypy or setuptools is not installed.
+        ConfigError: mypy, setuptools, a C compiler or Python's headers are missing.
         SystemExit: mypy found an error, which it has written.
-        CompileError, LinkError: of setuptools, when there is no compiler, or there are no headers.
     """
     names: list[str] = []
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +67,12 @@ def remove(folder: Path = HERE, but: Sequence[str] = ()) -> None:
 
 def _compile(name: str, source: str, scratch: Path) -> Path:
     """Compile a source under a name, in an empty folder; return the extension module."""
-    from mypyc.build import mypycify  # noqa: PLC0415  # Wherever it is not compiled they may be missing.
-    from setuptools import Distribution  # noqa: PLC0415
+    try:  # Where nothing is compiled they may be missing.
+        from mypyc.build import mypycify  # noqa: PLC0415
+        from setuptools import Distribution  # noqa: PLC0415
+        from setuptools.errors import BaseError, CCompilerError  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(f"cannot compile: {error}; install {', '.join(REQUIREMENTS)}") from error
 
     file = f"{name}.py"
     (scratch / file).write_text(source.replace("\n\n\nclass ", f"\n{EXTENSIBLE}"))
@@ -79,7 +83,12 @@ def _compile(name: str, source: str, scratch: Path) -> Path:
         # Any: setuptools has no types.
         command.build_lib, command.build_temp = "built", "objects"
         command.ensure_finalized()
-        command.run()
+        try:
+            command.run()
+        except (BaseError, CCompilerError) as error:
+            raise ConfigError(
+                f"cannot compile {name}: {error}; it takes a C compiler and the headers of Python"
+            ) from error
     return scratch / "built" / f"{name}{SUFFIX}"
 
 
@@ -90,7 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if parser.parse_args(arguments).remove:
         remove()
         return
-    for path in compile_sources():
+    try:
+        made = compile_sources()
+    except ConfigError as error:
+        parser.exit(1, f"{error}\n")
+    for path in made:
         print(f"compiled {path}")  # noqa: T201
 
 

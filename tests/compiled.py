@@ -48,8 +48,7 @@ def copy_package(folder: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", FOLDER)
     for part in ("cache", "tests"):
         shutil.copytree(ROOT / part, folder / part, ignore=ignored)
-    for part in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / part, folder)
+    shutil.copy(ROOT / "pyproject.toml", folder)
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

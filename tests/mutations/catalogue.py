@@ -72,6 +72,8 @@ DISCOVERY: Final = "tests/integration/test_discovery_kinds.py"
 RECENT: Final = "cluster/replication/recent.py"
 RECENT_TESTS: Final = "tests/unit/cluster/replication/test_recent.py"
 RECENT_READS: Final = "tests/integration/test_recent_reads.py"
+ACCELERATOR: Final = "accelerator.py"
+ACCELERATOR_TESTS: Final = "tests/unit/test_accelerator.py"
 OWNED_READS: Final = "cluster/replication/owned_reads.py"
 ACCESS: Final = "cluster/structures/access.py"
 CLIENT: Final = "tests/integration/test_client.py"
@@ -1535,5 +1537,40 @@ MUTATIONS: Final = (
         "        self._recent = {}\n",
         "",
         RECENT_READS,
+    ),
+    Mutation(
+        "accelerator: take what another source was compiled from",
+        ACCELERATOR,
+        "hashlib.sha256(source)",
+        "hashlib.sha256(name.encode())",
+        f"{ACCELERATOR_TESTS}::test_a_changed_source_is_not_shadowed",
+    ),
+    Mutation(
+        "accelerator: do not ask the variable",
+        ACCELERATOR,
+        'os.environ.get(PURE_VARIABLE, "")',
+        '""',
+        f"{ACCELERATOR_TESTS}::test_a_variable_has_python_run_everything",
+    ),
+    Mutation(
+        "accelerator: what does not load stops the import",
+        ACCELERATOR,
+        "    except ImportError as error:\n",
+        "    except ZeroDivisionError as error:\n",
+        f"{ACCELERATOR_TESTS}::test_a_file_that_is_no_module_is_as_none",
+    ),
+    Mutation(
+        "accelerator: leave what other sources were compiled to",
+        "compiling.py",
+        "        if path.name not in but:\n",
+        "        if not but:\n",
+        f"{ACCELERATOR_TESTS}::test_compiling_again_leaves_one_module",
+    ),
+    Mutation(
+        "accelerator: say that it is there when it is not",
+        "cluster/replication/owned.py",
+        "accelerated: Final = CHOICE.is_compiled\n",
+        "accelerated: Final = True\n",
+        f"{ACCELERATOR_TESTS}::test_a_variable_has_python_run_everything",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -133,8 +134,33 @@ def test_compiling_again_leaves_one_module(compiled: Path, modules: Path) -> Non
     assert [] == list(modules.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("variables", "remedy"),
+    [
+        ({"CC": "/nowhere/cc"}, "it takes a C compiler and the headers of Python"),
+        ({"PYTHONPATH": "without"}, "install mypy[mypyc]>=2.4, setuptools>=65"),
+    ],
+)
+def test_who_cannot_compile_says_what_it_takes(
+    tmp_path: Path, variables: dict[str, str], remedy: str
+) -> None:
+    """One line, and what runs is as before."""
+    copy_package(tmp_path)
+    (tmp_path / "without" / "mypyc").mkdir(parents=True)
+    (tmp_path / "without" / "mypyc" / "__init__.py").touch()
+
+    failed = run(tmp_path, "-m", "cache.compiling", **variables)
+
+    assert (1, 1) == (failed.returncode, len(failed.stderr.splitlines()))
+    assert failed.stderr.startswith("cannot compile")
+    assert remedy in failed.stderr
+    assert "False" == ask(tmp_path).partition(" ")[0]
+
+
 def build(folder: Path, to: Path, **variables: str) -> zipfile.ZipFile:
     """Return the wheel that the copy builds, without an environment of its own: nothing is downloaded."""
+    for part in ("hatch_build.py", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / part, folder)
     done = run(folder, "-m", "hatchling", "build", "-t", "wheel", "-d", str(to), **variables)
     assert done.returncode == 0, done.stderr
     [wheel] = to.glob("*.whl")
@@ -144,7 +170,6 @@ def build(folder: Path, to: Path, **variables: str) -> zipfile.ZipFile:
 def test_a_wheel_is_pure_unless_asked(tmp_path: Path) -> None:
     """It needs no compiler, fits everywhere, and takes along nothing that was compiled for development."""
     copy_package(tmp_path)
-    (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
     (tmp_path / "cache" / FOLDER).mkdir()
     (tmp_path / "cache" / FOLDER / f"owned_reads{SUFFIX}").touch()
 
