@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Final, NamedTuple
@@ -26,6 +27,10 @@ FOLDER: Final = "_compiled"
 
 DIGEST_CHARACTERS: Final = 16
 
+TOO_NEW: Final = (3, 12)
+"""From this Python on nothing compiled is used: awaited reads would be slower than Python's own, and their
+coroutines raise a `DeprecationWarning` when they are cancelled (docs/decisions/0013)."""
+
 
 class Choice(NamedTuple):
     """One of the two, and why."""
@@ -36,12 +41,14 @@ class Choice(NamedTuple):
     """Why it is not compiled, for people; "" if it is."""
 
 
-def choose(name: str) -> Choice:
-    """Return the module of that name, compiled if that is there and wanted, else as it is."""
+def choose(name: str, python: tuple[int, int] = sys.version_info[:2]) -> Choice:
+    """Return the module of that name, compiled if that is there, wanted and of use, else as it is."""
     # Besides the command line the one place that reads the environment: modules are chosen while they are
     # imported, before there is a configuration that could say so.
     if os.environ.get(PURE_VARIABLE, "") not in ("", "0"):
         return Choice(importlib.import_module(name), False, f"{PURE_VARIABLE} is set")
+    if python >= TOO_NEW:
+        return Choice(importlib.import_module(name), False, too_new(python))
     try:
         compiled = compiled_name(name, source_of(name).read_bytes())
     except OSError as error:  # Only bytecode is installed, or a zip archive.
@@ -53,6 +60,11 @@ def choose(name: str) -> Choice:
     except ImportError as error:
         reason = f"what was compiled does not load: {error}"
     return Choice(importlib.import_module(name), False, reason)
+
+
+def too_new(python: tuple[int, int]) -> str:
+    """Return why nothing compiled is used on a Python."""
+    return f"on Python {python[0]}.{python[1]} awaited reads would be slower compiled; use one below 3.12"
 
 
 def source_of(name: str) -> Path:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cache.accelerator import FOLDER, SOURCES, compiled_name, source_of
+from cache.accelerator import FOLDER, SOURCES, TOO_NEW, compiled_name, source_of, too_new
 from cache.errors import ConfigError
 
 REQUIREMENTS: Final = ("mypy[mypyc]>=2.4", "setuptools>=65")
@@ -41,9 +42,12 @@ def compile_sources(folder: Path = HERE) -> list[Path]:
     Each is put in its place whole, so that a process that starts meanwhile finds it or does not.
 
     Raises:
-        ConfigError: mypy, setuptools, a C compiler or Python's headers are missing.
+        ConfigError: mypy, setuptools, a C compiler or Python's headers are missing, or this Python is too new
+            to gain from it.
         SystemExit: mypy found an error, which it has written.
     """
+    if sys.version_info[:2] >= TOO_NEW:
+        raise ConfigError(f"cannot compile: {too_new(sys.version_info[:2])}")
     names: list[str] = []
     folder.mkdir(parents=True, exist_ok=True)
     for name in SOURCES:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from cache.accelerator import FOLDER, PURE_VARIABLE
+from cache.accelerator import FOLDER, PURE_VARIABLE, TOO_NEW, too_new
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
@@ -34,6 +34,8 @@ CHOSEN: Final = ("-k", "not contract or two or opened or near")
 
 def missing() -> str:
     """Return what is missing for compiling, "" if nothing is."""
+    if sys.version_info[:2] >= TOO_NEW:
+        return too_new(sys.version_info[:2])
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     headers = Path(sysconfig.get_path("include"), "Python.h")
     if shutil.which(compiler) is None:

@@ -1485,9 +1485,9 @@ MUTATIONS: Final = (
         "recent reads: read from memory what has ended",
         OWNED_READS,
         "                if now < value[1]:\n                    self._counts.hits += 1\n"
-        "                    return value[0]\n        found = self._reads_from.begin_read(",
+        "                    return value[0]\n        source = self._reads_from\n",
         "                if True:\n                    self._counts.hits += 1\n"
-        "                    return value[0]\n        found = self._reads_from.begin_read(",
+        "                    return value[0]\n        source = self._reads_from\n",
         RECENT_READS,
     ),
     Mutation(
@@ -1558,6 +1558,13 @@ MUTATIONS: Final = (
         "    except ImportError as error:\n",
         "    except ZeroDivisionError as error:\n",
         f"{ACCELERATOR_TESTS}::test_a_file_that_is_no_module_is_as_none",
+    ),
+    Mutation(
+        "accelerator: use what is slower on a later Python",
+        ACCELERATOR,
+        "    if python >= TOO_NEW:\n",
+        "    if False:\n",
+        f"{ACCELERATOR_TESTS}::test_on_a_python_where_it_gains_nothing_python_runs_the_source",
     ),
     Mutation(
         "accelerator: leave what other sources were compiled to",

@@ -12,7 +12,15 @@ from typing import Final
 import pytest
 
 import cache
-from cache.accelerator import FOLDER, SOURCES, choose, compiled_name, source_of
+from cache.accelerator import (
+    FOLDER,
+    PURE_VARIABLE,
+    SOURCES,
+    TOO_NEW,
+    choose,
+    compiled_name,
+    source_of,
+)
 from cache.cluster.replication import owned
 from cache.compiling import SUFFIX
 from tests.compiled import ROOT, copy_package, missing, run
@@ -134,6 +142,7 @@ def test_compiling_again_leaves_one_module(compiled: Path, modules: Path) -> Non
     assert [] == list(modules.iterdir())
 
 
+@pytest.mark.skipif(sys.version_info[:2] >= TOO_NEW, reason="refused for another reason here")
 @pytest.mark.parametrize(
     ("variables", "remedy"),
     [
@@ -195,6 +204,20 @@ def test_this_process_says_what_it_runs() -> None:
     assert owned.OwnedReads is source.module.OwnedReads
     assert source.is_compiled is cache.accelerated is owned.accelerated
     assert bool(source.reason) is not source.is_compiled
+
+
+def test_on_a_python_where_it_gains_nothing_python_runs_the_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even when it was compiled there: awaited reads would be slower."""
+    monkeypatch.delenv(PURE_VARIABLE, raising=False)
+
+    found = choose(SOURCES[0], python=(3, 12))
+
+    assert (False, "on Python 3.12 awaited reads would be slower compiled") == (
+        found.is_compiled,
+        found.reason.partition(";")[0],
+    )
 
 
 @pytest.mark.parametrize("name", SOURCES)

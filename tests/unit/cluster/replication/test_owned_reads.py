@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cache.cluster.replication import owned, owned_reads
 from cache.cluster.replication.entries import Entry
 from cache.codec import decode_value, encode_value
-from cache.errors import CodecError
+from cache.errors import CacheError, CodecError, NotOwnerError
 
 TWINS: Final = [pytest.param(owned_reads, id="python"), pytest.param(owned, id="chosen")]
 
@@ -64,8 +64,13 @@ class Scene:
             raise found
         return found
 
-    def begin_read(self, key: object, max_staleness: object) -> Any:  # Any: see `held`
-        return self._find("begin_read", key, max_staleness)
+    def begin_read(self, key: object, max_staleness: object, *, gathers: bool) -> Any:
+        # Any: see `held`
+        return self._find("begin_read", key, max_staleness, gathers)
+
+    async def read_again(self, key: object, began_at: float, error: CacheError) -> Any:
+        # Any: see `held`
+        return self._find("read_again", key, began_at, error)
 
     def read_here(self, key: object) -> Any:  # Any: see `held`
         return self._find("read_here", key)
@@ -104,7 +109,7 @@ def test_what_has_ended_or_may_have_been_replaced_is_asked_for(
 
     assert "absent" == scene.reads.read_here(key, "absent")
     assert "absent" == asyncio.run(scene.reads.get(key, "absent", max_staleness=3))
-    assert [("read_here", key), ("begin_read", key, 3)] == scene.journal
+    assert [("read_here", key), ("begin_read", key, 3, True)] == scene.journal
     assert (0, 1) == scene.counted()
 
 
@@ -151,6 +156,26 @@ def test_what_waits_is_cancelled_with_its_caller(twin: ModuleType) -> None:
 
 
 @each_twin
+def test_a_first_attempt_that_failed_is_followed_by_another(twin: ModuleType) -> None:
+    """With the instant at which it began, and how it failed."""
+
+    async def body() -> tuple[object, list[tuple[object, ...]], NotOwnerError]:
+        scene, error = Scene(twin), NotOwnerError("moved")
+        attempt = asyncio.get_running_loop().create_future()
+        scene.time, scene.held["ada"] = 3.0, attempt
+        task = asyncio.create_task(scene.reads.get("ada"))
+        await asyncio.sleep(0)
+        scene.time, scene.held["ada"] = 4.0, encode_value(1)
+        attempt.set_exception(error)
+        return await task, scene.journal, error
+
+    value, journal, error = asyncio.run(body())
+
+    assert 1 == value
+    assert [("begin_read", "ada", None, True), ("read_again", "ada", 3.0, error)] == journal
+
+
+@each_twin
 def test_a_read_that_is_not_awaited_can_be_closed(twin: ModuleType) -> None:
     """Before it began, and while it waits; after its end compiled coroutines do not allow it."""
     scene = Scene(twin)
@@ -163,7 +188,7 @@ def test_a_read_that_is_not_awaited_can_be_closed(twin: ModuleType) -> None:
     unbegun.close()
     loop.close()
 
-    assert [("begin_read", "ada", None)] == scene.journal
+    assert [("begin_read", "ada", None, True)] == scene.journal
 
 
 VALUES: Final = st.one_of(
