@@ -80,6 +80,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="compiled-") as name:
         folder = Path(name)
         copy_package(folder)
+        shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")  # Some tests run one.
         made = run(folder, "-m", "cache.compiling")
         says = run(folder, "-c", "import cache; print(cache.accelerated)")
         if says.stdout.strip() != "True":
