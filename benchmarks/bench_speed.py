@@ -27,7 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import json
 
 from benchmarks.bars import HEADER, RATIO, Bar, figures_from
-from benchmarks.speed import calls, elastic, fairness, loops, memory, mixed, startup, stream
+from benchmarks.speed import (
+    accelerated,
+    calls,
+    elastic,
+    fairness,
+    loops,
+    memory,
+    mixed,
+    startup,
+    stream,
+)
 from benchmarks.speed.report import Report
 from benchmarks.support import contest_parser, print_table, run_contest, write_json
 
@@ -54,6 +64,7 @@ def plain(report: Report) -> None:
 PARTS: Final[dict[str, Callable[[Report], Awaitable[None] | None]]] = {
     "calls": calls.measure,
     "plain": plain,
+    "accelerated": accelerated.measure,
     "loops": loops.measure,
     "mixed": mixed.measure,
     "fairness": fairness.measure,

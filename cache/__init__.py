@@ -36,6 +36,7 @@ from cache.errors import (
 
 if TYPE_CHECKING:
     from cache.cluster.opened import ClusterCache
+    from cache.cluster.replication.owned import accelerated
     from cache.decorator import Cached, CacheInfo, cached
     from cache.flights import Loaded
     from cache.interface import Cache, CacheEntry, CacheStats
@@ -82,6 +83,7 @@ __all__ = [
     "UnknownProcessorError",
     "WrongLoopError",
     "WrongTypeError",
+    "accelerated",
     "cached",
     "open",
 ]
@@ -100,6 +102,7 @@ def __getattr__(name: str) -> object:
         "LocalCache": ("cache.local", "LocalCache"),
         "NullCache": ("cache.local", "NullCache"),
         "SyncCache": ("cache.sync", "SyncCache"),
+        "accelerated": ("cache.cluster.replication.owned", "accelerated"),
         "cached": ("cache.decorator", "cached"),
         "open": ("cache.opening", "open_cache"),
     }

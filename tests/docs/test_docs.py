@@ -155,6 +155,8 @@ def test_every_block_names_its_language_and_few_are_fragments() -> None:
 def check_command(words: list[str]) -> None:
     """Check one line of a shell block as far as that goes without running it."""
     match words:
+        case ["PEERCACHE_ACCELERATE=1" | "PEERCACHE_PURE=1", *others]:
+            check_command(others)
         case ["cache", command, *arguments]:
             parse_command(command, arguments)
         case ["./task", *names]:
@@ -168,6 +170,8 @@ def check_command(words: list[str]) -> None:
             pass  # Of others; `test_workers.py` runs the first two.
         case ["python" | ".venv/bin/python", "-m", module, *_]:
             assert importlib.util.find_spec(module.partition(".")[0]) is not None
+        case ["python", "-c", program]:
+            compile(program, "<shell>", "exec")
         case ["python", path, *_]:
             assert (ROOT / path).exists()
         case _:

@@ -182,7 +182,7 @@ async def test_an_owner_that_was_stalled_confirms_nothing(cluster: TestCluster) 
 
     async def stall() -> Any:  # Any: what became of the poll
         kept = near.handlers[NearPoll](poll, Peer(node_of(cluster, first).id, None))
-        node._replication.valid_until = 0.0
+        node._replication.validity.until = 0.0
         near._wake_soon()
         near._answer(node_of(cluster, first).id, next(iter(near._waiting.values())))
         answer: object

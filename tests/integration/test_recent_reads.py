@@ -127,13 +127,13 @@ async def test_a_stalled_owner_reads_nothing_from_memory(cluster: TestCluster) -
 
     def read_after_a_stall() -> tuple[object, object]:
         current = owner.users.read_here(KEY, "elsewhere")
-        owner.node._replication.valid_until = -math.inf
+        owner.node._replication.validity.until = -math.inf
         return current, owner.users.read_here(KEY, "elsewhere")
 
     assert (1, "elsewhere") == await owner.do(read_after_a_stall)
 
     def begins_to_wait() -> bool:
-        owner.node._replication.valid_until = -math.inf
+        owner.node._replication.validity.until = -math.inf
         reading = owner.users.get(KEY)
         waits_for = reading.send(None)
         reading.close()

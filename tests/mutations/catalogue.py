@@ -72,7 +72,9 @@ DISCOVERY: Final = "tests/integration/test_discovery_kinds.py"
 RECENT: Final = "cluster/replication/recent.py"
 RECENT_TESTS: Final = "tests/unit/cluster/replication/test_recent.py"
 RECENT_READS: Final = "tests/integration/test_recent_reads.py"
-KEYED: Final = "cluster/structures/keyed.py"
+ACCELERATOR: Final = "accelerator.py"
+ACCELERATOR_TESTS: Final = "tests/unit/test_accelerator.py"
+OWNED_READS: Final = "cluster/replication/owned_reads.py"
 ACCESS: Final = "cluster/structures/access.py"
 CLIENT: Final = "tests/integration/test_client.py"
 LINKS: Final = "testing/proxy/links.py"
@@ -441,7 +443,7 @@ MUTATIONS: Final = (
     Mutation(
         "believe the table after a stall",
         "cluster/structures/access.py",
-        "            if now <= self.site.valid_until:\n",
+        "            if now <= self.validity.until:\n",
         "            if True:\n",
         "tests/integration/test_safeguards.py",
     ),
@@ -1449,12 +1451,12 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "recent reads: read from memory after a stall",
-        KEYED,
+        OWNED_READS,
         '''silent owner.
         """
         if type(key) is str and (value := self._recent.get(key)) is not None:
             now = self._now()
-            if now <= self._site.valid_until:
+            if now <= self._validity.until:
 ''',
         '''silent owner.
         """
@@ -1466,11 +1468,11 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "recent reads: read from memory after a stall, in another thread",
-        KEYED,
+        OWNED_READS,
         '''else `missing`; no await."""
         if type(key) is str and (value := self._recent.get(key)) is not None:
             now = self._now()
-            if now <= self._site.valid_until:
+            if now <= self._validity.until:
 ''',
         '''else `missing`; no await."""
         if type(key) is str and (value := self._recent.get(key)) is not None:
@@ -1481,16 +1483,25 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "recent reads: read from memory what has ended",
-        KEYED,
+        OWNED_READS,
         "                if now < value[1]:\n                    self._counts.hits += 1\n"
-        "                    return value[0]\n",
+        "                    return value[0]\n        source = self._reads_from\n",
         "                if True:\n                    self._counts.hits += 1\n"
-        "                    return value[0]\n",
+        "                    return value[0]\n        source = self._reads_from\n",
+        RECENT_READS,
+    ),
+    Mutation(
+        "recent reads: read from memory what has ended, in another thread",
+        OWNED_READS,
+        "                if now < value[1]:\n                    self._counts.hits += 1\n"
+        "                    return value[0]\n        found = self._reads_from.read_here(",
+        "                if True:\n                    self._counts.hits += 1\n"
+        "                    return value[0]\n        found = self._reads_from.read_here(",
         RECENT_READS,
     ),
     Mutation(
         "recent reads: take a subclass of text for its value",
-        KEYED,
+        OWNED_READS,
         '''silent owner.
         """
         if type(key) is str and (''',
@@ -1502,7 +1513,7 @@ MUTATIONS: Final = (
     Mutation(
         "recent reads: a pipeline reads past its own writes",
         ACCESS,
-        "        other.recent, other.remembers = {}, False\n",
+        "        other.recent, other.recent_bytes_max = {}, -1\n",
         "",
         RECENT_READS,
     ),
@@ -1523,8 +1534,50 @@ MUTATIONS: Final = (
     Mutation(
         "recent reads: let a closed handle read on",
         "cluster/structures/map.py",
-        '        self._recent = cast("dict[str, Any]", CLOSED)  # Any: values\n',
+        "        self._recent = {}\n",
         "",
         RECENT_READS,
+    ),
+    Mutation(
+        "accelerator: take what another source was compiled from",
+        ACCELERATOR,
+        "hashlib.sha256(source)",
+        "hashlib.sha256(name.encode())",
+        f"{ACCELERATOR_TESTS}::test_a_changed_source_is_not_shadowed",
+    ),
+    Mutation(
+        "accelerator: do not ask the variable",
+        ACCELERATOR,
+        'os.environ.get(PURE_VARIABLE, "")',
+        '""',
+        f"{ACCELERATOR_TESTS}::test_a_variable_has_python_run_everything",
+    ),
+    Mutation(
+        "accelerator: what does not load stops the import",
+        ACCELERATOR,
+        "    except ImportError as error:\n",
+        "    except ZeroDivisionError as error:\n",
+        f"{ACCELERATOR_TESTS}::test_a_file_that_is_no_module_is_as_none",
+    ),
+    Mutation(
+        "accelerator: use what is slower on a later Python",
+        ACCELERATOR,
+        "    if python >= TOO_NEW:\n",
+        "    if False:\n",
+        f"{ACCELERATOR_TESTS}::test_on_a_python_where_it_gains_nothing_python_runs_the_source",
+    ),
+    Mutation(
+        "accelerator: leave what other sources were compiled to",
+        "compiling.py",
+        "        if path.name not in but:\n",
+        "        if not but:\n",
+        f"{ACCELERATOR_TESTS}::test_compiling_again_leaves_one_module",
+    ),
+    Mutation(
+        "accelerator: say that it is there when it is not",
+        "cluster/replication/owned.py",
+        "accelerated: Final = CHOICE.is_compiled\n",
+        "accelerated: Final = True\n",
+        f"{ACCELERATOR_TESTS}::test_a_variable_has_python_run_everything",
     ),
 )

@@ -37,6 +37,8 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.keys": GROUND,
     "cache.flights": GROUND,
     "cache.forks": GROUND,
+    "cache.accelerator": GROUND,
+    "cache.compiling": EDGES,
     "cache.globs": GROUND,
     "cache.options": GROUND,
     "cache.serializers": GROUND,

@@ -20,6 +20,7 @@ from cache.cluster.discovery.finder import Finder
 from cache.cluster.home import Home
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table, empty_table
+from cache.cluster.replication.owned import Validity
 from cache.cluster.replication.recent import RecentReads
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import MapUsage
@@ -77,7 +78,7 @@ class ClientSite:
         self.table = empty_table(0)
         self.serving: list[PartitionReplica | None] = []
         self.recent = RecentReads(0)
-        self.valid_until = -math.inf
+        self.validity = Validity(-math.inf)
         self.stalled = False  # What a member confirms is asked for each time.
         self.copies: dict[int, PartitionReplica] = {}
         self._finder = finder

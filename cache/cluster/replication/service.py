@@ -22,6 +22,7 @@ from cache.cluster.partitions.service import PartitionService
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.entries import Entry, from_record
 from cache.cluster.replication.holder import Holder
+from cache.cluster.replication.owned import Validity
 from cache.cluster.replication.ownership import Change, Ownership, PendingWrite, ServingHook
 from cache.cluster.replication.recent import RecentReads
 from cache.cluster.replication.replica import PartitionReplica
@@ -89,7 +90,7 @@ class ReplicationService:
         self.owned: dict[int, Ownership] = {}
         self.serving: list[PartitionReplica | None] = [None] * config.partition_count
         """Per partition: the copy to read when this member serves it now, else None. The hot path."""
-        self.valid_until = self.clock.monotonic() + STALL_LIMIT
+        self.validity = Validity(self.clock.monotonic() + STALL_LIMIT)
         """Until when this member may believe its table; put off as long as its event loop runs."""
         self.recent = RecentReads(config.limits.recent_bytes_max, self.home.is_here)
         """Values of what is served, as callers get them; forgotten when it is not served any more."""
@@ -160,7 +161,7 @@ class ReplicationService:
     @property
     def stalled(self) -> bool:
         """Whether the event loop stood still and this member has not asked yet what it missed."""
-        return self.clock.monotonic() > self.valid_until
+        return self.clock.monotonic() > self.validity.until
 
     def set_quorum(self, *, reached: bool) -> None:
         """Serve only while enough members are in view."""

@@ -25,10 +25,10 @@ IDLE_WORK: Final = 4
 async def stay_valid(replication: ReplicationService) -> None:
     """Serve only while the event loop runs; after a stall, ask first whether others took over."""
     while True:
-        if replication.clock.monotonic() > replication.valid_until:
+        if replication.clock.monotonic() > replication.validity.until:
             replication.stalls.add()
             await replication.partitions.revalidate()
-        replication.valid_until = replication.clock.monotonic() + STALL_LIMIT
+        replication.validity.until = replication.clock.monotonic() + STALL_LIMIT
         await asyncio.sleep(VALID_INTERVAL)
 
 

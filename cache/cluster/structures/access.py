@@ -13,7 +13,7 @@ from cache.cluster.config.maps import Policies
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import map_seed, partition_of
 from cache.cluster.replication.entries import Entry
-from cache.cluster.replication.recent import OVERHEAD_BYTES
+from cache.cluster.replication.recent import OVERHEAD_BYTES, VALUE_BYTES_MAX
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.structures.columns import Columns
 from cache.cluster.structures.near_reader import NearMap
@@ -66,6 +66,7 @@ class MapAccess:
         self._ttl = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
         self.now = router.clock.monotonic
         self.site = router.site
+        self.validity = router.site.validity
         self._serving = router.site.serving
         store = router.config.stores.get(name)
         self._is_loaded = store is not None and store.read
@@ -78,7 +79,9 @@ class MapAccess:
         )
         """Whether what is read here is remembered; only what every handle of the map decodes alike."""
         self.recent: dict[str, Any] = router.site.recent.of(name) if self.remembers else {}
-        """Values of keys that are served here, see `RecentReads`; to be read until `valid_until`."""
+        """Values of keys that are served here, see `RecentReads`; to be read while `validity` lasts."""
+        self.recent_bytes_max = VALUE_BYTES_MAX if self.remembers else -1
+        """Bytes of the largest value that is remembered."""
         # Any: values of the map, or pairs of one and the instant at which it ends.
         self._key_limit = router.config.limits.key_bytes_max
         self._value_limit = router.config.limits.value_bytes_max
@@ -171,7 +174,7 @@ class MapAccess:
         replica = self._serving[partition]
         if replica is not None and self._reads_here:
             now = self.now()
-            if now <= self.site.valid_until:
+            if now <= self.validity.until:
                 entries = replica.readable.get(self.name)
                 if entries is None:
                     return self._used(replica, encoded, now) if replica.kept else None
@@ -232,7 +235,7 @@ class MapAccess:
     def _read_loaded(self, encoded: bytes, partition: int) -> bytes | None:
         """Return what is here of a map that is loaded, None to ask its owner."""
         replica, now = self._serving[partition], self.now()
-        is_current = now <= self.site.valid_until
+        is_current = now <= self.validity.until
         is_enough = self.router.config.read_quorum == 1 and is_current
         return None if replica is None or not is_enough else replica.get(self.name, encoded, now)
 
@@ -254,7 +257,7 @@ class MapAccess:
         other.router = cast(Router, recorder)
         other.near = None
         other._reads_here = other._is_loaded = False  # It may follow a write of the same pipeline.
-        other.recent, other.remembers = {}, False
+        other.recent, other.recent_bytes_max = {}, -1
         return other
 
     def read_here(self, key: Key) -> Entry | bytes | None:
@@ -281,7 +284,7 @@ class MapAccess:
         now = self.now()
         if replica is None:
             return None if near is None else near.peek(encoded, now)
-        if not self._reads_here or now > self.site.valid_until:
+        if not self._reads_here or now > self.validity.until:
             return None
         return self._used(replica, encoded, now)
 

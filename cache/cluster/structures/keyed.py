@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from cache.cluster.hlc import made_at
-from cache.cluster.replication.entries import Entry
-from cache.cluster.replication.recent import SHARED, VALUE_BYTES_MAX
+from cache.cluster.replication.owned import OwnedReads
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.loader import Loader
 from cache.cluster.structures.state import MapState
@@ -32,7 +30,6 @@ from cache.cluster.wire.messages import (
 )
 from cache.codec import decode_value
 from cache.durations import DEFAULT
-from cache.errors import CacheError
 from cache.flights import Factory
 from cache.interface import CacheEntry
 from cache.keys import Key, Ttl, check_tags
@@ -41,90 +38,17 @@ V = TypeVar("V")
 D = TypeVar("D")
 
 
-class KeyOperations(Generic[V]):
+class KeyOperations(OwnedReads[V]):
     """Each reads or writes one key; a pipeline records those that ask its owner once."""
 
     def __init__(self, access: MapAccess, state: MapState) -> None:
+        OwnedReads.__init__(self, access, state.counts)
         self._access = access
         self._flights = state.flights
-        self._counts = state.counts
         self._loader = Loader(access, state)
         self._updates = Updates(access)
-        self._recent = access.recent
-        self._recent_size = VALUE_BYTES_MAX if access.remembers else -1
-        """Bytes of the largest value that is remembered."""
-        self._site = access.site
-        self._now = access.now
 
     # -- one key, read -----------------------------------------------------------------------
-
-    @overload
-    async def get(self, key: Key, *, max_staleness: float | None = None) -> V | None: ...
-    @overload
-    async def get(self, key: Key, default: D, *, max_staleness: float | None = None) -> V | D: ...
-    async def get(
-        self, key: Key, default: object = None, max_staleness: float | None = None
-    ) -> object:
-        """Return the value of `key`, or `default`. A stored None is a value: see `exists`.
-
-        `max_staleness` is by how many seconds this read may be behind the owner: less than the bound of
-        the near cache, 0 to ask the owner. It also keeps backups from answering for a silent owner.
-        """
-        if type(key) is str and (value := self._recent.get(key)) is not None:
-            now = self._now()
-            if now <= self._site.valid_until:
-                if type(value) is not tuple:
-                    self._counts.hits += 1
-                    return value
-                if now < value[1]:
-                    self._counts.hits += 1
-                    return value[0]
-        found = self._access.begin_read(key, max_staleness, gathers=True)
-        if isinstance(found, Entry):
-            self._counts.hits += 1
-            return self._value_of(key, found)
-        if found is None:
-            raw = None
-        elif isinstance(found, asyncio.Future):
-            began_at = self._now()
-            try:
-                raw = await found
-            except CacheError as error:
-                raw = await self._access.read_again(key, began_at, error)
-        else:
-            raw = await found
-        if raw is None:
-            self._counts.misses += 1
-            return default
-        self._counts.hits += 1
-        return self._access.decode(raw)
-
-    def read_here(self, key: Key, missing: D) -> V | D:
-        """Return the value of `key` if this member has it, as owner or near, else `missing`; no await."""
-        if type(key) is str and (value := self._recent.get(key)) is not None:
-            now = self._now()
-            if now <= self._site.valid_until:
-                if type(value) is not tuple:
-                    self._counts.hits += 1
-                    return value  # type: ignore[no-any-return]  # A `V`.
-                if now < value[1]:
-                    self._counts.hits += 1
-                    return value[0]  # type: ignore[no-any-return]  # A `V`.
-        found = self._access.read_here(key)
-        if found is None:
-            return missing
-        self._counts.hits += 1
-        return cast(V, self._value_of(key, found))
-
-    def _value_of(self, key: Key, found: Entry | bytes) -> object:
-        """Return the value of what was found here: an entry, which is remembered, or a near copy."""
-        raw = found.value if isinstance(found, Entry) else found
-        assert raw is not None, "an entry that was found lives"
-        value = self._access.decode(raw)
-        if len(raw) <= self._recent_size and type(value) in SHARED:
-            if type(key) is str and isinstance(found, Entry):
-                self._access.remember(key, found, value)
-        return value
 
     async def get_entry(self, key: Key) -> CacheEntry[V] | None:
         """Return the value of `key` with its time left, version, age and size, None if it is absent."""

@@ -7,7 +7,7 @@ see `router.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from cache.cluster.ids import MemberId
 from cache.cluster.structures.access import MapAccess
@@ -220,7 +220,8 @@ class DistributedMap(KeyOperations[V], WideOperations[V], Cache[V]):
     async def close(self) -> None:
         """Close this handle; the data stays, and so do other handles. Idempotent."""
         self._access = cast(MapAccess, CLOSED)
-        self._recent = cast("dict[str, Any]", CLOSED)  # Any: values
+        self._reads_from = cast(MapAccess, CLOSED)
+        self._recent = {}
         self._loader = cast(Loader, CLOSED)
         self._updates = cast(Updates, CLOSED)
         self._whole = cast(WholeMap, CLOSED)

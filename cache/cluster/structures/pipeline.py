@@ -116,13 +116,21 @@ class _Operation:
         except StopIteration as done:
             self.pending._settle(done.value, None)
         except Exception as error:  # noqa: BLE001  It is this operation's outcome.
-            self.fail(error)
+            self._settle(error)
         else:
             raise AssertionError("an operation on one key asks once")
 
     def fail(self, error: Exception) -> None:
         """End the operation."""
-        self.coroutine.close()
+        self.end()
+        self._settle(error)
+
+    def end(self) -> None:
+        """Let the coroutine go if it waits for a reply; compiled ones must not be closed after their end."""
+        if not self.pending._is_settled:
+            self.coroutine.close()
+
+    def _settle(self, error: Exception) -> None:
         self.error = error
         self.pending._settle(None, error)
 
@@ -155,7 +163,7 @@ class Pipeline(Generic[V]):
         operations, self._operations = self._operations, []
         if error is not None:
             for operation in operations:
-                operation.coroutine.close()
+                operation.end()
             return
         await self._send(operations)
 
@@ -252,7 +260,7 @@ class Pipeline(Generic[V]):
         finally:
             for operation in operations:
                 near.outdate(operation.request.message)
-                operation.coroutine.close()
+                operation.end()
         failed = [operation for operation in operations if operation.error is not None]
         errors: dict[Key, Exception] = {}
         for operation in failed:

@@ -162,7 +162,7 @@ class StructureService:
         if (  # The common case, as `_read` has it. Calls made here have to show that they are at home.
             peer is not None
             and 0 <= partition < len(self._serving)
-            and now <= self._replication.valid_until
+            and now <= self._replication.validity.until
             and (replica := self._serving[partition]) is not None
         ):
             return Value(replica.get(message.map, message.key, now))
@@ -188,7 +188,7 @@ class StructureService:
         if min(message.partitions) < 0 or max(message.partitions) >= len(serving):
             raise NotOwnerError("a partition is outside the table")
         places = zip(message.partitions, message.keys, strict=True)
-        if now > replication.valid_until:
+        if now > replication.validity.until:
             return Many([self._read(name, *place, message.backup) for place in places])
         # What is not served `_read` refuses; it also keeps the books of maps that have some of their reads.
         return Many(

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
+from cache.cluster.replication.owned import Validity
 from cache.cluster.replication.recent import RecentReads
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import MapUsage
@@ -43,7 +44,7 @@ class Site(Protocol):
     rpc: RpcEndpoint
     scope: Scope
     """What owns tasks that outlast a call, such as the renewal of a lock."""
-    valid_until: float
+    validity: Validity
     """Until when what is in `serving` and in `recent` may be read."""
     recent: RecentReads
     """Values of what is served here, as callers get them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NoReturn
 
+from cache.cluster.replication.owned import Counts
 from cache.errors import ClosedError
 from cache.flights import SingleFlight
 
@@ -16,15 +17,6 @@ class MapState:
     def __init__(self) -> None:
         self.flights: SingleFlight[Any] = SingleFlight()  # Any: values of the map
         self.counts = Counts()
-
-
-class Counts:
-    """Operations of one member on one map; see `CacheStats`."""
-
-    __slots__ = ("deletes", "hits", "misses", "sets")
-
-    def __init__(self) -> None:
-        self.hits = self.misses = self.sets = self.deletes = 0
 
 
 class _Closed:
