@@ -196,6 +196,7 @@ PURE: Final = (
     "cache.cluster.structures.raised",
     "cache.cluster.replication.differences",
     "cache.cluster.replication.chunks",
+    "cache.cluster.replication.contents",
     "cache.cluster.replication.digest",
     "cache.cluster.replication.entries",
     "cache.cluster.replication.expiry",
