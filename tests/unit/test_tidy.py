@@ -68,6 +68,7 @@ LAYERS: Final[Mapping[str, int]] = {
     "cache.cluster.membership.service": SERVICES,
     "cache.cluster.partitions.migration": SERVICES,
     "cache.cluster.partitions.service": SERVICES,
+    "cache.cluster.replication.copying": SERVICES,
     "cache.cluster.replication.holder": SERVICES,
     "cache.cluster.replication.repair": SERVICES,
     "cache.cluster.replication.upkeep": SERVICES,

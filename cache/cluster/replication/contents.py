@@ -56,9 +56,9 @@ class Contents:
         entries = self._maps.get(map_name, {})
         return sum(e.value is not None and now < e.expires_at for e in entries.values())
 
-    def everything(self) -> list[tuple[str, bytes]]:
-        """Return all maps and keys, tombstones and expired entries included."""
-        return [(name, key) for name, entries in self._maps.items() for key in entries]
+    def everything(self) -> dict[str, list[bytes]]:
+        """Return the keys of each map, tombstones and expired entries included."""
+        return {name: list(entries) for name, entries in self._maps.items()}
 
     def footprint(self, map_name: str, now: float) -> tuple[int, int]:
         """Return how many live keys of a map there are, and the bytes of those keys and their values."""
