@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from unittest.mock import patch
+
 import pytest
 
+from cache.cluster.ids import Address
 from cache.cluster.replication.entries import Entry
-from cache.cluster.transport.rpc import Peer
-from cache.cluster.wire.messages import NEVER, CopyEntries, OperationRecord, Replicated
+from cache.cluster.transport.rpc import Peer, RpcEndpoint
+from cache.cluster.wire.messages import (
+    NEVER,
+    CopyEntries,
+    OperationRecord,
+    Replicated,
+    Reply,
+    Request,
+)
 from cache.codec import encode_key, encode_value
 from cache.errors import NotOwnerError, RemoteProtocolError, UnavailableError
 from cache.testing import TestCluster, cluster_test
@@ -137,3 +149,32 @@ async def test_a_joining_member_is_brought_up_by_columns(cluster: TestCluster) -
         assert {name: dict(mine.entries(name)).keys() for name in mine.map_names()} == {
             name: dict(theirs.entries(name)).keys() for name in theirs.map_names()
         }
+
+
+@cluster_test(
+    "simulated", size=1, replica_count=2, partition_count=16, chunk_bytes=1024, chunk_window=3
+)
+async def test_as_many_chunks_are_under_way_as_the_window_has_room_for(
+    cluster: TestCluster,
+) -> None:
+    """`chunk_window` holds for all partitions that one member sends to another, and is made use of."""
+    await cluster.member(0).map("users").set_many({f"k{n}": bytes(100) for n in range(1000)})
+    under_way: Counter[Address] = Counter()
+    most: Counter[Address] = Counter()
+    call = RpcEndpoint.call
+
+    def counted(
+        rpc: RpcEndpoint, to: Address, request: Request, *, timeout: float
+    ) -> asyncio.Future[Reply]:
+        answer = call(rpc, to, request, timeout=timeout)
+        if isinstance(request, CopyEntries):
+            under_way[to] += 1
+            most[to] = max(most[to], under_way[to])
+            answer.add_done_callback(lambda _: under_way.subtract([to]))
+        return answer
+
+    with patch.object(RpcEndpoint, "call", counted):
+        await cluster.add_member()
+        await cluster.wait_for_convergence(2)
+
+    assert [3] == list(most.values())

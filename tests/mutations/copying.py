@@ -23,8 +23,8 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "copying: an entry is put over a later one",
         REPLICA,
-        "            known = [key for key in fresh if key in held] if held else []\n",
-        "            known = []\n",
+        "            is_new = held.keys().isdisjoint(fresh)\n",
+        "            is_new = True\n",
         FILL_TESTS,
     ),
     Mutation(
@@ -177,5 +177,12 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "        check_transit(self._clock.monotonic() - sent_at)\n",
         "",
         "tests/integration/test_ttl_in_transit.py",
+    ),
+    Mutation(
+        "copying: the window is for each partition by itself",
+        COPYING,
+        "self._windows.setdefault(address, asyncio.Semaphore(self._window))",
+        "asyncio.Semaphore(self._window)",
+        TESTS,
     ),
 )

@@ -1,8 +1,8 @@
 """Sending the entries of an owner's copy to another copy, a chunk at a time.
 
 A chunk is made when it is its turn, of the entries as they are then, and the next one waits until there is
-room in the *window*: the chunks under way to one member, of all partitions. What a holder has later versions
-of comes back. Chunks and live writes may overtake each other: versions decide.
+room in the window: the chunks under way to one member, of all partitions (`chunk_window`). What a holder has
+later versions of comes back. Chunks and live writes may overtake each other: versions decide.
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ from cache.metrics import Metrics
 CHUNK_TIMEOUT: Final = 5.0
 """Seconds for one chunk; copying is repeated, so this only bounds a wait."""
 
-WINDOW: Final = 1
-"""Chunks under way at once to one member, of all partitions: what else it is asked waits behind them."""
-
 Newer = Callable[[Ownership, Sequence[EntryRecord], Sequence[OperationRecord], float], object]
 """Called with what a holder has later versions of, and when it was asked."""
 
@@ -50,6 +47,7 @@ class Copier:
         self._replication = replication
         self._clock = replication.clock
         self._on_newer = on_newer
+        self._window = replication.config.chunk_window
         self._windows: dict[Address, asyncio.Semaphore] = {}
         self._keys_sent = metrics.counter("repair.keys_sent")
 
@@ -74,7 +72,7 @@ class Copier:
         """
         away = min(away, TRANSIT_MAX)
         sent: deque[_Sent] = deque()
-        window = self._windows.setdefault(address, asyncio.Semaphore(WINDOW))
+        window = self._windows.setdefault(address, asyncio.Semaphore(self._window))
         cutter = Cutter(ownership.replica, keys, self._replication.config.chunk_bytes)
         try:
             while True:
@@ -88,7 +86,7 @@ class Copier:
                 call.add_done_callback(lambda _: window.release())
                 sent.append((now, message, call))
                 self._keys_sent.add(len(message.keys))
-                if len(sent) >= WINDOW:
+                if len(sent) >= self._window:
                     await self._confirmed(ownership, sent)
             while sent:
                 await self._confirmed(ownership, sent)

@@ -190,8 +190,8 @@ class PartitionReplica(Contents):
         if is_watched or len(fresh) < len(keys):
             pairs = list(zip(keys, entries, strict=True))
         else:
-            known = [key for key in fresh if key in held] if held else []
-            pairs = [(key, fresh.pop(key)) for key in known]
+            is_new = held.keys().isdisjoint(fresh)
+            pairs = [] if is_new else [(k, fresh.pop(k)) for k in keys if k in held]
             self._add(map_name, fresh)
         return [pair for pair in pairs if not self.apply(map_name, *pair)]
 
