@@ -1,9 +1,9 @@
 """Copying partitions to a new member: how fast flat out, and what readers feel of it by default.
 
-One member holds all keys; a second one joins and gets a copy of each. Flat out: chunks of 256 KiB, 64 of
-128 partitions at once. Default: what `ClusterConfig` says, with a client that reads one key after the
-other from the member that sends. Rates count keys and values. Beside them: bare chunks of 16 KiB through
-a socket of the same kind, four of them unconfirmed, between two processes.
+One member holds all keys; a second one joins and gets a copy of each. Flat out: chunks of 256 KiB, two of
+them under way, 64 of 128 partitions at once. Default: what `ClusterConfig` says, with a client that reads one
+key after the other from the member that sends. Rates count keys and values. Beside them: bare chunks of
+16 KiB through a socket of the same kind, four of them unconfirmed, between two processes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ SIZES: Final = ((100, 200_000, 100.0), (1024, 60_000, 400.0))
 """Bytes of a value, keys, and the bar in MB/s."""
 FLAT_OUT: Final = {
     "chunk_bytes": 256 * 1024,
+    "chunk_window": 2,
     "migration_parallelism": 64,
     "partition_count": 128,  # So that a partition is as large as 1.6 million keys make each of 1,024.
 }

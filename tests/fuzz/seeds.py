@@ -18,6 +18,7 @@ from cache.cluster.wire import frames, messages
 from cache.cluster.wire.detached import DETACHED_BYTES_MIN
 from cache.cluster.wire.frames import encode_frame
 from cache.cluster.wire.messages import (
+    CopyEntries,
     EntryRecord,
     Hello,
     Many,
@@ -70,11 +71,27 @@ def example(kind: Any, rng: Random) -> Any:  # Any: a type expression, and a val
 
 def _example_of(kind: type[msgspec.Struct], rng: Random) -> msgspec.Struct:
     """Return an example that the type's own checks accept (columns of one length)."""
+    if kind is CopyEntries:
+        return _copy_entries(rng)
     while True:
         try:
             return kind(*(example(field.type, rng) for field in msgspec.structs.fields(kind)))
         except ValueError:
             continue
+
+
+def _copy_entries(rng: Random) -> CopyEntries:
+    """Return one: its columns depend on each other too much to be found by chance."""
+    counts = [rng.randrange(1, 4) for _ in range(rng.randrange(1, 3))]
+    count = sum(counts)
+
+    def column(kind: Any, size: int = count) -> list[Any]:  # Any: a type, and values of it
+        return [_scalar(kind, rng) for _ in range(size)]
+
+    values = [rng.choice((None, value)) for value in column(bytes)]
+    origins, ttls = column(int, rng.choice((1, count))), column(float, rng.choice((1, count)))
+    keys, hlcs, maps = column(bytes), column(int), column(str, len(counts))
+    return CopyEntries(1, 2, maps, counts, keys, values, hlcs, origins, ttls)
 
 
 def _scalar(kind: object, rng: Random) -> object:

@@ -31,6 +31,7 @@ STEPS: Final = (
     "CaughtUp",
     "Release",
     "Replicate",
+    "CopyEntries",
     "FetchDigests",
     "FetchBuckets",
     "FetchVersions",

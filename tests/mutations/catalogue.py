@@ -603,7 +603,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "do not take the way off a time to live",
-        REPAIR,
+        "cluster/replication/copying.py",
         "        away = min(away, TRANSIT_MAX)\n",
         "        away = 0.0\n",
         "tests/integration/test_ttl_in_transit.py",

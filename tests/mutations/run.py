@@ -29,6 +29,7 @@ from tests.mutations.catalogue import (
     Mutation,
 )
 from tests.mutations.consistent import CONSISTENT_MUTATIONS
+from tests.mutations.copying import COPYING_MUTATIONS
 from tests.mutations.features import FEATURE_MUTATIONS
 from tests.mutations.groups import GROUP_MUTATIONS
 from tests.mutations.host import HOST_MUTATIONS
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     every = (
         *MUTATIONS,
+        *COPYING_MUTATIONS,
         *FEATURE_MUTATIONS,
         *RAFT_MUTATIONS,
         *NODE_MUTATIONS,

@@ -8,6 +8,7 @@ import pytest
 
 from tests.mutations.catalogue import MUTATIONS, Mutation
 from tests.mutations.consistent import CONSISTENT_MUTATIONS
+from tests.mutations.copying import COPYING_MUTATIONS
 from tests.mutations.features import FEATURE_MUTATIONS
 from tests.mutations.groups import GROUP_MUTATIONS
 from tests.mutations.host import HOST_MUTATIONS
@@ -17,6 +18,7 @@ from tests.mutations.raft import RAFT_MUTATIONS
 
 ALL = (
     *MUTATIONS,
+    *COPYING_MUTATIONS,
     *FEATURE_MUTATIONS,
     *RAFT_MUTATIONS,
     *NODE_MUTATIONS,

@@ -113,6 +113,10 @@ class ClusterConfig:
     chunk_bytes: int = 16 * KIB
     """Bytes per message while copying a partition; small, so that others' requests are not held up."""
 
+    chunk_window: int = 1
+    """Chunks under way at once to one member, of all partitions. More copy faster, where both members have a
+    processor to spare; what else is asked of them waits behind so many chunks."""
+
     host: str | None = None
     """Machine this node runs on, for copy placement; two copies are kept on one only if unavoidable.
     None: not known, and every member counts as its own host, unless `discovery` knows (`Siblings`)."""
@@ -192,6 +196,7 @@ class ClusterConfig:
             "anti_entropy_interval",
         )
         require_count(self, "migration_parallelism")
+        require_count(self, "chunk_window")
         require(
             isinstance(self.chunk_bytes, int) and self.chunk_bytes >= KIB,
             "chunk_bytes",

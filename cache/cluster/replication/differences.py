@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from cache.cluster.wire.messages import KeyVersion
@@ -27,6 +27,14 @@ def difference(
     send = [key for key, version in here.items() if version > there.get(key, none)]
     fetch = [key for key, version in there.items() if version > here.get(key, none)]
     return send, fetch
+
+
+def by_map(keys: Iterable[Key]) -> dict[str, list[bytes]]:
+    """Return the keys of each map."""
+    maps: dict[str, list[bytes]] = {}
+    for name, key in keys:
+        maps.setdefault(name, []).append(key)
+    return maps
 
 
 def batches(buckets: Sequence[int], entry_count: int) -> Iterator[list[int]]:

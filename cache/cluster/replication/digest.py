@@ -11,6 +11,8 @@ One thing ends an entry without another version: its owner's word that it was id
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
+from itertools import repeat
 from struct import Struct
 from typing import Final
 
@@ -56,6 +58,18 @@ class Digest:
         digest = xxh3_64_intdigest(before + named) ^ xxh3_64_intdigest(after + named)
         self._buckets[xxh3_64_intdigest(key, len(map_name)) % BUCKET_COUNT] ^= digest
         self.total ^= digest
+
+    def add(
+        self, map_name: str, keys: Iterable[bytes], hlcs: Iterable[int], origins: Iterable[int]
+    ) -> None:
+        """Add many entries of one map: `toggle` for each, without the calls. Keys are gone through twice."""
+        named, buckets, total = map_name.encode() + b"\x00", self._buckets, self.total
+        signed = map(named.join, zip(map(_pack, hlcs, origins), keys, strict=True))
+        hashes = map(xxh3_64_intdigest, keys, repeat(len(map_name)))
+        for hashed, digest in zip(hashes, map(xxh3_64_intdigest, signed), strict=True):
+            buckets[hashed % BUCKET_COUNT] ^= digest
+            total ^= digest
+        self.total = total
 
     def buckets(self) -> list[int]:
         """Return a copy of the bucket digests."""

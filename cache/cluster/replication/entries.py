@@ -7,7 +7,8 @@ dictionary of nothing else: a collection takes no longer beside a million of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -109,3 +110,25 @@ def entry_of(
     if not ttl > 0:
         return Entry(None, hlc, origin, now + tombstone_lifetime)
     return Entry(value, hlc, origin, now + ttl)
+
+
+def entries_of(
+    values: Sequence[bytes | None],
+    hlcs: Sequence[int],
+    origins: Sequence[int],
+    ttls: Sequence[float],
+    *,
+    now: float,
+    tombstone_lifetime: float,
+) -> list[Entry]:
+    """Return the entries of columns, see `entry_of`; a single origin or time to live is that of all."""
+    if len(origins) == 1:
+        origins = [origins[0]] * len(values)
+    if len(ttls) == 1 and ttls[0] == NEVER and None not in values:
+        return list(map(Entry, values, hlcs, origins, repeat(math.inf)))
+    if len(ttls) == 1:
+        ttls = [ttls[0]] * len(values)
+    return [
+        entry_of(value, hlc, origin, ttl, now=now, tombstone_lifetime=tombstone_lifetime)
+        for value, hlc, origin, ttl in zip(values, hlcs, origins, ttls, strict=True)
+    ]

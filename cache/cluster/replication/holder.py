@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cache.cluster.replication.entries import entry_of
+from cache.cluster.replication.entries import entries_of, entry_of
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
     NEVER,
     Buckets,
+    CopyEntries,
     Digests,
     Entries,
+    EntryRecord,
     Failure,
     FetchBuckets,
     FetchDigests,
@@ -38,6 +40,7 @@ from cache.errors import (
 from cache.metrics import Metrics
 
 if TYPE_CHECKING:
+    from cache.cluster.replication.replica import PartitionReplica
     from cache.cluster.replication.service import ReplicationService
 
 GROWN_OLD: Final = "{} was stalled: times to live may have grown old"
@@ -55,6 +58,7 @@ class Holder:
         rpc = replication.rpc
         rpc.register(Replicate, self._on_replicate)
         rpc.register(ReplicateEach, self._on_replicate_each)
+        rpc.register(CopyEntries, self._on_copy_entries)
         rpc.register(FetchDigests, self._on_fetch_digests)
         rpc.register(FetchBuckets, self._on_fetch_buckets)
         rpc.register(FetchVersions, self._on_fetch_versions)
@@ -112,6 +116,39 @@ class Holder:
                 held = replica.records_for([(name, key)], now)
                 newer.append((place, Replicated(held, replica.operations.about(held))))
         return ReplicatedEach(refused, newer)
+
+    def _on_copy_entries(self, message: CopyEntries, peer: Peer) -> Reply:
+        self._check_partition(message.partition)
+        if self._replication.stalled and any(ttl != NEVER for ttl in message.ttls):
+            raise UnavailableError(GROWN_OLD.format(self._replication.member))
+        self._check_epoch(message.partition, message.epoch, peer)
+        self._raise_fence(message.partition, message.epoch)
+        if not self._replication.hlc.observe(max(message.hlcs), self._replication.clock.wall()):
+            raise RemoteProtocolError(AHEAD)
+        replica = self._replication.copy_of(message.partition)
+        newer = self._fill(replica, message)
+        return Replicated(newer=newer, operations=replica.operations.about(newer))
+
+    def _fill(self, replica: PartitionReplica, message: CopyEntries) -> list[EntryRecord]:
+        """Apply by version; return the entries held here that are later than the ones given."""
+        replication, now = self._replication, self._replication.clock.monotonic()
+        entries = entries_of(
+            message.values,
+            message.hlcs,
+            [replication.shared_origin(origin) for origin in message.origins],
+            message.ttls,
+            now=now,
+            tombstone_lifetime=replication.config.tombstone_lifetime,
+        )
+        newer: list[EntryRecord] = []
+        start = 0
+        for name, count in zip(message.maps, message.counts, strict=True):
+            end = start + count
+            for key, entry in replica.fill(name, message.keys[start:end], entries[start:end]):
+                if replica.is_later(name, key, entry):
+                    newer += replica.records_for([(name, key)], now)
+            start = end
+        return newer
 
     def _check_epoch(self, partition: int, epoch: int, peer: Peer) -> None:
         row = self._replication.partitions.table.rows[partition]

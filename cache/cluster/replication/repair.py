@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.chunks import chunks
-from cache.cluster.replication.differences import Key, batches, difference
+from cache.cluster.replication.copying import Copier
+from cache.cluster.replication.differences import Key, batches, by_map, difference
 from cache.cluster.replication.merges import MergeReport, Merges
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.service import ReplicationService
-from cache.cluster.replication.transit import TRANSIT_MAX, mortal
+from cache.cluster.replication.transit import TRANSIT_MAX, check_transit
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
     Buckets,
@@ -43,11 +44,10 @@ from cache.cluster.wire.messages import (
     Offered,
     OperationRecord,
     Replicate,
-    Replicated,
     Reply,
     Versions,
 )
-from cache.errors import CacheError, UnavailableError
+from cache.errors import CacheError
 from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -68,9 +68,6 @@ DOUBT_INTERVAL: Final = 1.0
 DIGEST_BATCH: Final = 128
 """Partitions compared by one message."""
 
-WINDOW: Final = 1
-"""Chunks under way at once to one member, of all partitions: what else it is asked waits behind them."""
-
 
 class Repair:
     """Keeps copies complete and equal."""
@@ -83,7 +80,7 @@ class Repair:
         self._rpc = replication.rpc
         self._scope = replication.scope
         self._slots = asyncio.Semaphore(self._config.migration_parallelism)
-        self._windows: dict[Address, asyncio.Semaphore] = {}
+        self._copier = Copier(replication, metrics, self._merge)
         self._bringing_up: dict[MemberId, None] = {}
         self._late = replication.late
         self._table_changed = asyncio.Event()
@@ -109,8 +106,7 @@ class Repair:
 
     def _on_table(self, old: Table, new: Table) -> None:
         self._late.keep(self._replication.owned)
-        known = dict.fromkeys(new.addresses.values())
-        self._windows = {to: window for to, window in self._windows.items() if to in known}
+        self._copier.keep(new.addresses.values())
         self._table_changed.set()
         self._offers_due.set()
         if (report := self.merges.follow(old, new)) is not None:
@@ -204,18 +200,18 @@ class Repair:
         """Make the copy at `address` and the one here equal."""
         self._differences.add()
         async with self._slots:
-            partition, replica = ownership.partition, ownership.replica
+            partition, replica, send = ownership.partition, ownership.replica, self._copier.send
             asked_at = self._clock.monotonic()
             buckets, is_empty = await self._differing_buckets(partition, replica, address)
             away = self._clock.monotonic() - asked_at
-            await self._send(ownership, self._late.take(partition, address), address, away)
+            await send(ownership, by_map(self._late.take(partition, address)), address, away)
             if is_empty:
-                await self._send(ownership, replica.everything(), address, away)
+                await send(ownership, replica.everything(), address, away)
                 buckets = []
             for batch in batches(buckets, replica.entry_count):
                 theirs = await self._versions(partition, batch, address)
-                send, fetch = difference(replica.versions(batch), theirs)
-                await self._send(ownership, send, address, away)
+                later, fetch = difference(replica.versions(batch), theirs)
+                await send(ownership, by_map(later), address, away)
                 await self._fetch(ownership, fetch, address)
             if operations := replica.operations.all():
                 message = Replicate(
@@ -247,70 +243,6 @@ class Repair:
         assert isinstance(answer, Versions)
         return answer.versions
 
-    async def _send(
-        self, ownership: Ownership, keys: Sequence[Key], address: Address, away: float
-    ) -> None:
-        """Send entries; `away` is how many seconds a question to that address took.
-
-        Their times to live are shortened by that, but not by more than `TRANSIT_MAX`.
-        """
-        calls: list[tuple[float, list[EntryRecord], asyncio.Future[Reply]]] = []
-        window = self._windows.setdefault(address, asyncio.Semaphore(WINDOW))
-        try:
-            pieces = self._chunks(ownership.replica, keys, away)
-            while True:
-                await window.acquire()
-                if (records := next(pieces, None)) is None:
-                    window.release()
-                    break
-                message = Replicate(
-                    partition=ownership.partition,
-                    epoch=ownership.epoch,
-                    entries=records,
-                    operations=[],
-                    evicted=[],
-                )
-                call = self._rpc.call(address, message, timeout=CALL_TIMEOUT)
-                call.add_done_callback(lambda _: window.release())
-                calls.append((self._clock.monotonic(), records, call))
-                self._keys_sent.add(len(records))
-                if len(calls) >= WINDOW:
-                    await self._confirmed(ownership, calls[0][0], calls[0][2])
-                    del calls[0]
-            while calls:
-                await self._confirmed(ownership, calls[0][0], calls[0][2])
-                del calls[0]
-        finally:
-            for _, records, _ in calls:
-                self._late.note(ownership.partition, address, mortal(records))
-
-    async def _confirmed(
-        self, ownership: Ownership, sent_at: float, call: asyncio.Future[Reply]
-    ) -> None:
-        answer = await call
-        assert isinstance(answer, Replicated)
-        self._check_transit(sent_at)
-        if answer.newer:
-            self._merge(ownership, answer.newer, answer.operations, sent_at)
-
-    def _check_transit(self, sent_at: float) -> None:
-        """Refuse entries that were long on the way: their times to live have grown too long.
-
-        Raises:
-            UnavailableError: the whole comparison is to be repeated.
-        """
-        seconds = self._clock.monotonic() - sent_at
-        if seconds > TRANSIT_MAX:
-            raise UnavailableError(f"entries were {seconds:.1f} s on the way")
-
-    def _chunks(
-        self, replica: PartitionReplica, keys: Sequence[Key], away: float
-    ) -> Iterator[list[EntryRecord]]:
-        away = min(away, TRANSIT_MAX)
-        return chunks(
-            replica, keys, self._config.chunk_bytes, lambda: self._clock.monotonic() + away
-        )
-
     async def _fetch(self, ownership: Ownership, keys: Sequence[Key], address: Address) -> None:
         limit = self._config.limits.batch_keys_max
         for start in range(0, len(keys), limit):
@@ -320,7 +252,7 @@ class Repair:
             sent_at = self._clock.monotonic()
             answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
             assert isinstance(answer, Entries)
-            self._check_transit(sent_at)
+            check_transit(self._clock.monotonic() - sent_at)
             self._keys_fetched.add(len(answer.entries))
             self._merge(ownership, answer.entries, answer.operations, sent_at)
 
@@ -457,11 +389,14 @@ class Repair:
         wanted = self._replication.wanted[partition]
         asked_at = self._clock.monotonic()
         buckets, _ = await self._differing_buckets(partition, replica, address)
-        away = self._clock.monotonic() - asked_at
+        away = min(self._clock.monotonic() - asked_at, TRANSIT_MAX)
         for batch in batches(buckets, replica.entry_count):
             theirs = await self._versions(partition, batch, address)
             send, _ = difference(replica.versions(batch), theirs)
-            for records in self._chunks(replica, send, away):
+            chunk_bytes = self._config.chunk_bytes
+            for records in chunks(
+                replica, send, chunk_bytes, lambda: self._clock.monotonic() + away
+            ):
                 message = Offer(
                     partition=partition,
                     entries=records,

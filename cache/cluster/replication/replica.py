@@ -7,13 +7,12 @@ expires becomes a tombstone of the *same* version: an older copy somewhere else 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
-from operator import itemgetter
 from typing import Final
 
 from cache.cluster.config.maps import HIDDEN
+from cache.cluster.replication.contents import Contents
 from cache.cluster.replication.digest import Digest, bucket_of
 from cache.cluster.replication.entries import (
     CHANGED,
@@ -33,7 +32,6 @@ from cache.cluster.replication.operations import Operations
 from cache.cluster.replication.recent import RecentReads
 from cache.cluster.replication.usage import Usage
 from cache.cluster.wire.messages import EntryRecord, KeyVersion
-from cache.codec import has_tag
 
 STALE_FACTOR: Final = 3
 STALE_MIN: Final = 64
@@ -45,12 +43,11 @@ NEAR_SHARE: Final = 0.125
 """Part of `max_idle` for which a copy elsewhere may be read before its owner has to hear of it."""
 
 
-class PartitionReplica:
+class PartitionReplica(Contents):
     """All entries of one partition on one member."""
 
     __slots__ = (
         "_digest",
-        "_maps",
         "_tombstone_lifetime",
         "_usage",
         "_views",
@@ -68,8 +65,8 @@ class PartitionReplica:
     def __init__(
         self, *, operation_memory: int, tombstone_lifetime: float, usage: Usage | None = None
     ) -> None:
+        super().__init__()
         self._usage = usage or Usage()
-        self._maps: dict[str, dict[bytes, Entry]] = {}
         self.readable: dict[str, dict[bytes, Entry]] = {}
         """Entries of those maps of which it does not matter when one was read: the hot path."""
         self.kept: dict[str, Kept] = {}
@@ -114,11 +111,6 @@ class PartitionReplica:
         if entry is None or (kept is not None and kept.is_idle(key, now)):
             return None
         return entry.value if now < entry.expires_at else None
-
-    def entry(self, map_name: str, key: bytes) -> Entry | None:
-        """Return what is stored for a key, tombstones and expired entries included."""
-        entries = self._maps.get(map_name)
-        return None if entries is None else entries.get(key)
 
     def is_later(self, map_name: str, key: bytes, entry: Entry) -> bool:
         """Return whether what is stored for a key has a later version than `entry`."""
@@ -181,6 +173,39 @@ class PartitionReplica:
         if self._views:
             self._show(map_name, key, held, entry)
         return True
+
+    def fill(
+        self, map_name: str, keys: Sequence[bytes], entries: Sequence[Entry]
+    ) -> list[tuple[bytes, Entry]]:
+        """Apply many entries of one map, and return those that were not stored.
+
+        What comes of it is what `apply` makes of one after the other, but for the order of writes among
+        them. Keys that are not here yet cost a fraction of that, where nobody keeps books of the map.
+        """
+        held = self._maps.get(map_name)
+        if held is None:
+            held = self._open(map_name)
+        fresh = dict(zip(keys, entries, strict=True))
+        is_watched = self.listener is not None or map_name in self._views or map_name in self.kept
+        if is_watched or len(fresh) < len(keys):
+            pairs = list(zip(keys, entries, strict=True))
+        else:
+            is_new = held.keys().isdisjoint(fresh)
+            pairs = [] if is_new else [(k, fresh.pop(k)) for k in keys if k in held]
+            self._add(map_name, fresh)
+        return [pair for pair in pairs if not self.apply(map_name, *pair)]
+
+    def _add(self, map_name: str, fresh: dict[bytes, Entry]) -> None:
+        """Store entries of keys that are not here, of a map that nobody keeps books of or watches."""
+        held, entries = self._maps[map_name], fresh.values()
+        held.update(fresh)
+        self.entry_count += len(fresh)
+        size = sum(map(len, fresh)) + sum(map(len, filter(None, [e.value for e in entries])))
+        self._count(size, ENTRY_BYTES * len(fresh))
+        self._digest.add(map_name, fresh, [e.hlc for e in entries], [e.origin for e in entries])
+        for key, entry in fresh.items():
+            if entry.expires_at < NO_END:
+                self._remember_expiry(map_name, key, entry.expires_at)
 
     def _open(self, map_name: str) -> dict[bytes, Entry]:
         entries = self._maps[map_name] = {}
@@ -329,49 +354,6 @@ class PartitionReplica:
             self._usage.of(map_name).pending -= len(kept.pending or ())
 
     # -- many keys ---------------------------------------------------------------------------
-
-    def map_names(self) -> list[str]:
-        """Return the names of maps with entries here, sorted."""
-        return sorted(name for name, entries in self._maps.items() if entries)
-
-    def keys(self, map_name: str, now: float) -> list[bytes]:
-        """Return the live keys of a map, sorted."""
-        entries = self._maps.get(map_name, {})
-        return sorted(k for k, e in entries.items() if e.value is not None and now < e.expires_at)
-
-    def entries(self, map_name: str) -> Mapping[bytes, Entry]:
-        """Return all entries of a map, tombstones and expired ones included; not to be changed."""
-        return self._maps.get(map_name, {})
-
-    def items(self, map_name: str, now: float) -> list[tuple[bytes, Entry]]:
-        """Return the live entries of a map, by key."""
-        entries = self._maps.get(map_name, {})
-        live = [(k, e) for k, e in entries.items() if e.value is not None and now < e.expires_at]
-        return sorted(live, key=itemgetter(0))
-
-    def tagged(self, map_name: str, tags: AbstractSet[str], now: float) -> list[bytes]:
-        """Return the live keys of a map whose values bear one of these tags, sorted."""
-        entries = self._maps.get(map_name, {})
-        return sorted(
-            k
-            for k, e in entries.items()
-            if e.value is not None and now < e.expires_at and has_tag(e.value, tags)
-        )
-
-    def live_count(self, map_name: str, now: float) -> int:
-        """Count the live keys of a map."""
-        entries = self._maps.get(map_name, {})
-        return sum(e.value is not None and now < e.expires_at for e in entries.values())
-
-    def everything(self) -> list[tuple[str, bytes]]:
-        """Return all maps and keys, tombstones and expired entries included."""
-        return [(name, key) for name, entries in self._maps.items() for key in entries]
-
-    def footprint(self, map_name: str, now: float) -> tuple[int, int]:
-        """Return how many live keys of a map there are, and the bytes of those keys and their values."""
-        entries = self._maps.get(map_name, {}).items()
-        live = [(k, e.value) for k, e in entries if e.value is not None and now < e.expires_at]
-        return len(live), sum(len(key) + len(value) for key, value in live)
 
     def records_for(self, keys: Iterable[tuple[str, bytes]], now: float) -> list[EntryRecord]:
         """Return the wire form of those of `keys` that are stored here."""

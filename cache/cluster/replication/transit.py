@@ -8,11 +8,13 @@ remembered, because equal versions look the same to a comparison, whatever their
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain, repeat
 from typing import Final
 
 from cache.cluster.ids import Address
 from cache.cluster.replication.differences import Key
-from cache.cluster.wire.messages import NEVER, EntryRecord
+from cache.cluster.wire.messages import NEVER, CopyEntries
+from cache.errors import UnavailableError
 
 TRANSIT_MAX: Final = 0.5
 """Seconds that entries may be on the way, and the most that is taken off for it."""
@@ -44,6 +46,20 @@ class Late:
             del self._keys[pair]
 
 
-def mortal(records: Iterable[EntryRecord]) -> list[Key]:
+def mortal(message: CopyEntries) -> list[Key]:
     """Return the keys of those entries that live and will end."""
-    return [(r.map, r.key) for r in records if r.ttl != NEVER and r.value is not None]
+    names = chain.from_iterable(map(repeat, message.maps, message.counts))
+    count = len(message.keys)
+    ttls = message.ttls * count if len(message.ttls) == 1 else message.ttls
+    columns = zip(names, message.keys, message.values, ttls, strict=True)
+    return [(name, key) for name, key, value, ttl in columns if ttl != NEVER and value is not None]
+
+
+def check_transit(seconds: float) -> None:
+    """Refuse entries that were so long on the way: their times to live have grown too long.
+
+    Raises:
+        UnavailableError: the whole comparison is to be repeated.
+    """
+    if seconds > TRANSIT_MAX:
+        raise UnavailableError(f"entries were {seconds:.1f} s on the way")

@@ -256,13 +256,13 @@ class Connection(asyncio.Protocol):
             self.batch_bytes += frames.HEADER_BYTES + len(value)
         self.send(kind, request_id, body)
 
-    def encode_apart(self, message: Request | Reply) -> tuple[bytes, Detached]:
-        """Return the bytes of a message without its large values, and those.
+    def encode_apart(self, message: Request | Reply, whole: bytes | None) -> tuple[bytes, Detached]:
+        """Return the bytes of a message without its large values, and those; `whole` has them in it.
 
         To look for them costs small messages time. So it is done only for what turned out to be large when
         it was encoded whole, and from then on for the next `LOOKED_AT` messages before they are encoded.
         """
-        body, detached = encode_apart(message)
+        body, detached = encode_apart(message, whole)
         self.looks_at = LOOKED_AT if detached else max(self.looks_at - 1, 0)
         return body, detached
 

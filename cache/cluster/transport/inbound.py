@@ -268,8 +268,9 @@ class InboundConnection(Connection):
             return
         try:
             detached: Detached = ()
-            if self.looks_at or len(body := encode_message(reply)) >= DETACHED_BYTES:
-                body, detached = self.encode_apart(reply)
+            body = None if self.looks_at else encode_message(reply)
+            if body is None or len(body) >= DETACHED_BYTES:
+                body, detached = self.encode_apart(reply, body)
             size = len(body) + bytes_of(detached) if detached else len(body)
             if size > self._body_bytes_max:
                 limit = self._body_bytes_max

@@ -134,8 +134,9 @@ class Link(Connection):
             CodecError: the request cannot be encoded or is over the frame limit.
         """
         detached: Detached = ()
-        if self.looks_at or len(body := encode_message(request)) >= DETACHED_BYTES:
-            body, detached = self.encode_apart(request)
+        body = None if self.looks_at else encode_message(request)
+        if body is None or len(body) >= DETACHED_BYTES:
+            body, detached = self.encode_apart(request, body)
         size = len(body) + bytes_of(detached) if detached else len(body)
         self._check_limits(size, len(self._pending))
         future: asyncio.Future[Reply] = self.loop.create_future()

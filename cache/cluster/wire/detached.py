@@ -45,6 +45,7 @@ _FIELDS: Final[Mapping[type, str]] = MappingProxyType(
         messages.PipelineReplies: "replies",
         messages.Replicate: "entries",
         messages.ReplicateEach: "values",
+        messages.CopyEntries: "values",
         messages.Replicated: "newer",
         messages.Entries: "entries",
         messages.Offer: "entries",

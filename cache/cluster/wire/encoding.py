@@ -45,13 +45,17 @@ def encode_message(message: Request | Reply | Notice | Greeting) -> bytes:
         raise CodecError(f"{type(message).__name__} cannot be encoded: {error}") from error
 
 
-def encode_apart(message: Request | Reply) -> tuple[bytes, Detached]:
+def encode_apart(message: Request | Reply, whole: bytes | None = None) -> tuple[bytes, Detached]:
     """Return the bytes of a message without its large values, and those, which are not copied.
+
+    `whole` are its bytes with them, if they are known: those of a message that has none.
 
     Raises:
         CodecError: as `encode_message`.
     """
     rest, detached = detach(message)
+    if whole is not None and not detached:
+        return whole, detached
     return encode_message(rest), detached
 
 

@@ -319,6 +319,35 @@ class ReplicatedEach(_Message, frozen=True, tag=193):
     """Writes of keys of which a later version is held here."""
 
 
+class CopyEntries(_Message, frozen=True, tag=194):
+    """Owner to holder: entries of its copy, as parallel columns; apply them by version.
+
+    Answered by `Replicated`.
+    """
+
+    partition: int
+    epoch: int
+    maps: list[str]
+    counts: list[Annotated[int, msgspec.Meta(ge=1)]]
+    """So many entries are of the first map, so many that follow of the second one."""
+    keys: list[bytes]
+    values: list[bytes | None]
+    hlcs: list[Stamp]
+    origins: list[Stamp]
+    """One for each entry, or a single one for all."""
+    ttls: list[SecondsRemaining]
+    """As in `EntryRecord`; one for each entry, or a single one for all."""
+
+    def __post_init__(self) -> None:
+        _require_equal_lengths(self.maps, self.counts)
+        _require_equal_lengths(self.keys, self.values, self.hlcs)
+        count = len(self.keys)
+        if not 0 < sum(self.counts) == count:
+            raise ValueError(f"maps of {sum(self.counts)} entries, columns of {count}")
+        if len(self.origins) not in (1, count) or len(self.ttls) not in (1, count):
+            raise ValueError(f"{len(self.origins)} origins, {len(self.ttls)} ttls of {count}")
+
+
 class FetchDigests(_Message, frozen=True, tag=42):
     """Owner to holder: digests of these partitions. Answered by `Digests`.
 
@@ -1223,6 +1252,7 @@ Request = (
     | Fenced
     | Replicate
     | ReplicateEach
+    | CopyEntries
     | FetchDigests
     | FetchBuckets
     | FetchVersions

@@ -42,6 +42,7 @@ CLUSTER_COUNTS = (
     "read_quorum",
     "member_quorum",
     "migration_parallelism",
+    "chunk_window",
 )
 GOSSIP_SECONDS = (
     "probe_interval",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cache.cluster.wire.detached import DETACHED_BYTES, Detached, attach, bytes_of, detach
 from cache.cluster.wire.encoding import decode_reply, decode_request, encode_apart
 from cache.cluster.wire.messages import (
+    CopyEntries,
     Done,
     EndLoad,
     Entries,
@@ -57,6 +58,9 @@ REQUESTS: list[Request] = [
     Pipelined([SMALL, LARGE]),
     Replicate(1, 2, ENTRIES, [], []),
     ReplicateEach("m", 8, [1, 2], [3, 3], [b"a", b"b"], [None, LARGE], [7, 7], [-1.0, -1.0]),
+    CopyEntries(
+        1, 2, ["m", "n"], [1, 2], [b"a", b"b", b"c"], [LARGE, None, OTHER], [7] * 3, [8], [-1.0]
+    ),
     Offer(1, ENTRIES, []),
 ]
 REPLIES: list[Reply] = [

@@ -1,0 +1,188 @@
+"""Planted mutations of copying partitions: many entries at once, sent as columns."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.catalogue import Mutation
+
+DIGEST: Final = "cluster/replication/digest.py"
+REPLICA: Final = "cluster/replication/replica.py"
+CHUNKS: Final = "cluster/replication/chunks.py"
+COPYING: Final = "cluster/replication/copying.py"
+ENTRIES: Final = "cluster/replication/entries.py"
+HOLDER: Final = "cluster/replication/holder.py"
+MESSAGES: Final = "cluster/wire/messages.py"
+TRANSIT: Final = "cluster/replication/transit.py"
+
+CHUNK_TESTS: Final = "tests/unit/cluster/replication/test_chunks.py"
+TESTS: Final = "tests/integration/test_copying.py"
+FILL_TESTS: Final = "tests/unit/cluster/replication/test_fill.py"
+
+COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
+    Mutation(
+        "copying: an entry is put over a later one",
+        REPLICA,
+        "            is_new = held.keys().isdisjoint(fresh)\n",
+        "            is_new = True\n",
+        FILL_TESTS,
+    ),
+    Mutation(
+        "copying: of two versions of a key in one batch the last one stays",
+        REPLICA,
+        "        if is_watched or len(fresh) < len(keys):\n",
+        "        if is_watched:\n",
+        FILL_TESTS,
+    ),
+    Mutation(
+        "copying: a listener hears nothing",
+        REPLICA,
+        "is_watched = self.listener is not None or map_name in self._views",
+        "is_watched = map_name in self._views",
+        FILL_TESTS,
+    ),
+    Mutation(
+        "copying: a view misses what is filled in",
+        REPLICA,
+        "is_watched = self.listener is not None or map_name in self._views or ",
+        "is_watched = self.listener is not None or ",
+        FILL_TESTS,
+    ),
+    Mutation(
+        "copying: no books are kept of what is filled in",
+        REPLICA,
+        "map_name in self._views or map_name in self.kept\n",
+        "map_name in self._views\n",
+        FILL_TESTS,
+    ),
+    Mutation(
+        "copying: entries that are filled in never end",
+        REPLICA,
+        "            if entry.expires_at < NO_END:\n                self._remember_expiry(map_name, key, ",
+        "            if entry.expires_at < 0:\n                self._remember_expiry(map_name, key, ",
+        FILL_TESTS,
+    ),
+    Mutation(
+        "copying: memory of what is filled in does not count",
+        REPLICA,
+        "        self._count(size, ENTRY_BYTES * len(fresh))\n",
+        "        self._count(size)\n",
+        FILL_TESTS,
+    ),
+    Mutation(
+        "copying: the total of a digest misses what is filled in",
+        DIGEST,
+        "        self.total = total\n",
+        "",
+        FILL_TESTS,
+    ),
+    Mutation(
+        "copying: a digest goes by the first origin only",
+        REPLICA,
+        "[e.origin for e in entries])",
+        "[e.origin for e in entries][:1] * len(fresh))",
+        FILL_TESTS,
+    ),
+    Mutation(
+        "copying: a tombstone comes back as a live entry",
+        ENTRIES,
+        "ttls[0] == NEVER and None not in values:\n",
+        "ttls[0] == NEVER:\n",
+        CHUNK_TESTS,
+    ),
+    Mutation(
+        "copying: one time to live is taken for that of all",
+        CHUNKS,
+        "        is_endless = ends.count(math.inf) == len(ends)\n",
+        "        is_endless = ends[0] == math.inf\n",
+        CHUNK_TESTS,
+    ),
+    Mutation(
+        "copying: one origin is taken for that of all",
+        CHUNKS,
+        "origins[:1] if origins.count(origins[0]) == len(origins) else origins,",
+        "origins[:1],",
+        CHUNK_TESTS,
+    ),
+    Mutation(
+        "copying: a message has whatever size its first entries let expect",
+        CHUNKS,
+        "            if size <= 2 * room or len(present) <= 1:\n",
+        "            if size:\n",
+        CHUNK_TESTS,
+    ),
+    Mutation(
+        "copying: the rest of a slice that was cut is left out",
+        CHUNKS,
+        "        self._at += len(keys)\n",
+        "        self._at += max(1, room // self._entry_bytes)\n",
+        CHUNK_TESTS,
+    ),
+    Mutation(
+        "copying: keys that are gone stop it",
+        CHUNKS,
+        "                present = [key for key in keys if key in entries]\n",
+        "                present = list(keys)\n",
+        CHUNK_TESTS,
+    ),
+    Mutation(
+        "copying: a time to live that may be too long is not noted",
+        TRANSIT,
+        " if ttl != NEVER and value is not None]\n",
+        " if ttl == NEVER and value is not None]\n",
+        CHUNK_TESTS,
+    ),
+    Mutation(
+        "copying: columns of any length are taken",
+        MESSAGES,
+        "        if not 0 < sum(self.counts) == count:\n",
+        "        if count and sum(self.counts) < 0:\n",
+        "tests/unit/cluster/wire/test_copy_entries.py",
+    ),
+    Mutation(
+        "copying: an older owner goes on copying",
+        HOLDER,
+        "        self._check_epoch(message.partition, message.epoch, peer)\n"
+        "        self._raise_fence(message.partition, message.epoch)\n"
+        "        if not self._replication.hlc.observe(max(",
+        "        self._raise_fence(message.partition, message.epoch)\n"
+        "        if not self._replication.hlc.observe(max(",
+        TESTS,
+    ),
+    Mutation(
+        "copying: an owner before is not fenced",
+        HOLDER,
+        "        self._raise_fence(message.partition, message.epoch)\n"
+        "        if not self._replication.hlc.observe(max(",
+        "        if not self._replication.hlc.observe(max(",
+        TESTS,
+    ),
+    Mutation(
+        "copying: a stalled holder takes lives that may have grown old",
+        HOLDER,
+        "        if self._replication.stalled and any(ttl != NEVER for ttl in message.ttls):\n",
+        "        if self._replication.stalled and not message.ttls:\n",
+        TESTS,
+    ),
+    Mutation(
+        "copying: later versions of a holder stay unknown",
+        HOLDER,
+        "                if replica.is_later(name, key, entry):\n",
+        "                if not replica.is_later(name, key, entry):\n",
+        TESTS,
+    ),
+    Mutation(
+        "copying: a chunk that was long on the way counts as taken",
+        COPYING,
+        "        check_transit(self._clock.monotonic() - sent_at)\n",
+        "",
+        "tests/integration/test_ttl_in_transit.py",
+    ),
+    Mutation(
+        "copying: the window is for each partition by itself",
+        COPYING,
+        "self._windows.setdefault(address, asyncio.Semaphore(self._window))",
+        "asyncio.Semaphore(self._window)",
+        TESTS,
+    ),
+)
