@@ -93,12 +93,12 @@ async def test_a_later_epoch_fences_the_owner_before(cluster: TestCluster) -> No
 async def test_a_stalled_holder_takes_nothing_that_ends(cluster: TestCluster) -> None:
     """Invariant 3: it does not know how long they waited for it."""
     replication = node_of(cluster, HOLDER)._replication
-    replication.valid_until = 0.0
+    replication.validity.until = 0.0
     with pytest.raises(UnavailableError, match="was stalled"):
         await copied(cluster, ttl=60.0)
     assert {} == held(cluster)
 
-    replication.valid_until = 0.0
+    replication.validity.until = 0.0
     await copied(cluster)
 
     assert KEYS == list(held(cluster))
