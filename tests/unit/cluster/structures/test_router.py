@@ -22,6 +22,7 @@ def a_router() -> Router:
     router.site = SimpleNamespace(check_member_quorum=lambda: None, member="m")
     router._retries = SimpleNamespace(add=lambda: None)
     router._closed = False
+    router._next_table = None
     return cast(Router, router)
 
 
