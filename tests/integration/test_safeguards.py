@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -141,6 +142,32 @@ async def test_a_write_that_everybody_forgot_ends_nevertheless(cluster: TestClus
     assert cluster.now() - started_at < 3.5
     assert 1 == node.stats().readings["replication.overdue"]
     assert not node._replication.unconfirmed
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_a_write_that_one_copy_missed_ends_with_the_ownership(cluster: TestCluster) -> None:
+    """The joining copy is given up; the other one is still asked when the partition moves."""
+    partition, owner, holder = await _placed(cluster)
+    replication = node_of(cluster, owner)._replication
+    ownership = replication.owned[partition]
+    joining = cluster.member(3 - owner - holder).id
+
+    async def write() -> None:
+        ownership.activate(joining)
+        entry = Entry(encode_value(2), replication.stamp(), replication.origin, math.inf)
+        pending = replication.put(ownership, "users", encode_key(KEY), entry)
+        assert pending is not None
+        assert {joining, cluster.member(holder).id} == set(pending.waiting)
+
+        replication._sender._missed(joining, pending)
+        assert [cluster.member(holder).id] == list(pending.waiting)
+        ownership.abandon(IndeterminateError("the partition moved"))
+
+        with pytest.raises(IndeterminateError, match="moved"):
+            await pending.future
+
+    await run_on(cluster, owner, write)
+    assert not replication.unconfirmed
 
 
 @cluster_test("simulated", size=2, partition_count=8)

@@ -178,8 +178,7 @@ MUTATIONS: Final = (
         SENDING,
         "            return  # The ownership forgets it when nobody else is waited for, and not before.\n",
         "            ownership.pending.pop(pending, None)\n            return\n",
-        "tests/integration/test_campaign.py::test_a_schedule_that_once_failed_holds"
-        "[a-write-is-forgotten-while-a-copy-is-asked]",
+        "tests/integration/test_safeguards.py",
     ),
     Mutation(
         "send writes to no copy",
