@@ -18,8 +18,10 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.bench_local import in_fresh_process
 from benchmarks.support import print_table, resident_bytes, write_json
 from cache.cluster.config import LimitsConfig
+from cache.cluster.hlc import HybridClock
 from cache.cluster.replication.entries import ENTRY_BYTES, Entry
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import Usage
@@ -30,14 +32,20 @@ MIB: Final = 1024 * 1024
 LIMIT: Final = 64 * MIB
 ROOM_OVER_TWICE: Final = 64 * MIB
 BATCH: Final = 200
-ENTRIES: Final = 300_000
+ENTRIES: Final = 1_000_000
 PARTITIONS: Final = 256
+WRITTEN_AT: Final = 1_700_000_000.0
+"""The wall clock that versions are made of, as an owner makes them."""
+HOUR: Final = 3_600.0
 
 
 def measure_entry() -> dict[str, float]:
-    """Return the bytes an entry takes on top of key and value, and a plain dict's beside it."""
-    ours = _grown(lambda: fill_replicas(ENTRIES))
-    plain = _grown(_fill_dict)
+    """Return the bytes of an entry, what it takes on top of key and value, and a plain dict's bytes.
+
+    Each is measured in a process of its own: what one gives back, the other would take again.
+    """
+    ours = in_fresh_process(_grown, fill_replicas)
+    plain = in_fresh_process(_grown, _fill_dict)
     size = len(_key(1)) + 100
     return {
         "entry_overhead": ours / ENTRIES - size,
@@ -52,7 +60,7 @@ def _key(number: int) -> bytes:
     return b"suser:%08d" % number
 
 
-def _grown(fill: Any) -> float:  # Any: a function that returns what it filled
+def _grown(fill: Callable[[], object]) -> float:
     gc.collect()
     before = resident_bytes("self")
     held = fill()
@@ -63,7 +71,7 @@ def _grown(fill: Any) -> float:  # Any: a function that returns what it filled
 
 
 def fill_replicas(
-    count: int,
+    count: int = ENTRIES,
     inserted: Callable[[], None] | None = None,
     *,
     partitions: int = PARTITIONS,
@@ -73,7 +81,7 @@ def fill_replicas(
 
     If `ends` is finite, they end at instants evenly distributed from 0 to it, in seconds.
     """
-    usage = Usage()
+    usage, clock = Usage(), HybridClock()
     replicas = [
         PartitionReplica(operation_memory=1, tombstone_lifetime=600.0, usage=usage)
         for _ in range(partitions)
@@ -81,7 +89,7 @@ def fill_replicas(
     for number in range(count):
         value = b"v" * 90 + b"%010d" % number
         expires_at = ends if ends == math.inf else ends * number / count
-        entry = Entry(value, 1_700_000_000_000_000 + number, 123_456_789, expires_at)
+        entry = Entry(value, clock.stamp(WRITTEN_AT), 123_456_789, expires_at)
         replicas[number % partitions].apply("users", _key(number), entry)
         if inserted is not None:
             inserted()
@@ -90,8 +98,10 @@ def fill_replicas(
 
 def write_to_each(replicas: list[PartitionReplica], stamp: int) -> None:
     """Overwrite one entry of each partition; a later stamp is a later write."""
+    clock = HybridClock()
     for number, replica in enumerate(replicas):
-        entry = Entry(b"w" * 100, 1_900_000_000_000_000 + stamp, 123_456_789, math.inf)
+        version = clock.stamp(WRITTEN_AT + HOUR + stamp)
+        entry = Entry(b"w" * 100, version, 123_456_789, math.inf)
         replica.apply("users", _key(number), entry)
 
 

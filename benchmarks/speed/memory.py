@@ -37,7 +37,7 @@ ROUNDS_MAX: Final = 3
 def measure(report: Report) -> None:
     """Measure all of them."""
     rounds = min(ROUNDS_MAX, report.arguments.rounds)
-    entries = [in_fresh_process(measure_entry) for _ in range(rounds)]
+    entries = [measure_entry() for _ in range(rounds)]
     bar = Bar("memory of an entry of 100 bytes, of a dict's", 1.35, is_least=False)
     report.note(bar, [entry["ratio_to_dict"] for entry in entries])
     report.note(Bar("bytes of that entry", None, "B", False), [entry["entry"] for entry in entries])

@@ -77,7 +77,8 @@ class HybridClock:
     def stamp(self, wall: float) -> int:
         """Return a stamp later than all before; `wall` is the wall clock in seconds."""
         physical = int(wall * 1000) << COUNTER_BITS
-        self._last = max(self._last + 1, physical)
+        # A sum or a shift has room for a carry, kept for as long as the entry is: `|` makes a number without.
+        self._last = max(self._last + 1, physical) | 0
         return self._last
 
     def stamps(self, wall: float, count: int) -> range:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,8 +25,24 @@ STAMPS = st.integers(0, int(4e12) << COUNTER_BITS)
 ORIGINS = st.integers(0, 2**32 - 1)
 
 
+WALL = 1_763_000_000.5
+
+
 def stamp_of(wall: float) -> int:
     return int(wall * 1000) << COUNTER_BITS
+
+
+def stamp_bytes(clock: HybridClock, wall: float) -> int:
+    """Return the memory that Python asks for to keep the next stamp."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        stamp = clock.stamp(wall)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert stamp
+    return after - before
 
 
 @given(st.lists(WALLS, min_size=2))
@@ -34,6 +53,15 @@ def test_stamps_rise_also_when_the_wall_clock_jumps_back(walls: list[float]) -> 
     stamps = [clock.stamp(wall) for wall in walls]
 
     assert all(earlier < later for earlier, later in pairwise(stamps))
+
+
+@pytest.mark.parametrize("wall", [WALL, WALL + 1], ids=["counted on", "a later moment"])
+def test_a_stamp_takes_no_more_memory_than_its_number_needs(wall: float) -> None:
+    """Python makes sums and shifts with room for a carry, and an entry keeps its stamp for life."""
+    clock = HybridClock()
+    first = clock.stamp(WALL)
+
+    assert stamp_bytes(clock, wall) == sys.getsizeof(first)
 
 
 @given(st.lists(st.tuples(WALLS, st.integers(-5, 2**63))))
