@@ -11,22 +11,22 @@ from cache.errors import ForkedProcessError, WrongLoopError
 class Home:
     """The loop that ran when it was made; without one, every place will do."""
 
-    __slots__ = ("_forked", "_is_closed", "_loop", "_name", "_thread")
+    __slots__ = ("_is_closed", "_loop", "_name", "_thread")
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop = asyncio._get_running_loop()
         self._is_closed = _never if self._loop is None else self._loop.is_closed
-        self._thread = get_ident()
-        self._forked = False
+        self._thread: int | None = get_ident()
+        """None in a child of the process that the node lives in, which has no such thread."""
 
     def forked(self) -> None:
         """Say that this process is a child of the one that the node lives in."""
-        self._forked = True
+        self._thread = None
 
     def is_here(self) -> bool:
         """Return whether it is the node's own thread, in its own process, that calls."""
-        return get_ident() == self._thread and not self._forked
+        return get_ident() == self._thread
 
     def check(self) -> None:
         """Refuse what is done elsewhere.
@@ -38,16 +38,17 @@ class Home:
             ForkedProcessError: in a child process.
             WrongLoopError: in another thread, or when the loop was closed.
         """
-        if get_ident() == self._thread and not self._forked and not self._is_closed():
+        is_here = get_ident() == self._thread
+        if is_here and not self._is_closed():
             return
-        if self._forked:
+        if self._thread is None:
             raise ForkedProcessError(
                 f"node {self._name} is forked: it lives in the parent of this process; start a node "
                 "of its own here, or use `cache.open`, which does so by itself"
             )
         if self._loop is None:
             return
-        if get_ident() != self._thread:
+        if not is_here:
             raise WrongLoopError(
                 f"node {self._name} lives on another event loop, in another thread; use "
                 "`cache.SyncCache` from threads, or one node for each loop"

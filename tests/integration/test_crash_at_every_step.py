@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 
 from cache.cluster.transport.inbound import InboundConnection
+from cache.cluster.wire import frames
 from cache.cluster.wire.encoding import decode_request
 from cache.errors import CacheError
 from cache.testing.cluster import TestCluster
@@ -218,13 +219,13 @@ def _steps_of(scenario: Scenario, victim: str) -> list[Step]:
 
 
 def _install(patch: pytest.MonkeyPatch, watch: Watch) -> None:
-    serve = InboundConnection._serve
+    receive = InboundConnection.receive
 
-    def watched(connection: InboundConnection, request_id: int, body: bytes) -> None:
-        if watch.arrived(connection, body):
-            serve(connection, request_id, body)
+    def watched(connection: InboundConnection, kind: int, request_id: int, body: bytes) -> None:
+        if kind != frames.REQUEST or watch.arrived(connection, body):
+            receive(connection, kind, request_id, body)
 
-    patch.setattr(InboundConnection, "_serve", watched)
+    patch.setattr(InboundConnection, "receive", watched)
 
 
 @pytest.mark.sim

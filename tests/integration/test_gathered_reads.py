@@ -139,7 +139,7 @@ async def test_a_read_from_another_thread_is_refused_beside_a_crowd() -> None:
 
         reading = [asyncio.ensure_future(users.get(key)) for key in elsewhere]
         await asyncio.sleep(0)
-        assert users._access.router._reads.is_crowded
+        assert users._access.router._reads._gathering
         await asyncio.to_thread(asyncio.run, from_a_thread())
 
         assert [VALUES[key] for key in elsewhere] == await asyncio.gather(*reading)

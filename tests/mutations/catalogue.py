@@ -41,6 +41,8 @@ REPAIR: Final = "cluster/replication/repair.py"
 OWNERSHIP: Final = "cluster/replication/ownership.py"
 COORDINATOR: Final = "cluster/partitions/coordinator.py"
 TABLE: Final = "cluster/partitions/table.py"
+READS: Final = "cluster/structures/reads.py"
+READS_TESTS: Final = "tests/unit/cluster/structures/test_reads.py"
 ROUTER: Final = "cluster/structures/router.py"
 STRUCTURES: Final = "cluster/structures/service.py"
 LOADS: Final = "cluster/structures/loads.py"
@@ -112,15 +114,29 @@ MUTATIONS: Final = (
     Mutation(
         "gathered reads: nobody asks for the quorum, or for the thread",
         ROUTER,
-        "        self.site.check_member_quorum()\n        return self._reads.gather(",
-        "        return self._reads.gather(",
+        "        self.site.check_member_quorum()\n        return self._reads.begin(",
+        "        return self._reads.begin(",
         GATHERED_READS,
+    ),
+    Mutation(
+        "lone reads: what one brought is kept",
+        READS,
+        "        self.forget_lone()\n",
+        "",
+        READS_TESTS,
+    ),
+    Mutation(
+        "lone reads: one under way is forgotten",
+        READS,
+        "        if self._lone is not None and self._lone.done():\n",
+        "        if self._lone is not None:\n",
+        READS_TESTS,
     ),
     Mutation(
         "gathered reads: a closed node asks",
         ROUTER,
-        "        if not self._reads.is_crowded or self._closed:\n",
-        "        if not self._reads.is_crowded:\n",
+        "        if address is None or self._closed:\n            return None\n        self.site",
+        "        if address is None:\n            return None\n        self.site",
         GATHERED_READS,
     ),
     Mutation(

@@ -66,8 +66,8 @@ NODE_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "notices: a PONG from the future",
         LINK,
-        "        elif kind == frames.PONG and request_id <= self._notice_count:\n",
-        "        elif kind == frames.PONG:\n",
+        "        if kind == frames.PONG and request_id <= self._notice_count:\n",
+        "        if kind == frames.PONG:\n",
         NOTICES,
     ),
     Mutation(

@@ -12,7 +12,7 @@ from typing import Final, NewType
 
 import msgspec
 
-from cache.cluster.wire.encoding import decode_exactly
+from cache.cluster.wire.encoding import exact_decoder
 
 GroupId = NewType("GroupId", str)
 """Names one Raft group; a node holds replicas of many."""
@@ -239,19 +239,6 @@ def encode(value: AnyMessage | Members | Entry | Snapshot) -> bytes:
     return _ENCODER.encode(value)
 
 
-def decode_message(body: bytes) -> AnyMessage:
-    """Return the message in `body`.
-
-    Raises:
-        RemoteProtocolError: these bytes are not exactly one message.
-    """
-    return decode_exactly(_MESSAGES, body, "a Raft message")
-
-
-def decode_members(data: bytes) -> Members:
-    """Return the members in an entry's data.
-
-    Raises:
-        RemoteProtocolError: these bytes are not members.
-    """
-    return decode_exactly(_MEMBERS, data, "members of a Raft group")
+decode_message: Final = exact_decoder(_MESSAGES, "a Raft message")
+decode_members: Final = exact_decoder(_MEMBERS, "members of a Raft group")
+"""Return what is in bytes of a peer, or raise `RemoteProtocolError`."""

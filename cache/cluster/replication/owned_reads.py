@@ -56,12 +56,19 @@ class Access(Protocol):
     decode: Callable[[bytes], object]
 
     def begin_read(
-        self, key: Key, max_staleness: float | None, *, gathers: bool
-    ) -> Entry | asyncio.Future[bytes | None] | Awaitable[bytes | None] | None:
+        self, key: Key, max_staleness: float | None, *, is_attempt: bool
+    ) -> Entry | asyncio.Future[Any] | Awaitable[bytes | None] | None:
         """Return the live entry of a key that is served here, None if absent; else what to await.
 
-        A future is a first attempt, to be followed by `read_again`.
+        A future is a first attempt: what it resolves with is for `value_of`, unless it is bytes or None, and
+        if it fails, `read_again`.
         """
+        # Any: what a member answered
+        ...
+
+    def value_of(self, answer: Any) -> bytes | None:
+        """Return the encoded value that a first attempt resolved with, None if absent."""
+        # Any: what a member answered
         ...
 
     async def read_again(self, key: Key, began_at: float, error: CacheError) -> bytes | None:
@@ -110,21 +117,20 @@ class OwnedReads(Generic[V]):
                     self._counts.hits += 1
                     return value[0]
         source = self._reads_from
-        staleness = cast("float | None", max_staleness)
-        found = source.begin_read(cast("Key", key), staleness, gathers=True)
-        if isinstance(found, Entry):
-            self._counts.hits += 1
-            return self._value_of(key, found)
-        if found is None:
-            raw = None
-        elif isinstance(found, asyncio.Future):
+        found = source.begin_read(key, max_staleness, is_attempt=True)  # type: ignore[arg-type]
+        if isinstance(found, asyncio.Future):
             began_at = self._now()
             try:
                 raw = await found
+                if type(raw) is not bytes:
+                    raw = source.value_of(raw)
             except CacheError as error:
-                raw = await source.read_again(cast("Key", key), began_at, error)
+                raw = await source.read_again(key, began_at, error)  # type: ignore[arg-type]
+        elif isinstance(found, Entry):
+            self._counts.hits += 1
+            return self._value_of(key, found)
         else:
-            raw = await found
+            raw = None if found is None else await found
         if raw is None:
             self._counts.misses += 1
             return default

@@ -65,6 +65,7 @@ class MapAccess:
         self._seed = map_seed(name)
         self._ttl = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
         self.now = router.clock.monotonic
+        self.value_of = router.value_of
         self.site = router.site
         self.validity = router.site.validity
         self._serving = router.site.serving
@@ -157,12 +158,12 @@ class MapAccess:
         max_staleness: float | None = None,
         deadline: float | None = None,
         *,
-        gathers: bool = False,
+        is_attempt: bool = False,
     ) -> Entry | Reading | Awaitable[bytes | None] | None:
         """Return the live entry of a key that is served here, None if it is absent.
 
-        Of a key that is not served here, what to await for its encoded value: if `gathers`, it may be a
-        `Reading`, one attempt among those of others. When that fails, `read_again`.
+        Of a key that is not served here, what to await for its encoded value: if `is_attempt`, it may be a
+        `Reading`. What that resolves with is for `value_of`, and when it fails, `read_again`.
         """
         try:  # As `locate`, without a call: the hot path.
             encoded = b"s" + key.encode() if type(key) is str else encode_key(key)
@@ -183,8 +184,8 @@ class MapAccess:
                     return None
                 return entry
         if max_staleness is None and self.near is None and not self._is_loaded:
-            if gathers:
-                reading = self.router.gather_read(self.name, partition, encoded)
+            if is_attempt:
+                reading = self.router.begin_read(self.name, partition, encoded)
                 if reading is not None:
                     return reading
             return self.router.read(self.name, partition, encoded, deadline)

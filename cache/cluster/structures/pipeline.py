@@ -84,8 +84,8 @@ class Recorder:
         """Ask for a plain write."""
         await _Request(request.partition, request)
 
-    def gather_read(self, map_name: str, partition: int, key: bytes) -> None:
-        """Gather nothing: it is recorded."""
+    def begin_read(self, map_name: str, partition: int, key: bytes) -> None:
+        """Begin nothing: it is recorded."""
 
     async def read(self, map_name: str, partition: int, key: bytes, deadline: None) -> bytes | None:
         """Ask for a value."""

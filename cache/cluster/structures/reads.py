@@ -8,7 +8,7 @@ all. What fails as a batch is read again key by key, with retries and backups, b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -22,8 +22,11 @@ ALONE_BYTES: Final = 256 * 1024
 """A value of so many bytes lets its map's reads go one by one. Of smaller ones a whole batch fits into a
 frame of the default limit, and asking for them together costs less."""
 
-Reading = asyncio.Future[bytes | None]
+_Gathered = asyncio.Future[bytes | None]
 """Resolves with the encoded value, None for no entry; raises what the request raised."""
+
+Reading = _Gathered | asyncio.Future[Reply]
+"""What a read waits for. What it resolves with is for `Reads.value_of`, unless it is bytes or None."""
 
 
 class _Batch:
@@ -34,7 +37,7 @@ class _Batch:
     def __init__(self) -> None:
         self.partitions: list[int] = []
         self.keys: list[bytes] = []
-        self.readings: list[Reading] = []
+        self.readings: list[_Gathered] = []
 
 
 class Reads:
@@ -50,45 +53,23 @@ class Reads:
         """The one this is used on: to ask for it costs a system call before Python 3.12."""
         self._timeout = timeout
         self._gathering: dict[tuple[Address, str], _Batch] = {}
-        self._waiting = 0
-        """Lone reads under way."""
+        self._lone: asyncio.Future[Reply] | None = None
+        """The lone read that is under way; a later one travels with others."""
         self._was_alone = True
-        self.is_crowded = False
-        """Whether a read that is begun now should travel with others."""
+        """Whether the last batch was a single key."""
         self._large_maps: dict[str, None] = {}
         """Maps that gave large values of late."""
 
-    def get(
-        self, address: Address, map_name: str, partition: int, key: bytes
-    ) -> Awaitable[bytes | None]:
-        """Ask the member at `address` for a key it owns, for the encoded value, None for no entry."""
-        if self.is_crowded:
-            return self.gather(address, map_name, partition, key)
-        return self._get_alone(address, map_name, partition, key)
-
-    async def _get_alone(
-        self, address: Address, map_name: str, partition: int, key: bytes
-    ) -> bytes | None:
-        self._waiting += 1
-        self.is_crowded = True
-        try:
+    def begin(self, address: Address, map_name: str, partition: int, key: bytes) -> Reading:
+        """Ask the member at `address` for a key it owns: at once if alone, else with others of this tick."""
+        lone = self._lone
+        if self._was_alone and (lone is None or lone.done()):
             request = Get(map_name, partition, key, False)
-            reply = await self._rpc.call(address, request, timeout=self._timeout)
-        finally:
-            self._waiting -= 1
-            self._look_around()
-        if type(reply) is not Value:
-            raise RemoteProtocolError("a read was answered with something else")
-        return reply.value
-
-    def _look_around(self) -> None:
-        self.is_crowded = self._waiting > 0 or not self._was_alone
-
-    def gather(self, address: Address, map_name: str, partition: int, key: bytes) -> Reading:
-        """Ask for a key as `get`, together with what else is asked in this tick."""
+            lone = self._lone = self._rpc.call(address, request, timeout=self._timeout)
+            return lone
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        reading: Reading = self._loop.create_future()
+        reading: _Gathered = self._loop.create_future()
         batch = self._gathering.get((address, map_name))
         if batch is None:
             if not self._gathering:
@@ -99,13 +80,30 @@ class Reads:
         batch.readings.append(reading)
         return reading
 
+    def value_of(self, answer: bytes | Reply | None) -> bytes | None:
+        """Return the encoded value that a reading resolved with.
+
+        Raises:
+            RemoteProtocolError: the member answered with something else.
+        """
+        if answer is None or type(answer) is bytes:
+            return answer
+        self.forget_lone()
+        if type(answer) is not Value:
+            raise RemoteProtocolError("a read was answered with something else")
+        return answer.value
+
+    def forget_lone(self) -> None:
+        """Give up what a lone read that has ended resolved with, or raised."""
+        if self._lone is not None and self._lone.done():
+            self._lone = None
+
     def _send(self) -> None:
         gathered, self._gathering = self._gathering, {}
         self._was_alone = False
         if len(gathered) == 1:
             ((only),) = gathered.values()
             self._was_alone = len(only.keys) == 1
-        self._look_around()
         for (address, map_name), batch in gathered.items():
             is_alone = len(batch.keys) == 1 or map_name in self._large_maps
             count = 1 if is_alone else BATCH_MAX
@@ -126,7 +124,7 @@ class Reads:
                     answer.add_done_callback(settle)
 
     def _settle(
-        self, map_name: str, readings: Sequence[Reading], answer: asyncio.Future[Reply]
+        self, map_name: str, readings: Sequence[_Gathered], answer: asyncio.Future[Reply]
     ) -> None:
         if is_failed(readings, answer):
             return

@@ -76,14 +76,15 @@ class Router:
         self._retries = metrics.counter("router.retries")
         self._backup_reads = metrics.counter("router.backup_reads")
         self._reads = Reads(site.rpc, timeout=min(READ_PATIENCE, config.operation_timeout))
+        self.value_of = self._reads.value_of
         self._sets = Sets(site.rpc, timeout=config.operation_timeout)
         self.near = NearCopies()
         """Copies kept here, whose keys may be written from here; see `near_reader.py`."""
         self._next_table: asyncio.Future[None] | None = None
         site.on_table(self._on_table)
         self._closed = False
-        self._placed: Table | None = None
-        self._places: Sequence[Address | None] = ()
+        self._places: Sequence[Address | None] | None = None
+        """Where the owner of each partition is asked, None for this member and where there is none."""
 
     @property
     def is_closed(self) -> bool:
@@ -119,6 +120,7 @@ class Router:
         return self._next_table
 
     def _on_table(self, old: Table, new: Table) -> None:
+        self._places = None
         if self._next_table is not None and not self._next_table.done():
             self._next_table.set_result(None)
 
@@ -180,50 +182,40 @@ class Router:
         self, map_name: str, partition: int, key: bytes, deadline: float | None = None
     ) -> bytes | None:
         """Return a key's encoded value, from its owner or, if that is silent, another complete copy."""
-        table = self._tables.table
-        if table is not self._placed:
-            self._place(table)
-        address = self._places[partition]
         if deadline is None:
             deadline = self._now() + self.config.operation_timeout
-        if self._closed or address is None:
+        reading = self.begin_read(map_name, partition, key)
+        if reading is None:
             request = Get(map_name, partition, key, False)
             return await self._read_patiently(request, deadline, attempt=0)
-        self.site.check_member_quorum()
         try:  # The common case, without the machinery of retries.
-            return await self._reads.get(address, map_name, partition, key)
+            return self.value_of(await reading)
         except RETRIED:
-            pass
-        return await self.read_again(map_name, partition, key, deadline)
+            return await self.read_again(map_name, partition, key, deadline)
 
-    def gather_read(self, map_name: str, partition: int, key: bytes) -> Reading | None:
-        """Ask a key's owner once, together with the other reads of this tick; None if there are none."""
-        if not self._reads.is_crowded or self._closed:
-            return None
-        table = self._tables.table
-        if table is not self._placed:
-            self._place(table)
-        address = self._places[partition]
-        if address is None:
+    def begin_read(self, map_name: str, partition: int, key: bytes) -> Reading | None:
+        """Ask a key's owner once; None if no other member is known to own it, or the node is closed."""
+        places = self._places or self._place()
+        address = places[partition]
+        if address is None or self._closed:
             return None
         self.site.check_member_quorum()
-        return self._reads.gather(address, map_name, partition, key)
+        return self._reads.begin(address, map_name, partition, key)
 
     async def read_again(
         self, map_name: str, partition: int, key: bytes, deadline: float
     ) -> bytes | None:
         """Go on with a read whose first attempt failed."""
+        self._reads.forget_lone()
         self._retries.add()
         request = Get(map_name, partition, key, False)
         return await self._read_patiently(request, deadline, attempt=1)
 
-    def _place(self, table: Table) -> None:
-        """Note where the owners of a table are asked, None for this member and where there is none."""
-        me, address_of = self.site.member, self.site.address_of
-        self._places = [
-            None if owner is None or owner == me else address_of(owner) for owner in table.owners
-        ]
-        self._placed = table
+    def _place(self) -> Sequence[Address | None]:
+        owners, me, address_of = self.owners, self.site.member, self.site.address_of
+        places = [None if owner is None or owner == me else address_of(owner) for owner in owners]
+        self._places = places
+        return places
 
     async def _read_patiently(self, request: Get, deadline: float, *, attempt: int) -> bytes | None:
         """Ask the owner and the other copies in turn, beginning after `attempt` attempts."""

@@ -107,16 +107,32 @@ class InboundConnection(Connection):
 
     def receive(self, kind: int, request_id: int, body: bytes) -> None:
         """Serve a request, a notice or a heartbeat."""
-        if kind == frames.REQUEST:
-            self._serve(request_id, body)
-        elif kind == frames.NOTICE:
-            self._take_notice(request_id, body)
-        elif kind == frames.PING:
-            self.send(frames.PONG, request_id, b"")
-        elif kind == frames.DETACHED:
-            self.take_detached(request_id, body)
+        if kind != frames.REQUEST:
+            self._receive_rare(kind, request_id, body)
+            return
+        request = decode_request(body)
+        if self._detached:
+            request = self.attached(request)
+        self.around.requests.value += 1
+        handler = self._handlers.get(type(request))
+        if handler is None:
+            text = f"{type(request).__name__} is not served here"
+            self._fail(request_id, Failure(CODE_BAD_REQUEST, text))
+            return
+        if self._waiting_count >= self.around.limits.in_flight_max:
+            self.around.overloads.add()
+            text = f"{self._waiting_count} requests of this peer wait here (limits.in_flight_max)"
+            self._fail(request_id, Failure(CODE_OVERLOADED, text))
+            return
+        try:
+            result = handler(request, self._peer)
+        except Exception as error:  # noqa: BLE001 - the root of a request: this is its answer
+            self._fail(request_id, self._describe(request, error))
+            return
+        if isinstance(result, msgspec.Struct):
+            self._reply(request_id, result)
         else:
-            raise RemoteProtocolError(f"frame of kind {kind} from the calling side")
+            self._await(request_id, request, result)
 
     def on_end(self, ending: Ending) -> None:
         """Forget this connection; handlers that still run finish unheard."""
@@ -177,30 +193,15 @@ class InboundConnection(Connection):
 
     # -- serving -----------------------------------------------------------------------------------
 
-    def _serve(self, request_id: int, body: bytes) -> None:
-        request = decode_request(body)
-        if self._detached:
-            request = self.attached(request)
-        self.around.requests.value += 1
-        handler = self._handlers.get(type(request))
-        if handler is None:
-            text = f"{type(request).__name__} is not served here"
-            self._fail(request_id, Failure(CODE_BAD_REQUEST, text))
-            return
-        if self._waiting_count >= self.around.limits.in_flight_max:
-            self.around.overloads.add()
-            text = f"{self._waiting_count} requests of this peer wait here (limits.in_flight_max)"
-            self._fail(request_id, Failure(CODE_OVERLOADED, text))
-            return
-        try:
-            result = handler(request, self._peer)
-        except Exception as error:  # noqa: BLE001 - the root of a request: this is its answer
-            self._fail(request_id, self._describe(request, error))
-            return
-        if isinstance(result, msgspec.Struct):
-            self._reply(request_id, result)
+    def _receive_rare(self, kind: int, request_id: int, body: bytes) -> None:
+        if kind == frames.NOTICE:
+            self._take_notice(request_id, body)
+        elif kind == frames.PING:
+            self.send(frames.PONG, request_id, b"")
+        elif kind == frames.DETACHED:
+            self.take_detached(request_id, body)
         else:
-            self._await(request_id, request, result)
+            raise RemoteProtocolError(f"frame of kind {kind} from the calling side")
 
     def _take_notice(self, request_id: int, body: bytes) -> None:
         if request_id:

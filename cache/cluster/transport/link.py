@@ -211,16 +211,9 @@ class Link(Connection):
 
     def receive(self, kind: int, request_id: int, body: bytes) -> None:
         """Settle the call that this reply answers."""
-        if kind == frames.REPLY:
-            self._settle(request_id, body)
-        elif kind == frames.PONG and request_id <= self._notice_count:
-            self._arrived_count = max(self._arrived_count, request_id)
-        elif kind == frames.DETACHED:
-            self.take_detached(request_id, body)
-        else:
-            raise RemoteProtocolError(f"frame of kind {kind} from the serving side")
-
-    def _settle(self, request_id: int, body: bytes) -> None:
+        if kind != frames.REPLY:
+            self._receive_rare(kind, request_id, body)
+            return
         reply = decode_reply(body)
         if self._detached:
             reply = self.attached(reply)
@@ -231,6 +224,14 @@ class Link(Connection):
             entry[0].set_exception(failure_to_exception(reply))
         else:
             entry[0].set_result(reply)
+
+    def _receive_rare(self, kind: int, request_id: int, body: bytes) -> None:
+        if kind == frames.PONG and request_id <= self._notice_count:
+            self._arrived_count = max(self._arrived_count, request_id)
+        elif kind == frames.DETACHED:
+            self.take_detached(request_id, body)
+        else:
+            raise RemoteProtocolError(f"frame of kind {kind} from the serving side")
 
     # -- time --------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ decoders hold no state between calls, so one of each serves the whole process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import msgspec
@@ -17,10 +18,6 @@ from cache.errors import CodecError, RemoteProtocolError
 T = TypeVar("T")
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_REQUESTS: Final[msgspec.msgpack.Decoder[Request]] = msgspec.msgpack.Decoder(Request)
-_REPLIES: Final[msgspec.msgpack.Decoder[Reply]] = msgspec.msgpack.Decoder(Reply)
-_NOTICES: Final[msgspec.msgpack.Decoder[Notice]] = msgspec.msgpack.Decoder(Notice)
-_GREETINGS: Final[msgspec.msgpack.Decoder[Greeting]] = msgspec.msgpack.Decoder(Greeting)
 
 # msgspec's own errors, bad UTF-8 (a ValueError), numbers out of range, and nesting that exhausts the stack.
 _BAD_BYTES: Final = (
@@ -59,49 +56,32 @@ def encode_apart(message: Request | Reply, whole: bytes | None = None) -> tuple[
     return encode_message(rest), detached
 
 
-def decode_request(body: bytes) -> Request:
-    """Return the request in `body`.
+def exact_decoder(decoder: msgspec.msgpack.Decoder[T], what: str) -> Callable[[bytes], T]:
+    """Return a function that returns what a decoder makes of bytes, all of them.
 
-    Raises:
-        RemoteProtocolError: these bytes are not exactly one request.
+    It raises `RemoteProtocolError` for bytes that are not exactly one of `what`.
     """
-    return decode_exactly(_REQUESTS, body, "a request")
+    decode = decoder.decode
+
+    def decode_exactly(body: bytes) -> T:
+        try:
+            return decode(body)
+        except _BAD_BYTES as error:
+            raise RemoteProtocolError(f"not {what}: {error}") from error
+
+    return decode_exactly
 
 
-def decode_reply(body: bytes) -> Reply:
-    """Return the reply in `body`.
-
-    Raises:
-        RemoteProtocolError: these bytes are not exactly one reply.
-    """
-    return decode_exactly(_REPLIES, body, "a reply")
-
-
-def decode_notice(body: bytes) -> Notice:
-    """Return the notice in `body`.
-
-    Raises:
-        RemoteProtocolError: these bytes are not exactly one notice.
-    """
-    return decode_exactly(_NOTICES, body, "a notice")
-
-
-def decode_greeting(body: bytes) -> Greeting:
-    """Return the greeting in `body`.
-
-    Raises:
-        RemoteProtocolError: these bytes are not exactly one greeting.
-    """
-    return decode_exactly(_GREETINGS, body, "a greeting")
-
-
-def decode_exactly(decoder: msgspec.msgpack.Decoder[T], body: bytes, what: str) -> T:
-    """Return what a decoder makes of `body`.
-
-    Raises:
-        RemoteProtocolError: these bytes are not exactly one of `what`.
-    """
-    try:
-        return decoder.decode(body)
-    except _BAD_BYTES as error:
-        raise RemoteProtocolError(f"not {what}: {error}") from error
+decode_request: Final[Callable[[bytes], Request]] = exact_decoder(
+    msgspec.msgpack.Decoder(Request), "a request"
+)
+decode_reply: Final[Callable[[bytes], Reply]] = exact_decoder(
+    msgspec.msgpack.Decoder(Reply), "a reply"
+)
+decode_notice: Final[Callable[[bytes], Notice]] = exact_decoder(
+    msgspec.msgpack.Decoder(Notice), "a notice"
+)
+decode_greeting: Final[Callable[[bytes], Greeting]] = exact_decoder(
+    msgspec.msgpack.Decoder(Greeting), "a greeting"
+)
+"""Return the message in bytes of a peer, or raise `RemoteProtocolError`."""

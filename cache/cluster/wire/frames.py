@@ -154,10 +154,6 @@ class FrameParser:
             if len(self._partial) < self._needed:
                 return frames
             data = self._finish_partial(frames)
-        self._cut(data, frames)
-        return frames
-
-    def _cut(self, data: bytes, frames: list[Frame]) -> None:
         offset = 0
         size = len(data)
         needed = HEADER_BYTES
@@ -170,13 +166,14 @@ class FrameParser:
                 if length >= LARGE_BYTES:
                     self.body = Body(kind, request_id, length - ENVELOPE_BYTES)
                     self.body.fill(memoryview(data)[offset + HEADER_BYTES :])
-                    return
+                    return frames
                 needed = end - offset
                 break
             frames.append((kind, request_id, data[offset + HEADER_BYTES : end]))
             offset = end
         if offset < size:
             self._hold(data[offset:], needed)
+        return frames
 
     def _hold(self, rest: bytes, needed: int) -> None:
         if LENGTH_BYTES <= len(rest) < HEADER_BYTES:

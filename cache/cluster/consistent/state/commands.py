@@ -9,12 +9,13 @@ Answers to commands are small: each session keeps up to a thousand of them for r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
 import msgspec
 
-from cache.cluster.wire.encoding import decode_exactly
+from cache.cluster.wire.encoding import exact_decoder
 from cache.errors import RemoteProtocolError
 
 NAME_BYTES_MAX: Final = 512
@@ -388,9 +389,12 @@ class Records(Answer, frozen=True, tag=9):
 AnyAnswer = Failure | Outcome | Entry | Page | Granted | Queued | Ended | Seats | Records
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_COMMANDS: Final[msgspec.msgpack.Decoder[AnyCommand]] = msgspec.msgpack.Decoder(AnyCommand)
-_QUERIES: Final[msgspec.msgpack.Decoder[AnyQuery]] = msgspec.msgpack.Decoder(AnyQuery)
-_ANSWERS: Final[msgspec.msgpack.Decoder[AnyAnswer]] = msgspec.msgpack.Decoder(AnyAnswer)
+_command_of: Final[Callable[[bytes], AnyCommand]] = exact_decoder(
+    msgspec.msgpack.Decoder(AnyCommand), "a command"
+)
+_query_of: Final[Callable[[bytes], AnyQuery]] = exact_decoder(
+    msgspec.msgpack.Decoder(AnyQuery), "a query"
+)
 
 
 def encode(value: Command | Query | Answer) -> bytes:
@@ -401,7 +405,7 @@ def encode(value: Command | Query | Answer) -> bytes:
 def decode_command(data: bytes) -> AnyCommand | None:
     """Return the command, or None: no command of this version."""
     try:
-        return decode_exactly(_COMMANDS, data, "a command")
+        return _command_of(data)
     except RemoteProtocolError:
         return None
 
@@ -409,15 +413,12 @@ def decode_command(data: bytes) -> AnyCommand | None:
 def decode_query(data: bytes) -> AnyQuery | None:
     """Return the query, or None: no query of this version."""
     try:
-        return decode_exactly(_QUERIES, data, "a query")
+        return _query_of(data)
     except RemoteProtocolError:
         return None
 
 
-def decode_answer(data: bytes) -> AnyAnswer:
-    """Return the answer.
-
-    Raises:
-        RemoteProtocolError: these bytes are no answer of this version.
-    """
-    return decode_exactly(_ANSWERS, data, "an answer of a consistent structure")
+decode_answer: Final[Callable[[bytes], AnyAnswer]] = exact_decoder(
+    msgspec.msgpack.Decoder(AnyAnswer), "an answer of a consistent structure"
+)
+"""Return the answer in bytes of a member, or raise `RemoteProtocolError`."""

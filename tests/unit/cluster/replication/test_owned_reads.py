@@ -64,9 +64,9 @@ class Scene:
             raise found
         return found
 
-    def begin_read(self, key: object, max_staleness: object, *, gathers: bool) -> Any:
+    def begin_read(self, key: object, max_staleness: object, *, is_attempt: bool) -> Any:
         # Any: see `held`
-        return self._find("begin_read", key, max_staleness, gathers)
+        return self._find("begin_read", key, max_staleness, is_attempt)
 
     async def read_again(self, key: object, began_at: float, error: CacheError) -> Any:
         # Any: see `held`

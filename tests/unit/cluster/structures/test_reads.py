@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, cast
@@ -61,7 +62,7 @@ async def ask(
     reads: Reads, address: Address, map_name: str, partition: int, key: bytes
 ) -> bytes | None:
     """Read as the router does, which awaits at once."""
-    return await reads.get(address, map_name, partition, key)
+    return reads.value_of(await reads.begin(address, map_name, partition, key))
 
 
 async def begin(*readings: Coroutine[Any, Any, bytes | None]) -> list[asyncio.Task[bytes | None]]:
@@ -90,6 +91,42 @@ async def test_a_lone_read_is_answered(peers: Peers, reads: Reads) -> None:
         assert await reading == b"v"
 
     assert [Get("users", 3, b"k", False)] * 2 == [request for _, request in peers.asked]
+
+
+async def test_what_a_lone_read_brought_is_not_kept(peers: Peers, reads: Reads) -> None:
+    """It may be large, and the next read may be long in coming."""
+    value = bytes(1000)
+    held_by = sys.getrefcount(value)
+    (reading,) = await begin(ask(reads, ANN, "users", 3, b"k"))
+    peers.answers.pop().set_result(Value(value))
+    await reading
+    del reading
+    await asyncio.sleep(0)  # The loop, too, lets go of the task.
+
+    assert held_by == sys.getrefcount(value)
+
+
+async def test_a_lone_read_that_failed_is_not_kept(peers: Peers, reads: Reads) -> None:
+    """Nor the frames of its caller, which its error refers to."""
+    reads.begin(ANN, "users", 3, b"k")
+    attempt = peers.answers.pop()
+    error = NotOwnerError("moved")
+    attempt.set_exception(error)
+    assert attempt.exception() is error
+    del attempt
+    held_by = sys.getrefcount(error)
+    reads.forget_lone()
+
+    assert held_by - 1 == sys.getrefcount(error)
+
+
+async def test_a_lone_read_under_way_is_not_forgotten(peers: Peers, reads: Reads) -> None:
+    """The next one is gathered."""
+    await begin(ask(reads, ANN, "users", 3, b"k"))
+    reads.forget_lone()
+    await begin(ask(reads, ANN, "users", 4, b"k"), ask(reads, ANN, "users", 5, b"k"))
+
+    assert GetMany("users", [4, 5], [b"k", b"k"], False) == peers.asked[-1][1]
 
 
 async def test_a_lone_read_with_a_wrong_answer_is_an_error(peers: Peers, reads: Reads) -> None:
