@@ -75,15 +75,13 @@ class MapAccess:
         self._reads_here = router.config.read_quorum == 1 and not self._is_loaded
         watches_reads = Policies(router.config.maps).of(name).watches_reads
         keeps_some = router.config.limits.recent_bytes_max > OVERHEAD_BYTES
-        self.remembers = (
-            self._reads_here and serializer is None and not watches_reads and keeps_some
-        )
-        """Whether what is read here is remembered; only what every handle of the map decodes alike."""
-        self.recent: dict[str, Any] = router.site.recent.of(name) if self.remembers else {}
+        # Only what every handle of the map decodes alike.
+        remembers = self._reads_here and serializer is None and not watches_reads and keeps_some
+        self.recent: dict[str, Any] = router.site.recent.of(name) if remembers else {}
         """Values of keys that are served here, see `RecentReads`; to be read while `validity` lasts."""
-        self.recent_bytes_max = VALUE_BYTES_MAX if self.remembers else -1
-        """Bytes of the largest value that is remembered."""
         # Any: values of the map, or pairs of one and the instant at which it ends.
+        self.recent_bytes_max = VALUE_BYTES_MAX if remembers else -1
+        """Bytes of the largest value that is remembered."""
         self._key_limit = router.config.limits.key_bytes_max
         self._value_limit = router.config.limits.value_bytes_max
 
