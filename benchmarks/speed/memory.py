@@ -30,6 +30,8 @@ PREPARATIONS: Final = {
     "collected and frozen": "the same after gc.collect() and gc.freeze()",
 }
 COLLECTIONS: Final = 5
+ALLOCATED_BYTES: Final = 280
+"""What an entry with its key takes, about."""
 ROUNDS_MAX: Final = 3
 """Fresh processes for each figure: filling two million entries takes long."""
 
@@ -47,6 +49,11 @@ def measure(report: Report) -> None:
     still = [in_fresh_process(longest_insert, False) for _ in range(rounds)]
     bar = Bar("longest of 2,000,000 inserts, collector off", 2, "ms", is_least=False)
     report.note(bar, [1e3 * seconds for seconds in still])
+    floor = [in_fresh_process(longest_allocation) for _ in range(rounds)]
+    report.note(
+        Bar("longest of 2,000,000 allocations of as much memory", None, "ms", False),
+        [1e3 * seconds for seconds in floor],
+    )
     swept = [in_fresh_process(longest_insert, True)]
     report.note(
         Bar("longest of 2,000,000 inserts, collector on", None, "ms", False),
@@ -75,6 +82,20 @@ def longest_insert(is_collected: bool) -> float:  # goes through a pool, by posi
         began = ended
 
     fill_replicas(STALL_ENTRIES, inserted, partitions=PARTITIONS)
+    return longest
+
+
+def longest_allocation() -> float:
+    """Return the processor seconds of the slowest of `STALL_ENTRIES` allocations: what the system takes."""
+    gc.disable()
+    clock = time.thread_time
+    held: list[bytes | None] = [None] * STALL_ENTRIES
+    longest, began = 0.0, clock()
+    for number in range(STALL_ENTRIES):
+        held[number] = bytes(ALLOCATED_BYTES)
+        ended = clock()
+        longest = max(longest, ended - began)
+        began = ended
     return longest
 
 
