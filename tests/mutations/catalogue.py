@@ -125,9 +125,11 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "gathered writes: those with other copies travel along",
-        ROUTER,
-        "self._sets.set((address, holders, request.map, request.ttl), request)",
-        "self._sets.set((address, (), request.map, request.ttl), request)",
+        "cluster/structures/routes.py",
+        "        if holders not in routes:\n            routes[holders] = Route(address, holders)\n"
+        "        of_partition.append(routes[holders])\n",
+        "        if holders[0] not in routes:\n            routes[holders[0]] = Route(address, holders)\n"
+        "        of_partition.append(routes[holders[0]])\n",
         GATHERED,
     ),
     Mutation(
@@ -703,9 +705,8 @@ MUTATIONS: Final = (
     Mutation(
         "forget what came near during a write",
         ROUTER,
-        "failed=error)\n        finally:\n"
-        "            if self.near.maps:\n                self.near.outdate(request)\n",
-        "failed=error)\n        finally:\n            pass\n",
+        "began_at, error)\n        finally:\n            self.near.outdate(request)\n",
+        "began_at, error)\n        finally:\n            pass\n",
         NEAR,
     ),
     Mutation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,6 +12,7 @@ from cache.cluster.hlc import made_at
 from cache.cluster.replication.owned import OwnedReads
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.loader import Loader
+from cache.cluster.structures.router import RETRIED
 from cache.cluster.structures.state import MapState
 from cache.cluster.structures.updates import Updates, condition_of, format_version, if_equal
 from cache.cluster.wire.messages import (
@@ -130,7 +132,17 @@ class KeyOperations(OwnedReads[V]):
         seconds = self._access.seconds(ttl)
         if expire_at is not None:
             seconds = self._updates.lifetime(ttl, expire_at, keep_ttl=False)
-        await self._access.router.set(Set(self._access.name, partition, encoded, raw, seconds, b""))
+        access, writing = self._access, None
+        began_at = access.now()
+        try:
+            writing = access.router.begin_set(access.name, partition, encoded, raw, seconds)
+            if writing is not None:
+                await writing
+        except RETRIED as error:
+            if asyncio.iscoroutine(writing):  # It has tried again.
+                raise
+            request = Set(access.name, partition, encoded, raw, seconds, b"")
+            await access.router.set_again(request, began_at, error)
         self._counts.sets += 1
         return True
 

@@ -19,7 +19,9 @@ from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
 from cache.cluster.structures.answers import Answer, confirmed, outcome
 from cache.cluster.structures.copies import NearCopies
+from cache.cluster.structures.outcomes import gave_up
 from cache.cluster.structures.reads import Reading, Reads
+from cache.cluster.structures.routes import Route, routes_of
 from cache.cluster.structures.sets import Sets
 from cache.cluster.structures.site import Site, TableSource
 from cache.cluster.wire.messages import Done, Get, GetNear, Reply, Set, Value
@@ -28,7 +30,6 @@ from cache.errors import (
     ClosedError,
     IndeterminateError,
     NotOwnerError,
-    OperationTimeoutError,
     OverloadedError,
     RejectedError,
     UnavailableError,
@@ -83,7 +84,7 @@ class Router:
         site.on_table(self._on_table)
         self._closed = False
         self._placed: Table | None = None
-        self._places: Sequence[Address | None] = ()
+        self._routes: Sequence[Route | None] = ()
 
     @property
     def is_closed(self) -> bool:
@@ -139,42 +140,56 @@ class Router:
             if self.near.maps:
                 self.near.outdate(request)
 
-    async def set(self, request: Set) -> None:
-        """Carry out a plain write, gathered with others of this tick."""
-        if request.map in self.config.stores:
-            await self.write(request.partition, request)
-            return
-        deadline = self._now() + self.config.operation_timeout
+    def begin_set(
+        self, map_name: str, partition: int, key: bytes, value: bytes, ttl: float
+    ) -> Awaitable[object] | None:
+        """Begin a plain write, gathered with others of this tick; None when it is done already.
+
+        What is returned may be a coroutine, which tries until the write is done. All else is a first
+        attempt: when that fails, here or when it is awaited, `set_again`.
+        """
+        if map_name in self.config.stores:
+            return self.write(partition, Set(map_name, partition, key, value, ttl, b""))
         if self.near.maps:
-            self.near.outdate(request)
-        try:
-            if (writing := self._begin_set(request)) is not None:
-                await writing
-        except RETRIED as error:
+            return self._set_patiently(Set(map_name, partition, key, value, ttl, b""))
+        return self._set_once(map_name, partition, key, value, ttl)
 
-            def ask(remaining: float) -> Awaitable[Reply]:
-                return self._ask(self.owner(request.partition), request, remaining)
-
-            await self._until_answered(ask, deadline, failed=error)
-        finally:
-            if self.near.maps:
-                self.near.outdate(request)
-
-    def _begin_set(self, request: Set) -> Awaitable[object] | None:
-        """Write once, without the machinery of retries; None when it is done already."""
+    def _set_once(
+        self, map_name: str, partition: int, key: bytes, value: bytes, ttl: float
+    ) -> Awaitable[object] | None:
         if self._closed:
             raise ClosedError("the node is closed")
         self.site.check_member_quorum()
-        row = self._tables.table.rows[request.partition]
-        owner = row.owner
-        if owner is not None and owner == self.site.member:
-            answer = self._dispatch(request)
-            return None if type(answer) is Done else cast("Awaitable[Reply]", answer)
-        address = self._address(owner)
-        if address is None:
+        table = self._tables.table
+        if table is not self._placed:
+            self._place(table)
+        route = self._routes[partition]
+        if route is not None:
+            return self._sets.set(route, map_name, partition, key, value, ttl)
+        if table.owners[partition] != self.site.member:
             raise self._no_owner()
-        holders = row.holders if row.joining else row.replicas
-        return self._sets.set((address, holders, request.map, request.ttl), request)
+        answer = self._dispatch(Set(map_name, partition, key, value, ttl, b""))
+        return None if type(answer) is Done else cast("Awaitable[Reply]", answer)
+
+    async def set_again(self, request: Set, began_at: float, error: CacheError) -> None:
+        """Go on with a write, begun at `began_at`, whose first attempt failed with one of `RETRIED`."""
+
+        def ask(remaining: float) -> Awaitable[Reply]:
+            return self._ask(self.owner(request.partition), request, remaining)
+
+        await self._until_answered(ask, began_at + self.config.operation_timeout, failed=error)
+
+    async def _set_patiently(self, request: Set) -> None:
+        began_at = self._now()
+        self.near.outdate(request)
+        try:
+            place = (request.map, request.partition, request.key)
+            if (writing := self._set_once(*place, request.value, request.ttl)) is not None:
+                await writing
+        except RETRIED as error:
+            await self.set_again(request, began_at, error)
+        finally:
+            self.near.outdate(request)
 
     async def read(
         self, map_name: str, partition: int, key: bytes, deadline: float | None = None
@@ -183,15 +198,15 @@ class Router:
         table = self._tables.table
         if table is not self._placed:
             self._place(table)
-        address = self._places[partition]
+        route = self._routes[partition]
         if deadline is None:
             deadline = self._now() + self.config.operation_timeout
-        if self._closed or address is None:
+        if self._closed or route is None:
             request = Get(map_name, partition, key, False)
             return await self._read_patiently(request, deadline, attempt=0)
         self.site.check_member_quorum()
         try:  # The common case, without the machinery of retries.
-            return await self._reads.get(address, map_name, partition, key)
+            return await self._reads.get(route.address, map_name, partition, key)
         except RETRIED:
             pass
         return await self.read_again(map_name, partition, key, deadline)
@@ -203,11 +218,11 @@ class Router:
         table = self._tables.table
         if table is not self._placed:
             self._place(table)
-        address = self._places[partition]
-        if address is None:
+        route = self._routes[partition]
+        if route is None:
             return None
         self.site.check_member_quorum()
-        return self._reads.gather(address, map_name, partition, key)
+        return self._reads.gather(route.address, map_name, partition, key)
 
     async def read_again(
         self, map_name: str, partition: int, key: bytes, deadline: float
@@ -218,11 +233,8 @@ class Router:
         return await self._read_patiently(request, deadline, attempt=1)
 
     def _place(self, table: Table) -> None:
-        """Note where the owners of a table are asked, None for this member and where there is none."""
-        me, address_of = self.site.member, self.site.address_of
-        self._places = [
-            None if owner is None or owner == me else address_of(owner) for owner in table.owners
-        ]
+        """Note the routes of a table."""
+        self._routes = routes_of(table, self.site.member, self.site.address_of)
         self._placed = table
 
     async def _read_patiently(self, request: Get, deadline: float, *, attempt: int) -> bytes | None:
@@ -438,7 +450,7 @@ class Router:
                 unknown = last
             self._retries.add()
             if self.clock.monotonic() + backoff >= deadline:
-                raise self._give_up(unknown, last) from last
+                raise gave_up(unknown, last, self.config.operation_timeout) from last
             await self._wait_for_table(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX)
             # A member is told of deaths; a client hears of them by asking only.
@@ -481,16 +493,6 @@ class Router:
         await self._wait_for_table(backoff)
         await self._refresh(deadline)
         return min(2 * backoff, BACKOFF_MAX)
-
-    def _give_up(self, unknown: IndeterminateError | None, last: CacheError) -> CacheError:
-        seconds = self.config.operation_timeout
-        if unknown is not None:
-            return OperationTimeoutError(
-                f"no confirmation within operation_timeout={seconds} s: {unknown}"
-            )
-        if isinstance(last, IndeterminateError):  # A read: nothing can have been applied.
-            return UnavailableError(f"no answer within operation_timeout={seconds} s: {last}")
-        return type(last)(f"gave up after operation_timeout={seconds} s: {last}")
 
 
 def _forget(answer: asyncio.Future[Reply]) -> None:
