@@ -143,8 +143,8 @@ MUTATIONS: Final = (
     Mutation(
         "gathered writes: an epoch that was accepted is accepted from anybody",
         HOLDER,
-        "                elif rows[partition].epoch != epoch or rows[partition].replicas[:1] != owner:\n",
-        "                elif rows[partition].epoch > epoch:\n",
+        "                or owners[partition] != owner\n",
+        "",
         GATHERED,
     ),
     Mutation(
@@ -164,8 +164,8 @@ MUTATIONS: Final = (
     Mutation(
         "gathered writes: one confirmation answers for all",
         "cluster/structures/answers.py",
-        "    left = len(waiting)\n",
-        "    left = 1\n",
+        "    left = len(alone) + len(written.batches)\n",
+        "    left = min(1, len(alone) + len(written.batches))\n",
         GATHERED,
     ),
     Mutation(
