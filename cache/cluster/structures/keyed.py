@@ -128,11 +128,11 @@ class KeyOperations(OwnedReads[V]):
             stored = await self._updates.set(key, raw, condition, seconds, keep_ttl=keep_ttl)
             self._counts.sets += stored
             return stored
-        encoded, partition = self._access.locate(key)
-        seconds = self._access.seconds(ttl)
+        access, writing = self._access, None
+        encoded, partition = access.locate(key)
+        seconds = access.default_seconds if ttl is DEFAULT else access.seconds(ttl)
         if expire_at is not None:
             seconds = self._updates.lifetime(ttl, expire_at, keep_ttl=False)
-        access, writing = self._access, None
         began_at = access.now()
         try:
             writing = access.router.begin_set(access.name, partition, encoded, raw, seconds)
