@@ -202,6 +202,7 @@ async def test_a_holder_refuses_those_of_an_older_epoch_and_takes_the_others(
     assert held is not None
     assert encode_value(5) == held.value
     assert node._replication.copy_of(owned[1]).entry("users", encode_key(1)) is None
+    assert node._replication.copies[owned[0]].entry("users", encode_key(2)) is None
 
 
 @cluster_test("simulated", size=3, replica_count=3, partition_count=8)

@@ -12,7 +12,11 @@ from cache.cluster.node import Node
 from cache.cluster.replication.entries import ENTRY_BYTES, Entry
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.usage import Usage
+from cache.cluster.wire.messages import NEVER, Outcomes, SetMany
+from cache.codec import encode_key
+from cache.errors import OverloadedError
 from cache.testing import TestCluster, cluster_test
+from tests.integration.inside import run_on
 from tests.integration.waiting import equal_copies
 
 LIMIT = 256 * 1024
@@ -60,6 +64,26 @@ async def test_writes_to_a_stopped_copy_do_not_pile_up(cluster: TestCluster) -> 
     assert (10, 0) == (waiting, sum(done))
     assert not node._replication.unconfirmed  # The copy was struck meanwhile, all were written.
     assert 30 == len(await users.get_many(owned))
+    await cluster.resume(1)
+
+
+@cluster_test("simulated", size=2, partition_count=8, limits=FEW)
+async def test_batches_to_a_stopped_copy_do_not_pile_up(cluster: TestCluster) -> None:
+    """Each of their writes counts: where ten wait, the next batch is refused until they are done."""
+    node = _node(cluster, 0)
+    partition = next(iter(node._replication.owned))
+    keys = [encode_key(number) for number in range(10)]
+    batch = SetMany("users", [partition] * 10, keys, [VALUE] * 10, NEVER, b"")
+    await cluster.pause(1)
+
+    async def write() -> object:
+        waiting: Any = node._structures.dispatch(batch)  # Any: here it has to be awaited
+        with pytest.raises(OverloadedError, match="10 writes"):
+            node._structures.dispatch(batch)
+        await waiting  # The copy is struck meanwhile.
+        return node._structures.dispatch(batch)
+
+    assert Outcomes([1] * 10) == await run_on(cluster, 0, write)
     await cluster.resume(1)
 
 

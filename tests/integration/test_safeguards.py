@@ -12,14 +12,17 @@ from cache.cluster.replication.entries import Entry
 from cache.cluster.replication.ownership import Ownership
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
+    CODE_INDETERMINATE,
     MODIFY_INCREMENT,
     NEVER,
     EntryRecord,
     FetchDigests,
     Modify,
     Offer,
+    Outcomes,
     Replicate,
     Set,
+    SetMany,
     Value,
 )
 from cache.codec import encode_key, encode_value
@@ -141,6 +144,27 @@ async def test_a_write_that_everybody_forgot_ends_nevertheless(cluster: TestClus
 
     assert cluster.now() - started_at < 3.5
     assert 1 == node.stats().readings["replication.overdue"]
+    assert not node._replication.unconfirmed
+
+
+@cluster_test("simulated", size=2, partition_count=8, operation_timeout=2.0)
+async def test_a_batch_that_everybody_forgot_ends_nevertheless(cluster: TestCluster) -> None:
+    """Each of its writes by itself, with the answer to whoever asked for them."""
+    partition, owner, _ = await _placed(cluster)
+    node = node_of(cluster, owner)
+    keys, values = [encode_key(number) for number in range(3)], [encode_value(2)] * 3
+    request = SetMany("users", [partition] * 3, keys, values, NEVER, b"")
+
+    async def write() -> object:
+        answer: Any = node._structures.dispatch(request)  # Any: here it has to be awaited
+        for pending in node._replication.owned[partition].pending:
+            pending.waiting.clear()  # Whoever was asked: nothing is made of the answer.
+        return await answer
+
+    reply = await run_on(cluster, owner, write)
+
+    assert Outcomes([-CODE_INDETERMINATE] * 3) == reply
+    assert 3 == node.stats().readings["replication.overdue"]
     assert not node._replication.unconfirmed
 
 

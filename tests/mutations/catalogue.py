@@ -135,15 +135,17 @@ MUTATIONS: Final = (
     Mutation(
         "gathered reads: a closed node asks",
         ROUTER,
-        "        if address is None or self._closed:\n            return None\n        self.site",
-        "        if address is None:\n            return None\n        self.site",
+        "        if route is None or self._closed:\n",
+        "        if route is None:\n",
         GATHERED_READS,
     ),
     Mutation(
         "gathered writes: those with other copies travel along",
-        ROUTER,
-        "self._sets.set((address, holders, request.map, request.ttl), request)",
-        "self._sets.set((address, (), request.map, request.ttl), request)",
+        "cluster/structures/routes.py",
+        "        if holders not in routes:\n            routes[holders] = Route(address, holders)\n"
+        "        of_partition.append(routes[holders])\n",
+        "        if holders[0] not in routes:\n            routes[holders[0]] = Route(address, holders)\n"
+        "        of_partition.append(routes[holders[0]])\n",
         GATHERED,
     ),
     Mutation(
@@ -157,8 +159,8 @@ MUTATIONS: Final = (
     Mutation(
         "gathered writes: an epoch that was accepted is accepted from anybody",
         HOLDER,
-        "                elif rows[partition].epoch != epoch or rows[partition].replicas[:1] != owner:\n",
-        "                elif rows[partition].epoch > epoch:\n",
+        "                or owners[partition] != owner\n",
+        "",
         GATHERED,
     ),
     Mutation(
@@ -178,8 +180,8 @@ MUTATIONS: Final = (
     Mutation(
         "gathered writes: one confirmation answers for all",
         "cluster/structures/answers.py",
-        "    left = len(waiting)\n",
-        "    left = 1\n",
+        "    left = len(alone) + len(written.batches)\n",
+        "    left = min(1, len(alone) + len(written.batches))\n",
         GATHERED,
     ),
     Mutation(
@@ -719,9 +721,8 @@ MUTATIONS: Final = (
     Mutation(
         "forget what came near during a write",
         ROUTER,
-        "failed=error)\n        finally:\n"
-        "            if self.near.maps:\n                self.near.outdate(request)\n",
-        "failed=error)\n        finally:\n            pass\n",
+        "began_at, error)\n        finally:\n            self.near.outdate(request)\n",
+        "began_at, error)\n        finally:\n            pass\n",
         NEAR,
     ),
     Mutation(

@@ -36,6 +36,7 @@ from tests.mutations.host import HOST_MUTATIONS
 from tests.mutations.large import LARGE_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
+from tests.mutations.writes import WRITE_MUTATIONS
 
 FEATURES: Final = "features"
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -128,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *COPYING_MUTATIONS,
         *FEATURE_MUTATIONS,
         *RAFT_MUTATIONS,
+        *WRITE_MUTATIONS,
         *NODE_MUTATIONS,
         *CONSISTENT_MUTATIONS,
         *HOST_MUTATIONS,

@@ -15,12 +15,14 @@ from tests.mutations.host import HOST_MUTATIONS
 from tests.mutations.large import LARGE_MUTATIONS
 from tests.mutations.node import NODE_MUTATIONS
 from tests.mutations.raft import RAFT_MUTATIONS
+from tests.mutations.writes import WRITE_MUTATIONS
 
 ALL = (
     *MUTATIONS,
     *COPYING_MUTATIONS,
     *FEATURE_MUTATIONS,
     *RAFT_MUTATIONS,
+    *WRITE_MUTATIONS,
     *NODE_MUTATIONS,
     *CONSISTENT_MUTATIONS,
     *HOST_MUTATIONS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cache.cluster.replication.entries import entries_of, entry_of
+from cache.cluster.replication.entries import entries_of
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
@@ -83,39 +83,62 @@ class Holder:
 
     def _on_replicate_each(self, message: ReplicateEach, peer: Peer) -> Reply:
         replication, name = self._replication, message.map
-        origin = replication.shared_origin(message.origin)
         now, wall = replication.clock.monotonic(), replication.clock.wall()
-        lifetime, observe = replication.config.tombstone_lifetime, replication.hlc.observe
-        rows, owned = replication.partitions.table.rows, replication.owned
-        fences, copy_of, owner = self._fences, replication.copy_of, (peer.member,)
-        stalled = replication.stalled
-        refused: list[tuple[int, Failure]] = []
+        refused: dict[int, Failure] = {}
         newer: list[tuple[int, Replicated]] = []
-        places = zip(message.partitions, message.epochs, strict=True)
-        entries = zip(message.keys, message.values, message.hlcs, message.ttls, strict=True)
-        for place, ((partition, epoch), (key, value, hlc, ttl)) in enumerate(
-            zip(places, entries, strict=True)
-        ):
-            try:
-                if stalled and ttl != NEVER:
-                    raise UnavailableError(GROWN_OLD.format(replication.member))
-                if fences.get(partition) != epoch or partition in owned:
+        # A stamp that is absurd is one write's affair, and so is a time to live that has grown old.
+        if replication.stalled or not replication.hlc.observe(max(message.hlcs, default=0), wall):
+            refused = self._unfit(message, wall)
+        entries = entries_of(
+            message.values,
+            message.hlcs,
+            (replication.shared_origin(message.origin),),
+            message.ttls,
+            now=now,
+            tombstone_lifetime=replication.config.tombstone_lifetime,
+        )
+        table, owned, copies = replication.partitions.table, replication.owned, replication.copies
+        fences, rows, owners, owner = self._fences, table.rows, table.owners, peer.member
+        places = zip(message.partitions, message.epochs, message.keys, entries, strict=True)
+        for place, (partition, epoch, key, entry) in enumerate(places):
+            if refused and place in refused:
+                continue
+            if (
+                fences.get(partition) != epoch
+                or partition in owned
+                or rows[partition].epoch != epoch
+                or owners[partition] != owner
+            ):
+                try:
                     self._check_partition(partition)
                     self._check_epoch(partition, epoch, peer)
                     self._raise_fence(partition, epoch)
-                elif rows[partition].epoch != epoch or rows[partition].replicas[:1] != owner:
-                    self._check_epoch(partition, epoch, peer)
-                if not observe(hlc, wall):
-                    raise RemoteProtocolError(AHEAD)
-            except CacheError as error:
-                refused.append((place, exception_to_failure(error)))
-                continue
-            replica = copy_of(partition)
-            entry = entry_of(value, hlc, origin, ttl, now=now, tombstone_lifetime=lifetime)
+                except CacheError as error:
+                    refused[place] = exception_to_failure(error)
+                    continue
+            replica = copies.get(partition)
+            if replica is None:
+                replica = replication.copy_of(partition)
             if not replica.apply(name, key, entry) and replica.is_later(name, key, entry):
                 held = replica.records_for([(name, key)], now)
                 newer.append((place, Replicated(held, replica.operations.about(held))))
-        return ReplicatedEach(refused, newer)
+        return ReplicatedEach([(place, refused[place]) for place in sorted(refused)], newer)
+
+    def _unfit(self, message: ReplicateEach, wall: float) -> dict[int, Failure]:
+        """Return why some writes are not taken whoever sends them, by their places."""
+        refused: dict[int, Failure] = {}
+        replication, count = self._replication, len(message.keys)
+        stalled = replication.stalled
+        ttls = message.ttls if len(message.ttls) == count else message.ttls * count
+        for place, (hlc, ttl) in enumerate(zip(message.hlcs, ttls, strict=True)):
+            try:
+                if stalled and ttl != NEVER:
+                    raise UnavailableError(GROWN_OLD.format(replication.member))
+                if not replication.hlc.observe(hlc, wall):
+                    raise RemoteProtocolError(AHEAD)
+            except CacheError as error:
+                refused[place] = exception_to_failure(error)
+        return refused
 
     def _on_copy_entries(self, message: CopyEntries, peer: Peer) -> Reply:
         self._check_partition(message.partition)

@@ -6,6 +6,8 @@ Not here: sending (service.py) and catching up (repair.py). Rules:
   being brought up. A write is acknowledged when all of them, or `needed` of them, confirmed it.
 * A joining member that misses a write is dropped from `holders`, and its copy starts again. A replica is
   never dropped here: only a newer table can take it out, so that it cannot be promoted without the write.
+* Plain writes of one message with the same holders are one `PendingBatch` as long as nothing but their
+  confirmation happens to them. Before anything else does, it is taken apart: every write has its own fate.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Union
 
 from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import Row
@@ -26,11 +28,19 @@ from cache.errors import CacheError, IndeterminateError
 REPEATS_MAX: Final = 3
 """Slow confirmations of one write that are answered by sending it again; the next one counts."""
 
+BATCH_MAX: Final = 256
+"""Writes of one message; more would make others wait, and save nothing."""
+
+BATCH_BYTES_MAX: Final = 64 * 1024
+"""Bytes of values from which on a message is full. A larger value goes alone."""
+
 Change = tuple[str, bytes, Entry]
 """(map name, key, entry)."""
 
 Ended = Callable[[CacheError | None], None]
 """Called with why a write could not be confirmed, None if it was."""
+
+Pending = Union["PendingWrite", "PendingBatch"]
 
 ServingHook = Callable[[int, PartitionReplica | None, PartitionReplica | None], None]
 """Called with a partition and the copies that were, and are now, served; None for none."""
@@ -176,6 +186,145 @@ class PendingWrite:
             self._end(error)
 
 
+class PendingBatch:
+    """Plain writes to one map that were applied here, and wait for the same copies.
+
+    It stands for them in `Ownership.pending` of all their partitions. A copy confirms all or, once the batch
+    was taken apart, each.
+
+    Args:
+        map_name: of all.
+        holders: the members that are to confirm, those of every partition in it.
+        expires_at: instant at which the entries end.
+        deadline: instant after which they are given up.
+        ended: called with this batch when all are confirmed, or with a part of it as a `PendingWrite` would.
+        split: called with this batch and its parts when it is taken apart.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_left",
+        "_split",
+        "_watcher",
+        "before",
+        "deadline",
+        "entries",
+        "expires_at",
+        "is_over",
+        "keys",
+        "map",
+        "ownerships",
+        "parts",
+        "places",
+        "size_bytes",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        map_name: str,
+        holders: Sequence[MemberId],
+        expires_at: float,
+        deadline: float,
+        ended: Callable[[Pending], None],
+        split: Callable[[PendingBatch, Sequence[PendingWrite]], None],
+    ) -> None:
+        self.map = map_name
+        self.waiting = dict.fromkeys(holders)
+        self.expires_at = expires_at
+        self.deadline = deadline
+        self.places: list[int] = []
+        """Of each in what was asked for."""
+        self.ownerships: list[Ownership] = []
+        self.keys: list[bytes] = []
+        self.entries: list[Entry] = []
+        self.before: list[Entry | None] = []
+        """What the owner held for each key, to be put back if the write may not stand."""
+        self.size_bytes = 0
+        """Bytes of the values."""
+        self.is_over = False
+        """Whether it is known what came of all of them."""
+        self.parts: Sequence[PendingWrite] | None = None
+        """Each write by itself, once this was taken apart."""
+        self._left = 0
+        self._ended = ended
+        self._split = split
+        self._watcher: Callable[[], None] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next write should go with others."""
+        return len(self.keys) >= BATCH_MAX or self.size_bytes >= BATCH_BYTES_MAX
+
+    def add(
+        self, place: int, ownership: Ownership, key: bytes, entry: Entry, before: Entry | None
+    ) -> None:
+        """Take in a write that was applied to a partition with these holders."""
+        self.places.append(place)
+        self.ownerships.append(ownership)
+        self.keys.append(key)
+        self.entries.append(entry)
+        self.before.append(before)
+        self.size_bytes += len(entry.value or b"")
+        ownership.pending[self] = None
+
+    def watch(self, ended: Callable[[], None]) -> None:
+        """Call `ended` when it is known what came of all of them: at once, if it is. Nobody else is told."""
+        assert self._watcher is None, "one request waits for it"
+        self._watcher = ended
+        if self.is_over:
+            ended()
+
+    def confirm(self, holder: MemberId) -> None:
+        """`holder` has all of them."""
+        if self.parts is not None:
+            for part in self.parts:
+                part.confirm(holder)
+        elif self.waiting.pop(holder, self) is None and not self.waiting:
+            for ownership in self.ownerships:
+                ownership.pending.pop(self, None)
+            self._ended(self)
+            self._end()
+
+    def take_apart(self) -> Sequence[PendingWrite]:
+        """Return each write by itself; from now on they stand where this stood."""
+        if self.parts is None:
+            assert not self.is_over, "what has ended stands nowhere"
+            self._left = len(self.keys)
+            self.parts = [self._part(place) for place in range(self._left)]
+            of_partition: dict[Ownership, dict[Pending, None]] = {}
+            for part in self.parts:
+                of_partition.setdefault(part.ownership, {})[part] = None
+            for ownership, parts in of_partition.items():
+                ownership.replace(self, parts)
+            self._split(self, self.parts)
+        return self.parts
+
+    def _part(self, place: int) -> PendingWrite:
+        change = (self.map, self.keys[place], self.entries[place])
+        part = PendingWrite(
+            self.ownerships[place],
+            (change,),
+            (self.before[place],),
+            None,
+            self.deadline,
+            self._ended,
+        )
+        part.waiting = self.waiting.copy()
+        part.watch(self._part_ended)
+        return part
+
+    def _part_ended(self, _: CacheError | None) -> None:
+        self._left -= 1
+        if not self._left:
+            self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        if self._watcher is not None:
+            self._watcher()
+
+
 class Ownership:
     """State of one partition on its owner."""
 
@@ -183,6 +332,7 @@ class Ownership:
         "epoch",
         "fence",
         "frozen",
+        "held_by",
         "holders",
         "joined",
         "partition",
@@ -205,9 +355,12 @@ class Ownership:
         self.settled = True
         """False after a promotion until the surviving copies were compared."""
         self.holders: dict[MemberId, None] = {}
+        self.held_by: tuple[MemberId, ...] = ()
+        """The holders, to be compared with those of other partitions."""
         self.joined: dict[MemberId, None] = {}
         """Joining members reported complete: as binding as replicas."""
-        self.pending: dict[PendingWrite, None] = {}
+        self.pending: dict[Pending, None] = {}
+        """In the order in which they were applied."""
         self.running: dict[bytes, asyncio.Future[None]] = {}
         """Operation ids in flight, so that a retry waits for the first attempt."""
         self.update(row)
@@ -226,6 +379,7 @@ class Ownership:
         self.frozen = False
         gone = [m for m in self.holders if m not in replicas and m not in row.joining]
         self.holders = {**replicas, **dict.fromkeys(joining)}
+        self.held_by = tuple(self.holders)
         self.joined = {m: None for m in self.joined if m in joining}
         for holder in gone:
             self.release(holder)
@@ -233,26 +387,41 @@ class Ownership:
     def activate(self, holder: MemberId) -> None:
         """Send writes to a joining member from now on, and wait for its confirmations."""
         self.holders[holder] = None
+        self.held_by = tuple(self.holders)
 
     def deactivate(self, holder: MemberId) -> None:
         """A joining member missed a write; its copy is not complete."""
         if holder in self.row.replicas or holder in self.joined:
             return
         if self.holders.pop(holder, self) is not self:
+            self.held_by = tuple(self.holders)
             self.release(holder)
 
     def release(self, holder: MemberId) -> None:
         """Stop waiting for `holder` in every pending write."""
-        for pending in list(self.pending):
+        for pending in self.writes():
             pending.release(holder)
             if not pending.waiting:
                 del self.pending[pending]
+
+    def writes(self) -> list[PendingWrite]:
+        """Return the pending writes, each by itself from now on."""
+        for pending in list(self.pending):
+            if isinstance(pending, PendingBatch):
+                pending.take_apart()
+        return [pending for pending in self.pending if isinstance(pending, PendingWrite)]
+
+    def replace(self, batch: PendingBatch, parts: dict[Pending, None]) -> None:
+        """Let `parts` stand in the place of a batch."""
+        before, self.pending = self.pending, {}
+        for pending in before:
+            self.pending.update(parts if pending is batch else {pending: None})
 
     def unconfirmed(self, map_name: str) -> dict[bytes, asyncio.Future[None]]:
         """Return the latest write of each key of a map that may yet be taken back, see `abandon`."""
         return {
             key: pending.future
-            for pending in self.pending
+            for pending in self.writes()
             if not pending.is_over
             for name, key, _ in pending.changes
             if name == map_name
@@ -260,7 +429,7 @@ class Ownership:
 
     def abandon(self, error: CacheError) -> None:
         """This member does not own the partition any more: unconfirmed writes fail."""
-        for pending in reversed(list(self.pending)):
+        for pending in reversed(self.writes()):
             if not pending.is_over:
                 self._undo(pending)
             pending.fail(error)

@@ -9,13 +9,20 @@ is sent to a holder goes after what was gathered for it, so that it hears of wri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.replication.entries import Entry, remaining, to_record
-from cache.cluster.replication.ownership import Ownership, PendingWrite
+from cache.cluster.replication.ownership import (
+    BATCH_BYTES_MAX,
+    BATCH_MAX,
+    Ownership,
+    Pending,
+    PendingBatch,
+    PendingWrite,
+)
 from cache.cluster.transport.failures import failure_to_exception
 from cache.cluster.wire.messages import (
     EntryRecord,
@@ -30,12 +37,6 @@ from cache.metrics import Metrics
 
 if TYPE_CHECKING:
     from cache.cluster.replication.service import ReplicationService
-
-BATCH_MAX: Final = 256
-"""Writes of one message; more would make others wait, and save nothing."""
-
-BATCH_BYTES_MAX: Final = 64 * 1024
-"""Bytes of values from which on a message is full. A larger value goes alone."""
 
 CONFIRM_TIMEOUT: Final = 1.0
 """Seconds a holder has to confirm a write before the owner asks for it to be struck."""
@@ -53,11 +54,54 @@ the same version with less time left shortens the copy's."""
 class _Batch:
     """Plain writes to one map that are gathered for one holder."""
 
-    __slots__ = ("size", "writes")
+    __slots__ = ("count", "size", "writes")
 
     def __init__(self) -> None:
-        self.writes: list[PendingWrite] = []
+        self.writes: list[Pending] = []
+        self.count = 0
+        """Those of batches counted one by one."""
         self.size = 0
+
+
+class _Columns:
+    """Writes of one message, in parallel."""
+
+    __slots__ = ("epochs", "hlcs", "keys", "partitions", "ttls", "values")
+
+    def __init__(self) -> None:
+        self.partitions: list[int] = []
+        self.epochs: list[int] = []
+        self.keys: list[bytes] = []
+        self.values: list[bytes | None] = []
+        self.hlcs: list[int] = []
+        self.ttls: list[float] = []
+
+    def add(self, pending: Pending, now: float) -> None:
+        """Add a write, or those of a batch."""
+        if isinstance(pending, PendingBatch):
+            self.partitions += [ownership.partition for ownership in pending.ownerships]
+            self.epochs += [ownership.epoch for ownership in pending.ownerships]
+            self.keys += pending.keys
+            self.values += [entry.value for entry in pending.entries]
+            self.hlcs += [entry.hlc for entry in pending.entries]
+            self.ttls += [remaining(pending.expires_at, now)] * len(pending.keys)
+            return
+        _, key, entry = pending.changes[0]
+        self.partitions.append(pending.ownership.partition)
+        self.epochs.append(pending.ownership.epoch)
+        self.keys.append(key)
+        self.values.append(entry.value)
+        self.hlcs.append(entry.hlc)
+        self.ttls.append(remaining(entry.expires_at, now))
+
+
+def _apart(sent: Sequence[Pending]) -> Iterator[PendingWrite]:
+    """Yield each write by itself: something happens to some of them alone."""
+    for pending in sent:
+        if isinstance(pending, PendingBatch):
+            yield from pending.take_apart()
+        else:
+            yield pending
 
 
 class Sender:
@@ -93,7 +137,14 @@ class Sender:
         size = len(entry.value or b"")
         if size >= BATCH_BYTES_MAX:
             self._send_all(pending)
-            return
+        else:
+            self._add(pending, name, 1, size)
+
+    def send_batch(self, batch: PendingBatch) -> None:
+        """Send plain writes to every holder they wait for, with what else is written in this tick."""
+        self._add(batch, batch.map, len(batch.keys), batch.size_bytes)
+
+    def _add(self, pending: Pending, name: str, count: int, size: int) -> None:
         if not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._flush_all)
@@ -101,13 +152,14 @@ class Sender:
             batches = self._gathered.get(holder)
             batch = None if batches is None else batches.get(name)
             if batch is not None and (
-                len(batch.writes) >= BATCH_MAX or batch.size >= BATCH_BYTES_MAX
+                batch.count + count > BATCH_MAX or batch.size >= BATCH_BYTES_MAX
             ):
                 self._flush(holder)
                 batch = None
             if batch is None:
                 batch = self._gathered.setdefault(holder, {})[name] = _Batch()
             batch.writes.append(pending)
+            batch.count += count
             batch.size += size
 
     def _flush_all(self) -> None:
@@ -123,43 +175,53 @@ class Sender:
             return
         address = self._replication.address_of(holder)
         for name, batch in batches.items():
-            writes = [
-                pending
-                for pending in batch.writes
-                if holder in pending.waiting and self._is_owned(pending.ownership)
-            ]
-            if len(writes) > 1 or len(batches) > 1:
+            if batch.count > 1 or len(batches) > 1:
                 self._was_alone = False
             if address is None:
-                for pending in writes:
-                    self._missed(holder, pending)
-            elif writes:
+                for pending in _apart(batch.writes):
+                    if self._is_wanted(holder, pending):
+                        self._missed(holder, pending)
+            elif writes := self._wanted(holder, batch.writes):
                 self._send_each(holder, address, name, writes)
 
+    def _wanted(self, holder: MemberId, gathered: list[Pending]) -> list[Pending]:
+        """Return what `holder` is still to be sent. A partition that was lost has no whole batch left."""
+        wanted: list[Pending] = []
+        for pending in gathered:
+            if isinstance(pending, PendingBatch) and pending.parts is None:
+                wanted.append(pending)
+            else:
+                wanted += [one for one in _apart([pending]) if self._is_wanted(holder, one)]
+        return wanted
+
+    def _is_wanted(self, holder: MemberId, pending: PendingWrite) -> bool:
+        return holder in pending.waiting and self._is_owned(pending.ownership)
+
     def _send_each(
-        self, holder: MemberId, address: Address, name: str, sent: list[PendingWrite]
+        self, holder: MemberId, address: Address, name: str, sent: list[Pending]
     ) -> None:
         now = self._clock.monotonic()
-        epochs = [pending.ownership.epoch for pending in sent]
-        changes = [pending.changes[0] for pending in sent]
+        columns = _Columns()
+        for pending in sent:
+            columns.add(pending, now)
         message = ReplicateEach(
             name,
             self._replication.origin,
-            [pending.ownership.partition for pending in sent],
-            epochs,
-            [key for _, key, _ in changes],
-            [entry.value for _, _, entry in changes],
-            [entry.hlc for _, _, entry in changes],
-            [remaining(entry.expires_at, now) for _, _, entry in changes],
+            columns.partitions,
+            columns.epochs,
+            columns.keys,
+            columns.values,
+            columns.hlcs,
+            columns.ttls if len(set(columns.ttls)) > 1 else columns.ttls[:1],
         )
         call = self._rpc.call(address, message, timeout=self._timeout(sent[0]))
         self._under_way += 1
-        call.add_done_callback(partial(self._each_answered, holder, sent, epochs, now))
+        call.add_done_callback(partial(self._each_answered, holder, sent, columns.epochs, now))
 
     def _each_answered(
         self,
         holder: MemberId,
-        sent: list[PendingWrite],
+        sent: list[Pending],
         epochs: list[int],
         sent_at: float,
         call: asyncio.Future[Reply],
@@ -169,8 +231,8 @@ class Sender:
             return
         error = call.exception()
         if error is not None:
-            for pending, epoch in zip(sent, epochs, strict=True):
-                self._outcome(holder, pending, (sent_at, epoch), error)
+            for write, epoch in zip(_apart(sent), epochs, strict=True):
+                self._outcome(holder, write, (sent_at, epoch), error)
             return
         reply = call.result()
         assert isinstance(reply, ReplicatedEach)
@@ -180,9 +242,9 @@ class Sender:
         special.update(reply.newer)
         if special or self._clock.monotonic() - sent_at > TRANSIT_MAX:
             ordinary = Replicated([], [])
-            for place, pending in enumerate(sent):
+            for place, write in enumerate(_apart(sent)):
                 outcome = special.get(place, ordinary)
-                self._outcome(holder, pending, (sent_at, epochs[place]), outcome)
+                self._outcome(holder, write, (sent_at, epochs[place]), outcome)
             return
         for pending in sent:
             pending.confirm(holder)
@@ -216,7 +278,7 @@ class Sender:
         sent = (self._clock.monotonic(), message.epoch)
         call.add_done_callback(partial(self._answered, holder, pending, sent))
 
-    def _timeout(self, pending: PendingWrite) -> float:
+    def _timeout(self, pending: Pending) -> float:
         left = pending.deadline - self._clock.monotonic()
         return max(TIMEOUT_MIN, min(CONFIRM_TIMEOUT, left))
 

@@ -23,7 +23,15 @@ from cache.cluster.partitions.table import Table
 from cache.cluster.replication.entries import Entry, from_record
 from cache.cluster.replication.holder import Holder
 from cache.cluster.replication.owned import Validity
-from cache.cluster.replication.ownership import Change, Ownership, PendingWrite, ServingHook
+from cache.cluster.replication.ownership import (
+    BATCH_BYTES_MAX,
+    Change,
+    Ownership,
+    Pending,
+    PendingBatch,
+    PendingWrite,
+    ServingHook,
+)
 from cache.cluster.replication.recent import RecentReads
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.replication.room import Room
@@ -55,6 +63,21 @@ OVERDUE_SECONDS: Final = 0.5
 
 ORIGINS_MAX: Final = 1024
 """Origins of entries that are remembered at once: members that wrote, about."""
+
+
+class Written:
+    """What became of many writes that were asked for together.
+
+    `alone` are those that were done, or refused, each by itself, by their places: as `put` returns. The
+    others have no other copy, or are in one of the `batches`.
+    """
+
+    __slots__ = ("alone", "batches", "count")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.alone: dict[int, PendingWrite | CacheError | None] = {}
+        self.batches: list[PendingBatch] = []
 
 
 class ReplicationService:
@@ -96,8 +119,9 @@ class ReplicationService:
         """Values of what is served, as callers get them; forgotten when it is not served any more."""
         self._has_quorum = True
         self._needed = None if config.write_quorum is None else config.write_quorum - 1
-        self.unconfirmed: dict[PendingWrite, None] = {}
+        self.unconfirmed: dict[Pending, None] = {}
         """Writes that wait for other copies."""
+        self._unconfirmed_count = 0  # Those of batches one by one.
         self.doubtful: dict[int, None] = {}
         """Partitions with a write that some copies may lack: to be compared before long."""
         self.on_doubt: Callable[[], None] = lambda: None
@@ -212,9 +236,9 @@ class ReplicationService:
                 f"{self.member} holds {self.room.usage.bytes} bytes, far over "
                 f"limits.memory_bytes_max={self.room.usage.limit}"
             )
-        if len(self.unconfirmed) >= self.config.limits.pending_writes_max:
+        if self._unconfirmed_count >= self.config.limits.pending_writes_max:
             raise OverloadedError(
-                f"{len(self.unconfirmed)} writes of {self.member} wait for other copies "
+                f"{self._unconfirmed_count} writes of {self.member} wait for other copies "
                 "(limits.pending_writes_max)"
             )
 
@@ -305,8 +329,10 @@ class ReplicationService:
         keys: Sequence[bytes],
         values: Sequence[bytes],
         expires_at: float,
-    ) -> list[PendingWrite | CacheError | None]:
-        """Write many keys of one map, each for itself; return what `put` would, or why it is refused.
+    ) -> Written:
+        """Write many keys of one map, each for itself.
+
+        Those with the same holders go to them, and are confirmed by them, together.
 
         Raises:
             RejectedError: nothing can be written here at present.
@@ -315,35 +341,77 @@ class ReplicationService:
         self.check_room()
         wall, deadline = self.clock.wall(), self.clock.monotonic() + self.config.operation_timeout
         stamps = self.hlc.stamps(wall, len(keys))
-        origin, count = self.origin, len(self.serving)
-        outcomes: list[PendingWrite | CacheError | None] = []
-        for partition, key, value, stamp in zip(partitions, keys, values, stamps, strict=True):
-            if not 0 <= partition < count or self.serving[partition] is None:
-                text = f"partition {partition} is not served by {self.member}"
-                outcomes.append(NotOwnerError(text))
-                continue
-            ownership = self.owned[partition]
-            try:
-                if self._needed is not None:
-                    self.check_write_quorum(ownership)
-            except NoQuorumError as error:
-                outcomes.append(error)
-                continue
-            entry = Entry(value, stamp, origin, expires_at)
-            outcomes.append(self._put(ownership, map_name, key, entry, deadline))
-        return outcomes
+        origin, count, serving, owned = self.origin, len(self.serving), self.serving, self.owned
+        each_alone = self._needed is not None or self.room.usage.limit is not None
+        written = Written(len(keys))
+        batches: dict[tuple[MemberId, ...], PendingBatch] = {}
+        columns = enumerate(zip(partitions, keys, values, stamps, strict=True))
+        try:
+            for place, (partition, key, value, stamp) in columns:
+                if not 0 <= partition < count or (replica := serving[partition]) is None:
+                    text = f"partition {partition} is not served by {self.member}"
+                    written.alone[place] = NotOwnerError(text)
+                    continue
+                ownership, entry = owned[partition], Entry(value, stamp, origin, expires_at)
+                if each_alone or replica.kept or len(value) >= BATCH_BYTES_MAX:
+                    self._send_batches(batches)
+                    alone = self._try_put(ownership, map_name, key, entry, deadline)
+                    written.alone[place] = alone
+                    continue
+                before = replica.entry(map_name, key)
+                replica.apply(map_name, key, entry)
+                self._writes.value += 1
+                held_by = ownership.held_by
+                if not held_by:
+                    continue
+                batch = batches.get(held_by)
+                if batch is None or batch.is_full:
+                    if batch is not None:
+                        self._send_batches(batches)
+                    batch = batches[held_by] = PendingBatch(
+                        map_name, held_by, expires_at, deadline, self._confirmed, self._split
+                    )
+                    written.batches.append(batch)
+                batch.add(place, ownership, key, entry, before)
+        finally:  # What was applied is sent, whatever became of the rest.
+            self._send_batches(batches)
+        return written
+
+    def _try_put(
+        self, ownership: Ownership, map_name: str, key: bytes, entry: Entry, deadline: float
+    ) -> PendingWrite | CacheError | None:
+        try:
+            self.check_write_quorum(ownership)
+        except NoQuorumError as error:
+            return error
+        return self._put(ownership, map_name, key, entry, deadline)
 
     def _send(self, pending: PendingWrite, *, plain: bool) -> PendingWrite:
+        self._unconfirmed_count += 1
         self.unconfirmed[pending] = pending.ownership.pending[pending] = None
         self._sender.send(pending, plain=plain)
         return pending
 
-    def _confirmed(self, pending: PendingWrite) -> None:
+    def _send_batches(self, batches: dict[tuple[MemberId, ...], PendingBatch]) -> None:
+        for batch in batches.values():
+            self._unconfirmed_count += len(batch.keys)
+            self.unconfirmed[batch] = None
+            self._sender.send_batch(batch)
+        batches.clear()
+
+    def _confirmed(self, pending: Pending) -> None:
         del self.unconfirmed[pending]
+        self._unconfirmed_count -= len(pending.keys) if type(pending) is PendingBatch else 1
+
+    def _split(self, batch: PendingBatch, parts: Sequence[PendingWrite]) -> None:
+        del self.unconfirmed[batch]
+        self.unconfirmed.update(dict.fromkeys(parts))
 
     def end_overdue(self, now: float) -> None:
         """Fail writes that nobody ended in time: whoever waits for one waits no longer than was promised."""
-        overdue = [one for one in self.unconfirmed if now >= one.deadline + OVERDUE_SECONDS]
+        overdue: list[PendingWrite] = []
+        for one in [one for one in self.unconfirmed if now >= one.deadline + OVERDUE_SECONDS]:
+            overdue += one.take_apart() if isinstance(one, PendingBatch) else (one,)
         for pending in overdue:
             self._overdue.add()
             pending.fail(IndeterminateError("no copy confirmed it in time"))

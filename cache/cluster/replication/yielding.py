@@ -55,7 +55,7 @@ class Yielding:
                 ownership.frozen = True
                 self._replication.refresh_serving(partition)
                 frozen.append(ownership)
-        writes = [p.future for owned in frozen for p in owned.pending if not p.is_over]
+        writes = [p.future for owned in frozen for p in owned.writes() if not p.is_over]
         if writes:
             await asyncio.wait(writes, timeout=DRAIN_TIMEOUT)
         released = []

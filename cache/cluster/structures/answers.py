@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 
 from cache.cluster.replication.ownership import PendingWrite
+from cache.cluster.replication.service import Written
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.wire.messages import Failure, Outcomes, Reply, Value
 from cache.errors import CacheError, OperationTimeoutError
@@ -30,30 +31,40 @@ def after(pending: PendingWrite, reply: Reply) -> asyncio.Future[Reply]:
     return answer
 
 
-def after_each(
-    outcomes: Sequence[PendingWrite | CacheError | None],
-) -> Reply | asyncio.Future[Reply]:
-    """Return the `Outcomes` of a batch of writes, or a future that gives them once all have ended."""
-    waiting = [one for one in outcomes if isinstance(one, PendingWrite) and not one.is_over]
-    if not waiting:
-        return Outcomes(_codes(outcomes))
-    left = len(waiting)
+def after_each(written: Written) -> Reply | asyncio.Future[Reply]:
+    """Return the `Outcomes` of many writes, or a future that gives them once all have ended."""
+    alone = [
+        one for one in written.alone.values() if isinstance(one, PendingWrite) and not one.is_over
+    ]
+    left = len(alone) + len(written.batches)
+    if not left:
+        return Outcomes(_codes(written))
     answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
-    def finish(_: CacheError | None) -> None:
+    def finish(_: CacheError | None = None) -> None:
         nonlocal left
         left -= 1
         if not left and not answer.done():
-            answer.set_result(Outcomes(_codes(outcomes)))
+            answer.set_result(Outcomes(_codes(written)))
 
-    for pending in waiting:
+    for pending in alone:
         pending.watch(finish)
+    for batch in written.batches:
+        batch.watch(finish)
     return answer
 
 
-def _codes(outcomes: Sequence[PendingWrite | CacheError | None]) -> list[int]:
-    errors = (one.error if isinstance(one, PendingWrite) else one for one in outcomes)
-    return [1 if error is None else -exception_to_failure(error).code for error in errors]
+def _codes(written: Written) -> list[int]:
+    codes = [1] * written.count
+    for place, one in written.alone.items():
+        error = one.error if isinstance(one, PendingWrite) else one
+        if error is not None:
+            codes[place] = -exception_to_failure(error).code
+    for batch in written.batches:
+        for place, part in zip(batch.places, batch.parts or (), strict=False):
+            if part.error is not None:
+                codes[place] = -exception_to_failure(part.error).code
+    return codes
 
 
 async def outcomes(answers: Sequence[Answer | CacheError]) -> list[Reply]:

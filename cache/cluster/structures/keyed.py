@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,6 +12,7 @@ from cache.cluster.hlc import made_at
 from cache.cluster.replication.owned import OwnedReads
 from cache.cluster.structures.access import MapAccess
 from cache.cluster.structures.loader import Loader
+from cache.cluster.structures.router import RETRIED
 from cache.cluster.structures.state import MapState
 from cache.cluster.structures.updates import Updates, condition_of, format_version, if_equal
 from cache.cluster.wire.messages import (
@@ -126,11 +128,21 @@ class KeyOperations(OwnedReads[V]):
             stored = await self._updates.set(key, raw, condition, seconds, keep_ttl=keep_ttl)
             self._counts.sets += stored
             return stored
-        encoded, partition = self._access.locate(key)
-        seconds = self._access.seconds(ttl)
+        access, writing = self._access, None
+        encoded, partition = access.locate(key)
+        seconds = access.default_seconds if ttl is DEFAULT else access.seconds(ttl)
         if expire_at is not None:
             seconds = self._updates.lifetime(ttl, expire_at, keep_ttl=False)
-        await self._access.router.set(Set(self._access.name, partition, encoded, raw, seconds, b""))
+        began_at = access.now()
+        try:
+            writing = access.router.begin_set(access.name, partition, encoded, raw, seconds)
+            if writing is not None:
+                await writing
+        except RETRIED as error:
+            if asyncio.iscoroutine(writing):  # It has tried again.
+                raise
+            request = Set(access.name, partition, encoded, raw, seconds, b"")
+            await access.router.set_again(request, began_at, error)
         self._counts.sets += 1
         return True
 

@@ -1,4 +1,4 @@
-"""What came of a call about several keys: each done alone if need be, and one error for those that failed."""
+"""What came of a call: of one that was given up, of one about several keys, each done alone if need be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final, TypeVar
 
-from cache.errors import BatchError, CacheError, IndeterminateError, RejectedError
+from cache.errors import (
+    BatchError,
+    CacheError,
+    IndeterminateError,
+    OperationTimeoutError,
+    RejectedError,
+    UnavailableError,
+)
 from cache.keys import K, Key
 
 T = TypeVar("T")
@@ -38,6 +45,17 @@ async def each(keys: Collection[H], do: Callable[[H], Awaitable[T]]) -> dict[H, 
         for number in range(min(ALONE_MAX, len(keys))):
             group.create_task(work(), name=f"batch.alone.{number}")
     return outcomes
+
+
+def gave_up(unknown: IndeterminateError | None, last: CacheError, seconds: float) -> CacheError:
+    """Return the error of a call tried for so many seconds; `unknown`: of an attempt that was sent."""
+    if unknown is not None:
+        return OperationTimeoutError(
+            f"no confirmation within operation_timeout={seconds} s: {unknown}"
+        )
+    if isinstance(last, IndeterminateError):  # A read: nothing can have been applied.
+        return UnavailableError(f"no answer within operation_timeout={seconds} s: {last}")
+    return type(last)(f"gave up after operation_timeout={seconds} s: {last}")
 
 
 def uncertain(key: Key, error: CacheError) -> CacheError:

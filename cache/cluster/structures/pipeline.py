@@ -80,9 +80,11 @@ class Recorder:
         """Ask for a write."""
         return await _Request(partition, request)
 
-    async def set(self, request: Set) -> None:
+    async def begin_set(
+        self, map_name: str, partition: int, key: bytes, value: bytes, ttl: float
+    ) -> None:
         """Ask for a plain write."""
-        await _Request(request.partition, request)
+        await _Request(partition, Set(map_name, partition, key, value, ttl, b""))
 
     def begin_read(self, map_name: str, partition: int, key: bytes) -> None:
         """Begin nothing: it is recorded."""

@@ -19,7 +19,9 @@ from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
 from cache.cluster.structures.answers import Answer, confirmed, outcome
 from cache.cluster.structures.copies import NearCopies
+from cache.cluster.structures.outcomes import gave_up
 from cache.cluster.structures.reads import Reading, Reads
+from cache.cluster.structures.routes import Route, routes_of
 from cache.cluster.structures.sets import Sets
 from cache.cluster.structures.site import Site, TableSource
 from cache.cluster.wire.messages import Done, Get, GetNear, Reply, Set, Value
@@ -28,7 +30,6 @@ from cache.errors import (
     ClosedError,
     IndeterminateError,
     NotOwnerError,
-    OperationTimeoutError,
     OverloadedError,
     RejectedError,
     UnavailableError,
@@ -83,8 +84,8 @@ class Router:
         self._next_table: asyncio.Future[None] | None = None
         site.on_table(self._on_table)
         self._closed = False
-        self._places: Sequence[Address | None] | None = None
-        """Where the owner of each partition is asked, None for this member and where there is none."""
+        self._routes: Sequence[Route | None] | None = None
+        """The way to the keys of each partition, by the table of the moment; None once that changes."""
 
     @property
     def is_closed(self) -> bool:
@@ -120,7 +121,7 @@ class Router:
         return self._next_table
 
     def _on_table(self, old: Table, new: Table) -> None:
-        self._places = None
+        self._routes = None
         if self._next_table is not None and not self._next_table.done():
             self._next_table.set_result(None)
 
@@ -141,42 +142,53 @@ class Router:
             if self.near.maps:
                 self.near.outdate(request)
 
-    async def set(self, request: Set) -> None:
-        """Carry out a plain write, gathered with others of this tick."""
-        if request.map in self.config.stores:
-            await self.write(request.partition, request)
-            return
-        deadline = self._now() + self.config.operation_timeout
+    def begin_set(
+        self, map_name: str, partition: int, key: bytes, value: bytes, ttl: float
+    ) -> Awaitable[object] | None:
+        """Begin a plain write, gathered with others of this tick; None when it is done already.
+
+        What is returned may be a coroutine, which tries until the write is done. All else is a first
+        attempt: when that fails, here or when it is awaited, `set_again`.
+        """
+        if map_name in self.config.stores:
+            return self.write(partition, Set(map_name, partition, key, value, ttl, b""))
         if self.near.maps:
-            self.near.outdate(request)
-        try:
-            if (writing := self._begin_set(request)) is not None:
-                await writing
-        except RETRIED as error:
+            return self._set_patiently(Set(map_name, partition, key, value, ttl, b""))
+        return self._set_once(map_name, partition, key, value, ttl)
 
-            def ask(remaining: float) -> Awaitable[Reply]:
-                return self._ask(self.owner(request.partition), request, remaining)
-
-            await self._until_answered(ask, deadline, failed=error)
-        finally:
-            if self.near.maps:
-                self.near.outdate(request)
-
-    def _begin_set(self, request: Set) -> Awaitable[object] | None:
-        """Write once, without the machinery of retries; None when it is done already."""
+    def _set_once(
+        self, map_name: str, partition: int, key: bytes, value: bytes, ttl: float
+    ) -> Awaitable[object] | None:
         if self._closed:
             raise ClosedError("the node is closed")
         self.site.check_member_quorum()
-        row = self._tables.table.rows[request.partition]
-        owner = row.owner
-        if owner is not None and owner == self.site.member:
-            answer = self._dispatch(request)
-            return None if type(answer) is Done else cast("Awaitable[Reply]", answer)
-        address = self._address(owner)
-        if address is None:
+        route = (self._routes or self._find_routes())[partition]
+        if route is not None:
+            return self._sets.set(route, map_name, partition, key, value, ttl)
+        if self.owner(partition) != self.site.member:
             raise self._no_owner()
-        holders = row.holders if row.joining else row.replicas
-        return self._sets.set((address, holders, request.map, request.ttl), request)
+        answer = self._dispatch(Set(map_name, partition, key, value, ttl, b""))
+        return None if type(answer) is Done else cast("Awaitable[Reply]", answer)
+
+    async def set_again(self, request: Set, began_at: float, error: CacheError) -> None:
+        """Go on with a write, begun at `began_at`, whose first attempt failed with one of `RETRIED`."""
+
+        def ask(remaining: float) -> Awaitable[Reply]:
+            return self._ask(self.owner(request.partition), request, remaining)
+
+        await self._until_answered(ask, began_at + self.config.operation_timeout, failed=error)
+
+    async def _set_patiently(self, request: Set) -> None:
+        began_at = self._now()
+        self.near.outdate(request)
+        try:
+            place = (request.map, request.partition, request.key)
+            if (writing := self._set_once(*place, request.value, request.ttl)) is not None:
+                await writing
+        except RETRIED as error:
+            await self.set_again(request, began_at, error)
+        finally:
+            self.near.outdate(request)
 
     async def read(
         self, map_name: str, partition: int, key: bytes, deadline: float | None = None
@@ -195,12 +207,11 @@ class Router:
 
     def begin_read(self, map_name: str, partition: int, key: bytes) -> Reading | None:
         """Ask a key's owner once; None if no other member is known to own it, or the node is closed."""
-        places = self._places or self._place()
-        address = places[partition]
-        if address is None or self._closed:
+        route = (self._routes or self._find_routes())[partition]
+        if route is None or self._closed:
             return None
         self.site.check_member_quorum()
-        return self._reads.begin(address, map_name, partition, key)
+        return self._reads.begin(route.address, map_name, partition, key)
 
     async def read_again(
         self, map_name: str, partition: int, key: bytes, deadline: float
@@ -211,11 +222,10 @@ class Router:
         request = Get(map_name, partition, key, False)
         return await self._read_patiently(request, deadline, attempt=1)
 
-    def _place(self) -> Sequence[Address | None]:
-        owners, me, address_of = self.owners, self.site.member, self.site.address_of
-        places = [None if owner is None or owner == me else address_of(owner) for owner in owners]
-        self._places = places
-        return places
+    def _find_routes(self) -> Sequence[Route | None]:
+        routes = routes_of(self._tables.table, self.site.member, self.site.address_of)
+        self._routes = routes
+        return routes
 
     async def _read_patiently(self, request: Get, deadline: float, *, attempt: int) -> bytes | None:
         """Ask the owner and the other copies in turn, beginning after `attempt` attempts."""
@@ -430,7 +440,7 @@ class Router:
                 unknown = last
             self._retries.add()
             if self.clock.monotonic() + backoff >= deadline:
-                raise self._give_up(unknown, last) from last
+                raise gave_up(unknown, last, self.config.operation_timeout) from last
             await self._wait_for_table(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX)
             # A member is told of deaths; a client hears of them by asking only.
@@ -473,16 +483,6 @@ class Router:
         await self._wait_for_table(backoff)
         await self._refresh(deadline)
         return min(2 * backoff, BACKOFF_MAX)
-
-    def _give_up(self, unknown: IndeterminateError | None, last: CacheError) -> CacheError:
-        seconds = self.config.operation_timeout
-        if unknown is not None:
-            return OperationTimeoutError(
-                f"no confirmation within operation_timeout={seconds} s: {unknown}"
-            )
-        if isinstance(last, IndeterminateError):  # A read: nothing can have been applied.
-            return UnavailableError(f"no answer within operation_timeout={seconds} s: {last}")
-        return type(last)(f"gave up after operation_timeout={seconds} s: {last}")
 
 
 def _forget(answer: asyncio.Future[Reply]) -> None:

@@ -114,7 +114,7 @@ class TopicOwner:
         now = self._clock.monotonic()
         for key, entry in ownership.replica.items(map_of(topic), now):
             self._take_in(opened.ring, key, entry)
-        for pending in ownership.pending:
+        for pending in ownership.writes():
             for map_name, key, _ in pending.changes:
                 place = place_of(key) if map_name == map_of(topic) else None
                 if place is not None and not pending.is_over:

@@ -40,7 +40,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_un
 
 def _require_equal_lengths(*columns: list[Any]) -> None:  # Any: only their lengths matter
     """Refuse columns that do not belong together; while decoding, this makes the message malformed."""
-    if any(len(column) != len(columns[0]) for column in columns):
+    if len(set(map(len, columns))) > 1:
         raise ValueError(f"columns of {[len(column) for column in columns]} entries")
 
 
@@ -304,11 +304,12 @@ class ReplicateEach(_Message, frozen=True, tag=192):
     values: list[bytes | None]
     hlcs: list[Stamp]
     ttls: list[SecondsRemaining]
+    """One for each entry, or a single one for all."""
 
     def __post_init__(self) -> None:
-        _require_equal_lengths(
-            self.partitions, self.epochs, self.keys, self.values, self.hlcs, self.ttls
-        )
+        _require_equal_lengths(self.partitions, self.epochs, self.keys, self.values, self.hlcs)
+        if len(self.ttls) not in (1, len(self.keys)):
+            raise ValueError(f"{len(self.ttls)} ttls of {len(self.keys)}")
 
 
 class ReplicatedEach(_Message, frozen=True, tag=193):
