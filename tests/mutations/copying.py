@@ -17,6 +17,7 @@ TRANSIT: Final = "cluster/replication/transit.py"
 
 CHUNK_TESTS: Final = "tests/unit/cluster/replication/test_chunks.py"
 TESTS: Final = "tests/integration/test_copying.py"
+DIGEST_TESTS: Final = "tests/unit/cluster/replication/test_digest.py"
 FILL_TESTS: Final = "tests/unit/cluster/replication/test_fill.py"
 
 COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
@@ -72,9 +73,23 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "copying: the total of a digest misses what is filled in",
         DIGEST,
-        "        self.total = total\n",
+        "        self.total = reduce(xor, buckets)\n",
         "",
         FILL_TESTS,
+    ),
+    Mutation(
+        "copying: buckets are cut by what partitions are cut by",
+        DIGEST,
+        "    return key_hash(map_name, key) >> _BUCKET_SHIFT\n",
+        "    return key_hash(map_name, key) % BUCKET_COUNT\n",
+        DIGEST_TESTS,
+    ),
+    Mutation(
+        "copying: a digest forgets what was in its buckets",
+        DIGEST,
+        "        buckets = self.buckets()\n",
+        "        buckets = [0] * BUCKET_COUNT\n",
+        DIGEST_TESTS,
     ),
     Mutation(
         "copying: a digest goes by the first origin only",

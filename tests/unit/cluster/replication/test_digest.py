@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
+from cache.cluster.partitions.table import map_seed, partitions_of
 from cache.cluster.replication.digest import BUCKET_COUNT, Digest, bucket_of, entry_digest
 from cache.cluster.replication.entries import Entry
 
@@ -110,8 +111,10 @@ def test_the_formula_is_part_of_the_wire() -> None:
     """Members of two releases compare digests: changing the formula breaks rolling upgrades."""
     version = b"\x07\x00\x00\x00\x00\x00\x00\x00" + b"\x03\x00\x00\x00\x00\x00\x00\x00"
 
-    assert xxh3_64_intdigest(version + b"m\x00k") == entry_digest("m", b"k", 7, 3)
-    assert xxh3_64_intdigest(b"k", 1) % 64 == bucket_of("m", b"k")
+    hashed = xxh3_64_intdigest(b"k", xxh3_64_intdigest(b"m"))
+
+    assert xxh3_64_intdigest(version, hashed) == entry_digest("m", b"k", 7, 3)
+    assert hashed // 2**58 == bucket_of("m", b"k")
 
 
 def test_keys_spread_over_all_buckets() -> None:
@@ -119,6 +122,33 @@ def test_keys_spread_over_all_buckets() -> None:
     used = {bucket_of("m", b"%d" % number) for number in range(1000)}
 
     assert set(range(BUCKET_COUNT)) == used
+
+
+@pytest.mark.parametrize("partition_count", [64, 271, 1024])
+def test_keys_of_one_partition_spread_over_all_buckets(partition_count: int) -> None:
+    """Partitions are cut by the same hash of a key: by its remainder, buckets by its top."""
+    keys = [b"%d" % number for number in range(1000 * partition_count)]
+    partitions = partitions_of(keys, map_seed("m"), partition_count)
+    used = {
+        bucket_of("m", key)
+        for key, partition in zip(keys, partitions, strict=True)
+        if not partition
+    }
+
+    assert set(range(BUCKET_COUNT)) == used
+
+
+@given(ITEMS)
+def test_adding_many_is_toggling_each(items: list[Item]) -> None:
+    """One map at a time, as entries are copied; the second batch finds buckets that are in use."""
+    one, two = digest_of(items), Digest()
+
+    for name in ("m", "map"):
+        batch = [(key, hlc, origin) for item, key, hlc, origin in items if item == name]
+        keys = [key for key, _, _ in batch]
+        two.add(name, keys, [hlc for _, hlc, _ in batch], [origin for _, _, origin in batch])
+
+    assert (one.total, one.buckets()) == (two.total, two.buckets())
 
 
 def test_the_buckets_handed_out_are_a_copy() -> None:
