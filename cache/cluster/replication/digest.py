@@ -2,7 +2,8 @@
 
 Unequal copies have equal digests by accident once in 2^64. The digest of a set of entries is the
 XOR of a 64-bit hash of each (map, key, version), kept up to date with every change. Values are not
-hashed: equal versions carry equal values. 64 buckets by key narrow a difference down.
+hashed: equal versions carry equal values. 64 buckets by key narrow a difference down; their digests are made
+when they are asked for, of copies that differ, so that no write pays for them.
 
 One hash of map and key serves twice: it is the seed of the version's hash, and its top bits are the bucket.
 It is what partitions are cut by, too, but by its remainder.
@@ -13,7 +14,6 @@ One thing ends an entry without another version: its owner's word that it was id
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable
 from functools import reduce
 from itertools import repeat
@@ -50,42 +50,41 @@ def entry_digest(map_name: str, key: bytes, hlc: int, origin: int) -> int:
 
 
 class Digest:
-    """Bucket digests of one partition."""
+    """Digest of one partition."""
 
-    __slots__ = ("_buckets", "total")
+    __slots__ = ("total",)
 
     def __init__(self) -> None:
-        # Not a list: a garbage collection would look at each number of every copy.
-        self._buckets = array("Q", bytes(8 * BUCKET_COUNT))
         self.total = 0
 
     def toggle(self, map_name: str, key: bytes, hlc: int, origin: int) -> None:
         """Add an entry, or take it out if it is in."""
-        hashed = key_hash(map_name, key)
-        digest = xxh3_64_intdigest(_pack(hlc, origin), hashed)
-        self._buckets[hashed >> _BUCKET_SHIFT] ^= digest
-        self.total ^= digest
+        self.total ^= entry_digest(map_name, key, hlc, origin)
 
     def replace(self, map_name: str, key: bytes, old: Entry, new: Entry) -> None:
         """Take out one version of an entry and add another: `toggle` twice, without the calls."""
         hashed = xxh3_64_intdigest(key, xxh3_64_intdigest(map_name.encode()))
         before, after = _pack(old.hlc, old.origin), _pack(new.hlc, new.origin)
-        digest = xxh3_64_intdigest(before, hashed) ^ xxh3_64_intdigest(after, hashed)
-        self._buckets[hashed >> _BUCKET_SHIFT] ^= digest
-        self.total ^= digest
+        self.total ^= xxh3_64_intdigest(before, hashed) ^ xxh3_64_intdigest(after, hashed)
 
     def add(
         self, map_name: str, keys: Iterable[bytes], hlcs: Iterable[int], origins: Iterable[int]
     ) -> None:
         """Add many entries of one map: `toggle` for each, without the calls."""
-        buckets = self.buckets()
-        hashes = list(map(xxh3_64_intdigest, keys, repeat(map_seed(map_name))))
+        hashes = map(xxh3_64_intdigest, keys, repeat(map_seed(map_name)))
         digests = map(xxh3_64_intdigest, map(_pack, hlcs, origins), hashes)
-        for hashed, digest in zip(hashes, digests, strict=True):
-            buckets[hashed >> _BUCKET_SHIFT] ^= digest
-        self._buckets = array("Q", buckets)
-        self.total = reduce(xor, buckets)
+        self.total = reduce(xor, digests, self.total)
 
-    def buckets(self) -> list[int]:
-        """Return a copy of the bucket digests."""
-        return list(self._buckets)
+
+def add_to_buckets(
+    buckets: list[int],
+    map_name: str,
+    keys: Iterable[bytes],
+    hlcs: Iterable[int],
+    origins: Iterable[int],
+) -> None:
+    """Add entries of one map to the digests of their buckets."""
+    hashes = list(map(xxh3_64_intdigest, keys, repeat(map_seed(map_name))))
+    digests = map(xxh3_64_intdigest, map(_pack, hlcs, origins), hashes)
+    for hashed, digest in zip(hashes, digests, strict=True):
+        buckets[hashed >> _BUCKET_SHIFT] ^= digest
