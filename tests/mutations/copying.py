@@ -12,6 +12,7 @@ CHUNKS: Final = "cluster/replication/chunks.py"
 COPYING: Final = "cluster/replication/copying.py"
 ENTRIES: Final = "cluster/replication/entries.py"
 HOLDER: Final = "cluster/replication/holder.py"
+REPAIR: Final = "cluster/replication/repair.py"
 MESSAGES: Final = "cluster/wire/messages.py"
 TRANSIT: Final = "cluster/replication/transit.py"
 
@@ -199,6 +200,20 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "        check_transit(self._clock.monotonic() - sent_at)\n",
         "",
         "tests/integration/test_ttl_in_transit.py",
+    ),
+    Mutation(
+        "copying: every copy counts as empty",
+        REPAIR,
+        "            _Unequal(owned, count == 0, away)\n",
+        "            _Unequal(owned, True, away)\n",
+        TESTS,
+    ),
+    Mutation(
+        "copying: an empty copy is asked what is in it",
+        REPAIR,
+        "            _Unequal(owned, count == 0, away)\n",
+        "            _Unequal(owned, False, away)\n",
+        TESTS,
     ),
     Mutation(
         "copying: the window is for each partition by itself",
