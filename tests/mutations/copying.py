@@ -1,4 +1,4 @@
-"""Planted mutations of copying partitions: many entries at once, sent as columns."""
+"""Planted mutations of copying partitions: many entries at once, sent as columns, and the tables it takes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tests.mutations.catalogue import Mutation
 DIGEST: Final = "cluster/replication/digest.py"
 REPLICA: Final = "cluster/replication/replica.py"
 CHUNKS: Final = "cluster/replication/chunks.py"
+COORDINATOR: Final = "cluster/partitions/coordinator.py"
 COPYING: Final = "cluster/replication/copying.py"
 ENTRIES: Final = "cluster/replication/entries.py"
 HOLDER: Final = "cluster/replication/holder.py"
@@ -16,6 +17,7 @@ REPAIR: Final = "cluster/replication/repair.py"
 MESSAGES: Final = "cluster/wire/messages.py"
 TRANSIT: Final = "cluster/replication/transit.py"
 
+RULES: Final = "tests/unit/cluster/partitions/test_coordinator_rules.py"
 CHUNK_TESTS: Final = "tests/unit/cluster/replication/test_chunks.py"
 TESTS: Final = "tests/integration/test_copying.py"
 DIGEST_TESTS: Final = "tests/unit/cluster/replication/test_digest.py"
@@ -221,5 +223,63 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "self._windows.setdefault(address, asyncio.Semaphore(self._window))",
         "asyncio.Semaphore(self._window)",
         TESTS,
+    ),
+    Mutation(
+        "tables: a complete copy is not looked at",
+        COORDINATOR,
+        "                    self._caught_up[pair] = None\n"
+        "                    self._reported[pair[0]] = None\n",
+        "                    self._caught_up[pair] = None\n",
+        RULES,
+    ),
+    Mutation(
+        "tables: a released partition is not looked at",
+        COORDINATOR,
+        "            self._released[partition] = owner\n            self._reported[partition] = None\n",
+        "            self._released[partition] = owner\n",
+        RULES,
+    ),
+    Mutation(
+        "tables: a refused epoch is not looked at",
+        COORDINATOR,
+        "            self._renewed[partition] = None\n            self._reported[partition] = None\n",
+        "            self._renewed[partition] = None\n",
+        RULES,
+    ),
+    Mutation(
+        "tables: a struck copy is not looked at",
+        COORDINATOR,
+        "            self._struck[partition, replica] = None\n"
+        "            self._reported[partition] = None\n",
+        "            self._struck[partition, replica] = None\n",
+        RULES,
+    ),
+    Mutation(
+        "tables: rows stay as they are when members die",
+        COORDINATOR,
+        "ids != self._still_for[0] or targets is not",
+        "targets is not",
+        RULES,
+    ),
+    Mutation(
+        "tables: rows stay as they are when targets change",
+        COORDINATOR,
+        " or targets is not self._still_for[1]:\n",
+        ":\n",
+        RULES,
+    ),
+    Mutation(
+        "tables: who is to release is forgotten",
+        COORDINATOR,
+        "self._still[partition] = (row, releasing)",
+        "self._still[partition] = (row, None)",
+        RULES,
+    ),
+    Mutation(
+        "tables: rows stay as they are when a split heals",
+        COORDINATOR,
+        "        if self._merged or ids != self",
+        "        if ids != self",
+        RULES,
     ),
 )
