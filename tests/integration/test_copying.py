@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
 
-from cache.cluster.ids import Address
+from cache.cluster.ids import Address, MemberId
+from cache.cluster.partitions.table import TableVersion
 from cache.cluster.replication.entries import Entry
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import (
@@ -218,3 +220,31 @@ async def test_what_only_another_copy_has_is_fetched(cluster: TestCluster) -> No
         return owner.copies[partition].entry("users", KEYS[0]) == entry
 
     await cluster.eventually(is_equal, within=10.0, what="equal copies")
+
+
+@cluster_test("simulated", size=2, replica_count=2, partition_count=8)
+async def test_a_member_with_another_table_is_sent_all_of_it(cluster: TestCluster) -> None:
+    """Changes are refused by whoever has not what they change; then the whole table comes at once."""
+    coordinator, other = node_of(cluster, 0)._partitions, node_of(cluster, 1)
+    table = coordinator.table
+    coordinator._confirmed[other.id] = replace(table, id=TableVersion(1, MemberId("x#1")))
+    coordinator._coordinator.table = replace(
+        table, id=TableVersion(table.id.version + 1, table.id.coordinator)
+    )
+    member = next(m for m in node_of(cluster, 0).members() if m.id == other.id)
+
+    assert await run_on(cluster, 0, lambda: coordinator._push_once(member))
+    assert coordinator.table == other.partition_table()
+
+
+@cluster_test("simulated", size=2, replica_count=2, partition_count=8)
+async def test_a_released_partition_whose_row_stays_is_served_again(cluster: TestCluster) -> None:
+    """A hand-over that the next table does not make is over with that table."""
+    replication = node_of(cluster, OWNER)._replication
+    partition, table = min(replication.owned), replication.partitions.table
+    released = await run_on(cluster, OWNER, lambda: replication.yielding.release([partition]))
+    assert ([partition], None) == (released, replication.serving[partition])
+
+    replication._on_table(table, replace(table, id=TableVersion(99, table.id.coordinator)))
+
+    assert replication.serving[partition] is not None

@@ -15,10 +15,14 @@ ENTRIES: Final = "cluster/replication/entries.py"
 HOLDER: Final = "cluster/replication/holder.py"
 REPAIR: Final = "cluster/replication/repair.py"
 MESSAGES: Final = "cluster/wire/messages.py"
+PARTITIONS: Final = "cluster/partitions/service.py"
+SERVICE: Final = "cluster/replication/service.py"
+TABLE: Final = "cluster/partitions/table.py"
 TRANSIT: Final = "cluster/replication/transit.py"
 
 RULES: Final = "tests/unit/cluster/partitions/test_coordinator_rules.py"
 CHUNK_TESTS: Final = "tests/unit/cluster/replication/test_chunks.py"
+TABLE_TESTS: Final = "tests/unit/cluster/partitions/test_table.py"
 TESTS: Final = "tests/integration/test_copying.py"
 DIGEST_TESTS: Final = "tests/unit/cluster/replication/test_digest.py"
 FILL_TESTS: Final = "tests/unit/cluster/replication/test_fill.py"
@@ -281,5 +285,47 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "        if self._merged or ids != self",
         "        if ids != self",
         RULES,
+    ),
+    Mutation(
+        "tables: a row goes into another place",
+        TABLE,
+        "                changed[place] = row\n",
+        "                changed[-1 - place] = row\n",
+        TABLE_TESTS,
+    ),
+    Mutation(
+        "tables: changes to one table are made to another",
+        TABLE,
+        '        _require(record.base == _version_to_record(self.id), "changes another table")\n',
+        "",
+        TABLE_TESTS,
+    ),
+    Mutation(
+        "tables: a place counts from the end",
+        TABLE,
+        "all(0 <= place < len(self.rows) for place in places)",
+        "all(place < len(self.rows) for place in places)",
+        TABLE_TESTS,
+    ),
+    Mutation(
+        "tables: a holder may be without an address",
+        TABLE,
+        "        if not self.addresses.keys() <= table.addresses.keys():\n",
+        "        if not table.addresses:\n",
+        TABLE_TESTS,
+    ),
+    Mutation(
+        "tables: whoever has another table is sent changes for ever",
+        PARTITIONS,
+        "        self._confirmed.pop(member.id, None)\n        return base is not None and",
+        "        return base is None and",
+        TESTS,
+    ),
+    Mutation(
+        "tables: a partition that was not handed over is not served again",
+        SERVICE,
+        "dict.fromkeys((*new.changed_since(old), *frozen))",
+        "new.changed_since(old)",
+        TESTS,
     ),
 )

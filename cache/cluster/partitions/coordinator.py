@@ -215,7 +215,7 @@ class Coordinator:
         version: int,
         lost: list[int],
     ) -> tuple[Row, MemberId | None]:
-        """Return the next row, and the owner that is to release the partition first, if it does not go there."""
+        """Return the next row, and the owner that is to release the partition before it moves, if any."""
         target = self._targets[partition]
         releasing: MemberId | None = None
         replicas = self._complete_copies(partition, row, live)

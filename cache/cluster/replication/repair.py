@@ -113,17 +113,16 @@ class Repair:
             logger.info("repair.merged report=%s", report)
             if self.on_merged is not None:
                 self.on_merged(report)
-        joining: dict[MemberId, None] = {}
-        promoted = False
-        for ownership in self._replication.owned.values():
-            joining.update(dict.fromkeys(ownership.row.joining))
-            before = old.rows[ownership.partition]
-            promoted |= before.owner not in (self._replication.member, None)
+        owned, me = self._replication.owned, self._replication.member
+        joining = dict.fromkeys(
+            holder for one in owned.values() if one.row.joining for holder in one.row.joining
+        )
+        promoted = any(old.owners[partition] not in (me, None) for partition in owned)
         for holder in joining:
             if holder not in self._bringing_up:
                 self._bringing_up[holder] = None
                 self._scope.spawn(self._bring_up(holder), name=f"bring_up.{holder}")
-        if promoted or any(not owned.settled for owned in self._replication.owned.values()):
+        if promoted or any(not one.settled for one in owned.values()):
             self._unsettled.set()
 
     # -- bring-up ----------------------------------------------------------------------------
@@ -348,8 +347,11 @@ class Repair:
 
     def orphans(self) -> list[int]:
         """Partitions held here with data, although the table does not list this member for them."""
+        rows, member = self._replication.partitions.table.rows, self._replication.member
         return [
-            partition for partition in sorted(self._replication.copies) if self._strays(partition)
+            partition
+            for partition in sorted(self._replication.copies)
+            if member not in rows[partition].replicas and self._strays(partition)
         ]
 
     def _strays(self, partition: int) -> bool:
