@@ -263,7 +263,7 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         COORDINATOR,
         "ids != self._still_for[0] or targets is not",
         "targets is not",
-        RULES,
+        f"{RULES}::test_a_leaver_that_dies_is_replaced_in_every_row",
     ),
     Mutation(
         "tables: rows stay as they are when targets change",
@@ -284,7 +284,7 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         COORDINATOR,
         "        if self._merged or ids != self",
         "        if ids != self",
-        RULES,
+        f"{RULES}::test_every_epoch_begins_anew_after_a_split_at_rest",
     ),
     Mutation(
         "tables: a row goes into another place",

@@ -191,10 +191,59 @@ def test_rows_that_are_not_looked_at_again_are_what_they_would_be(steps: list[St
         assert twin.coordinator.table == world.coordinator.table
 
 
+def at_rest(members: Sequence[Member]) -> Coordinator:
+    """Return a coordinator whose members hold all copies, and which has nothing to compute any more."""
+    coordinator = Coordinator(MemberId("n0#0"), partition_count=64, replica_count=2)
+    coordinator.advance(members[:1])
+    for _ in range(3):
+        plan = coordinator.advance(members)
+        coordinator.caught_up(all_joining(coordinator), coordinator.table.id)
+        for owner, partitions in plan.releases.items():
+            coordinator.released(owner, partitions)
+    while coordinator.advance(members).table is not None:
+        pass
+    assert 0 == coordinator.unsettled()
+    return coordinator
+
+
+def members_of(count: int) -> list[Member]:
+    return [Member(id=MemberId(f"n{n}#0"), address=Address("h:1")) for n in range(count)]
+
+
+def test_a_leaver_that_dies_is_replaced_in_every_row() -> None:
+    """No target changes with it: it had no share any more."""
+    one, two = members_of(2)
+    leaving = Member(id=two.id, address=two.address, leaving=True)
+    coordinator = at_rest([one, two])
+    while coordinator.advance([one, leaving]).table is not None:
+        pass
+    assert [] != coordinator.table.held_by(two.id)
+
+    coordinator.advance([one])
+
+    assert [] == coordinator.table.held_by(two.id)
+
+
+def test_every_epoch_begins_anew_after_a_split_at_rest() -> None:
+    """Both branches used the same numbers; also for rows that would stay as they are."""
+    members = members_of(2)
+    coordinator = at_rest(members)
+    before = coordinator.table
+    foreign = Coordinator(MemberId("n9#0"), partition_count=64, replica_count=2)
+    other = foreign.advance([Member(id=MemberId("n9#0"), address=Address("h:1"))]).table
+    assert other is not None
+
+    assert coordinator.absorb(other, [member.id for member in members])
+    coordinator.advance(members)
+
+    pairs = zip(before.rows, coordinator.table.rows, strict=True)
+    assert all(new.epoch > old.epoch for old, new in pairs)
+
+
 def test_only_rows_that_can_change_are_computed() -> None:
     """Those that something was reported of; and the row is the same object as long as it is equal."""
     coordinator = Coordinator(MemberId("n0#0"), partition_count=64, replica_count=2)
-    members = [Member(id=MemberId(f"n{n}#0"), address=Address("h:1")) for n in range(2)]
+    members = members_of(2)
     coordinator.advance(members[:1])
     coordinator.advance(members)
     coordinator.advance(members)
