@@ -16,6 +16,7 @@ HOLDER: Final = "cluster/replication/holder.py"
 REPAIR: Final = "cluster/replication/repair.py"
 MESSAGES: Final = "cluster/wire/messages.py"
 PARTITIONS: Final = "cluster/partitions/service.py"
+ROOM: Final = "cluster/replication/room.py"
 SERVICE: Final = "cluster/replication/service.py"
 TABLE: Final = "cluster/partitions/table.py"
 TRANSIT: Final = "cluster/replication/transit.py"
@@ -327,5 +328,12 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "dict.fromkeys((*new.changed_since(old), *frozen))",
         "new.changed_since(old)",
         TESTS,
+    ),
+    Mutation(
+        "tables: copies that are gone take room for ever",
+        ROOM,
+        "        self._held.subtract(holder for p in changed for holder in old.rows[p].holders)\n",
+        "",
+        "tests/unit/cluster/replication/test_room.py",
     ),
 )

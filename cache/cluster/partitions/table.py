@@ -147,19 +147,18 @@ class Table:
     def _record(self, places: Sequence[int]) -> TableRecord:
         members = sorted(self.addresses)
         index = {member: position for position, member in enumerate(members)}
+        rows = [self.rows[place] for place in places]
+        # Many rows have the same holders: to look each tuple of them up is faster than each holder.
+        held = dict.fromkeys(holders for row in rows for holders in (row.replicas, row.joining))
+        listed = {holders: [index[member] for member in holders] for holders in held}
         return TableRecord(
             id=_version_to_record(self.id),
             ancestors=[_version_to_record(ancestor) for ancestor in self.ancestors],
             members=[str(member) for member in members],
             addresses=[str(self.addresses[member]) for member in members],
             rows=[
-                RowRecord(
-                    epoch=row.epoch,
-                    replicas=[index[member] for member in row.replicas],
-                    joining=[index[member] for member in row.joining],
-                    lost=row.lost,
-                )
-                for row in map(self.rows.__getitem__, places)
+                RowRecord(row.epoch, listed[row.replicas], listed[row.joining], row.lost)
+                for row in rows
             ],
         )
 

@@ -45,9 +45,9 @@ class Room:
 
     def follow(self, old: Table, new: Table) -> None:
         """Take note of who keeps how many copies."""
-        for partition in new.changed_since(old):
-            self._held.subtract(old.rows[partition].holders)
-            self._held.update(new.rows[partition].holders)
+        changed = new.changed_since(old)
+        self._held.update(holder for p in changed for holder in new.rows[p].holders)
+        self._held.subtract(holder for p in changed for holder in old.rows[p].holders)
         self._held = +self._held  # Who keeps none is forgotten.
         self.copies = max(self._held.values(), default=1)
         if self.usage.limit is not None:
