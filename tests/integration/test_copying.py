@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
 
-from cache.cluster.ids import Address
+from cache.cluster.ids import Address, MemberId
+from cache.cluster.partitions.table import TableVersion
 from cache.cluster.replication.entries import Entry
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import (
     NEVER,
     CopyEntries,
+    FetchBuckets,
+    FetchDigests,
+    FetchVersions,
     OperationRecord,
     Replicated,
     Reply,
@@ -178,3 +184,67 @@ async def test_as_many_chunks_are_under_way_as_the_window_has_room_for(
         await cluster.wait_for_convergence(2)
 
     assert [3] == list(most.values())
+
+
+@cluster_test("simulated", size=1, replica_count=2, partition_count=16)
+async def test_an_empty_copy_is_asked_nothing_more(cluster: TestCluster) -> None:
+    """That it has nothing was said when digests were compared."""
+    await cluster.member(0).map("users").set_many({f"k{n}": n for n in range(100)})
+    sent: Counter[type] = Counter()
+    call = RpcEndpoint.call
+
+    def counted(
+        rpc: RpcEndpoint, to: Address, request: Request, *, timeout: float
+    ) -> asyncio.Future[Reply]:
+        sent[type(request)] += 1
+        return call(rpc, to, request, timeout=timeout)
+
+    with patch.object(RpcEndpoint, "call", counted):
+        await cluster.add_member()
+        await cluster.wait_for_convergence(2)
+
+    assert sent[FetchDigests] > 0
+    assert 16 == sent[CopyEntries]
+    assert (0, 0) == (sent[FetchBuckets], sent[FetchVersions])
+
+
+@cluster_test("simulated", size=2, replica_count=2, partition_count=8, anti_entropy_interval=1.0)
+async def test_what_only_another_copy_has_is_fetched(cluster: TestCluster) -> None:
+    """A copy that is not empty is asked what is in it; only an empty one is sent everything."""
+    owner, holder = node_of(cluster, OWNER)._replication, node_of(cluster, HOLDER)._replication
+    partition = min(owner.owned)
+    entry = Entry(VALUE, owner.stamp(), 7, math.inf)
+    holder.copy_of(partition).apply("users", KEYS[0], entry)
+
+    async def is_equal() -> bool:
+        return owner.copies[partition].entry("users", KEYS[0]) == entry
+
+    await cluster.eventually(is_equal, within=10.0, what="equal copies")
+
+
+@cluster_test("simulated", size=2, replica_count=2, partition_count=8)
+async def test_a_member_with_another_table_is_sent_all_of_it(cluster: TestCluster) -> None:
+    """Changes are refused by whoever has not what they change; then the whole table comes at once."""
+    coordinator, other = node_of(cluster, 0)._partitions, node_of(cluster, 1)
+    table = coordinator.table
+    coordinator._confirmed[other.id] = replace(table, id=TableVersion(1, MemberId("x#1")))
+    coordinator._coordinator.table = replace(
+        table, id=TableVersion(table.id.version + 1, table.id.coordinator)
+    )
+    member = next(m for m in node_of(cluster, 0).members() if m.id == other.id)
+
+    assert await run_on(cluster, 0, lambda: coordinator._push_once(member))
+    assert coordinator.table == other.partition_table()
+
+
+@cluster_test("simulated", size=2, replica_count=2, partition_count=8)
+async def test_a_released_partition_whose_row_stays_is_served_again(cluster: TestCluster) -> None:
+    """A hand-over that the next table does not make is over with that table."""
+    replication = node_of(cluster, OWNER)._replication
+    partition, table = min(replication.owned), replication.partitions.table
+    released = await run_on(cluster, OWNER, lambda: replication.yielding.release([partition]))
+    assert ([partition], None) == (released, replication.serving[partition])
+
+    replication._on_table(table, replace(table, id=TableVersion(99, table.id.coordinator)))
+
+    assert replication.serving[partition] is not None

@@ -28,6 +28,7 @@ KEYS: Final = 60
 SEED: Final = 5
 STEPS: Final = (
     "PushTable",
+    "TableChanges",
     "FetchTable",
     "CaughtUp",
     "Release",

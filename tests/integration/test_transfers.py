@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 from unittest.mock import patch
 
-from cache.cluster.replication.repair import Repair
+from cache.cluster.replication.copying import Copier
 from cache.testing import TestCluster, cluster_test
 
 KEYS = {f"key-{number}": number for number in range(500)}
@@ -18,17 +18,17 @@ async def test_copies_after_a_death_are_made_a_few_at_a_time(cluster: TestCluste
     await cluster.member(0).map("users").set_many(KEYS)
     under_way: Counter[int] = Counter()
     most: Counter[int] = Counter()
-    differing = Repair._differing_buckets
+    send = Copier.send
 
-    async def counted(repair: Repair, *arguments: Any) -> Any:  # Any: as the method
-        under_way[id(repair)] += 1
-        most[id(repair)] = max(most[id(repair)], under_way[id(repair)])
+    async def counted(copier: Copier, *arguments: Any) -> None:  # Any: as the method
+        under_way[id(copier)] += 1
+        most[id(copier)] = max(most[id(copier)], under_way[id(copier)])
         try:
-            return await differing(repair, *arguments)
+            await send(copier, *arguments)
         finally:
-            under_way[id(repair)] -= 1
+            under_way[id(copier)] -= 1
 
-    with patch.object(Repair, "_differing_buckets", counted):
+    with patch.object(Copier, "send", counted):
         await cluster.kill(2)
         await cluster.wait_for_convergence(2)
 

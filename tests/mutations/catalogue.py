@@ -628,7 +628,7 @@ MUTATIONS: Final = (
     Mutation(
         "forget that times to live were long on the way",
         REPAIR,
-        "            and not self._late.has(owned.partition, address)\n",
+        "            or self._late.has(owned.partition, address)\n",
         "",
         "tests/integration/test_ttl_in_transit.py",
     ),

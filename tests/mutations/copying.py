@@ -1,4 +1,4 @@
-"""Planted mutations of copying partitions: many entries at once, sent as columns."""
+"""Planted mutations of copying partitions: many entries at once, sent as columns, and the tables it takes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from tests.mutations.catalogue import Mutation
 DIGEST: Final = "cluster/replication/digest.py"
 REPLICA: Final = "cluster/replication/replica.py"
 CHUNKS: Final = "cluster/replication/chunks.py"
+COORDINATOR: Final = "cluster/partitions/coordinator.py"
 COPYING: Final = "cluster/replication/copying.py"
 ENTRIES: Final = "cluster/replication/entries.py"
 HOLDER: Final = "cluster/replication/holder.py"
+REPAIR: Final = "cluster/replication/repair.py"
 MESSAGES: Final = "cluster/wire/messages.py"
+PARTITIONS: Final = "cluster/partitions/service.py"
+ROOM: Final = "cluster/replication/room.py"
+SERVICE: Final = "cluster/replication/service.py"
+TABLE: Final = "cluster/partitions/table.py"
 TRANSIT: Final = "cluster/replication/transit.py"
 
+RULES: Final = "tests/unit/cluster/partitions/test_coordinator_rules.py"
 CHUNK_TESTS: Final = "tests/unit/cluster/replication/test_chunks.py"
+TABLE_TESTS: Final = "tests/unit/cluster/partitions/test_table.py"
 TESTS: Final = "tests/integration/test_copying.py"
+DIGEST_TESTS: Final = "tests/unit/cluster/replication/test_digest.py"
 FILL_TESTS: Final = "tests/unit/cluster/replication/test_fill.py"
 
 COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
@@ -72,8 +81,29 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "copying: the total of a digest misses what is filled in",
         DIGEST,
-        "        self.total = total\n",
-        "",
+        "        self.total = reduce(xor, digests, self.total)\n",
+        "        reduce(xor, digests, self.total)\n",
+        FILL_TESTS,
+    ),
+    Mutation(
+        "copying: buckets are cut by what partitions are cut by",
+        DIGEST,
+        "        buckets[hashed >> _BUCKET_SHIFT] ^= digest\n",
+        "        buckets[hashed % BUCKET_COUNT] ^= digest\n",
+        DIGEST_TESTS,
+    ),
+    Mutation(
+        "copying: a digest forgets what was in it",
+        DIGEST,
+        "reduce(xor, digests, self.total)",
+        "reduce(xor, digests, 0)",
+        DIGEST_TESTS,
+    ),
+    Mutation(
+        "copying: buckets do not tell an end from what it ends",
+        REPLICA,
+        "            origins = [self._origin(name, entry) for entry in entries.values()]\n",
+        "            origins = [entry.origin for entry in entries.values()]\n",
         FILL_TESTS,
     ),
     Mutation(
@@ -179,10 +209,131 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "tests/integration/test_ttl_in_transit.py",
     ),
     Mutation(
+        "copying: every copy counts as empty",
+        REPAIR,
+        "            _Unequal(owned, count == 0, away)\n",
+        "            _Unequal(owned, True, away)\n",
+        TESTS,
+    ),
+    Mutation(
+        "copying: an empty copy is asked what is in it",
+        REPAIR,
+        "            _Unequal(owned, count == 0, away)\n",
+        "            _Unequal(owned, False, away)\n",
+        TESTS,
+    ),
+    Mutation(
         "copying: the window is for each partition by itself",
         COPYING,
         "self._windows.setdefault(address, asyncio.Semaphore(self._window))",
         "asyncio.Semaphore(self._window)",
         TESTS,
+    ),
+    Mutation(
+        "tables: a complete copy is not looked at",
+        COORDINATOR,
+        "                    self._caught_up[pair] = None\n"
+        "                    self._reported[pair[0]] = None\n",
+        "                    self._caught_up[pair] = None\n",
+        RULES,
+    ),
+    Mutation(
+        "tables: a released partition is not looked at",
+        COORDINATOR,
+        "            self._released[partition] = owner\n            self._reported[partition] = None\n",
+        "            self._released[partition] = owner\n",
+        RULES,
+    ),
+    Mutation(
+        "tables: a refused epoch is not looked at",
+        COORDINATOR,
+        "            self._renewed[partition] = None\n            self._reported[partition] = None\n",
+        "            self._renewed[partition] = None\n",
+        RULES,
+    ),
+    Mutation(
+        "tables: a struck copy is not looked at",
+        COORDINATOR,
+        "            self._struck[partition, replica] = None\n"
+        "            self._reported[partition] = None\n",
+        "            self._struck[partition, replica] = None\n",
+        RULES,
+    ),
+    Mutation(
+        "tables: rows stay as they are when members die",
+        COORDINATOR,
+        "ids != self._still_for[0] or targets is not",
+        "targets is not",
+        f"{RULES}::test_a_leaver_that_dies_is_replaced_in_every_row",
+    ),
+    Mutation(
+        "tables: rows stay as they are when targets change",
+        COORDINATOR,
+        " or targets is not self._still_for[1]:\n",
+        ":\n",
+        RULES,
+    ),
+    Mutation(
+        "tables: who is to release is forgotten",
+        COORDINATOR,
+        "self._still[partition] = (row, releasing)",
+        "self._still[partition] = (row, None)",
+        RULES,
+    ),
+    Mutation(
+        "tables: rows stay as they are when a split heals",
+        COORDINATOR,
+        "        if self._merged or ids != self",
+        "        if ids != self",
+        f"{RULES}::test_every_epoch_begins_anew_after_a_split_at_rest",
+    ),
+    Mutation(
+        "tables: a row goes into another place",
+        TABLE,
+        "                changed[place] = row\n",
+        "                changed[-1 - place] = row\n",
+        TABLE_TESTS,
+    ),
+    Mutation(
+        "tables: changes to one table are made to another",
+        TABLE,
+        '        _require(record.base == _version_to_record(self.id), "changes another table")\n',
+        "",
+        TABLE_TESTS,
+    ),
+    Mutation(
+        "tables: a place counts from the end",
+        TABLE,
+        "all(0 <= place < len(self.rows) for place in places)",
+        "all(place < len(self.rows) for place in places)",
+        TABLE_TESTS,
+    ),
+    Mutation(
+        "tables: a holder may be without an address",
+        TABLE,
+        "        if not self.addresses.keys() <= table.addresses.keys():\n",
+        "        if not table.addresses:\n",
+        TABLE_TESTS,
+    ),
+    Mutation(
+        "tables: whoever has another table is sent changes for ever",
+        PARTITIONS,
+        "        self._confirmed.pop(member.id, None)\n        return base is not None and",
+        "        return base is None and",
+        TESTS,
+    ),
+    Mutation(
+        "tables: a partition that was not handed over is not served again",
+        SERVICE,
+        "dict.fromkeys((*new.changed_since(old), *frozen))",
+        "new.changed_since(old)",
+        TESTS,
+    ),
+    Mutation(
+        "tables: copies that are gone take room for ever",
+        ROOM,
+        "        self._held.subtract(holder for p in changed for holder in old.rows[p].holders)\n",
+        "",
+        "tests/unit/cluster/replication/test_room.py",
     ),
 )

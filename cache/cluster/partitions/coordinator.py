@@ -58,6 +58,13 @@ class Coordinator:
         self._released: dict[int, MemberId] = {}
         self._renewed: dict[int, None] = {}
         self._merged: list[TableVersion] = []
+        self._reported: dict[int, None] = {}
+        """Partitions of which something was reported since the last table was computed."""
+        self._still: dict[int, tuple[Row, MemberId | None]] = {}
+        """Rows that came out as they were, and the owner that is to release the partition: as long as nothing
+        is reported of it, the same members live and the targets are the same, so they will again."""
+        self._still_for: tuple[list[MemberId], list[tuple[MemberId, ...]]] = ([], [])
+        """Live members and targets for which `_still` was found."""
 
     def adopt(self, table: Table) -> None:
         """Take over a table that descends from the current one."""
@@ -107,23 +114,28 @@ class Coordinator:
             for pair in pairs:
                 if by.version >= self._joining_since.get(pair, 0):
                     self._caught_up[pair] = None
+                    self._reported[pair[0]] = None
 
     def released(self, owner: MemberId, partitions: Iterable[int]) -> None:
         """`owner` stopped serving these partitions."""
         for partition in partitions:
             self._released[partition] = owner
+            self._reported[partition] = None
 
     def renew(self, partitions: Iterable[int]) -> None:
         """Copies refuse the epoch of these partitions' owners: they need a later one.
 
         So it is after a split whose other side gave up its table before this one saw it.
         """
-        self._renewed.update(dict.fromkeys(partitions))
+        for partition in partitions:
+            self._renewed[partition] = None
+            self._reported[partition] = None
 
     def strike(self, partitions: Iterable[int], replica: MemberId) -> None:
         """Owners cannot reach `replica`: its copies must catch up again before they count."""
         for partition in partitions:
             self._struck[partition, replica] = None
+            self._reported[partition] = None
             self._caught_up.pop((partition, replica), None)
 
     def advance(self, members: Sequence[Member]) -> Plan:
@@ -135,10 +147,7 @@ class Coordinator:
         )
         releases: dict[MemberId, list[int]] = {}
         lost: list[int] = []
-        rows = tuple(
-            self._next_row(partition, row, live, version + 1, releases, lost)
-            for partition, row in enumerate(self.table.rows)
-        )
+        rows = self._next_rows(live, version + 1, releases, lost)
         addresses = {member.id: member.address for member in members}
         table = self._publish(rows, addresses, version + 1)
         return Plan(table=table, releases=releases, lost=tuple(lost))
@@ -165,16 +174,50 @@ class Coordinator:
         else:  # Everybody is leaving: data stays where it is.
             self._targets = [() for _ in self.table.rows]
 
+    def _next_rows(
+        self,
+        live: dict[MemberId, Member],
+        version: int,
+        releases: dict[MemberId, list[int]],
+        lost: list[int],
+    ) -> tuple[Row, ...]:
+        """Return the next rows; only those are computed that can be other ones than before.
+
+        Tables follow each other quickly while data moves, and each changes a few rows of a thousand.
+        """
+        ids, targets = list(live), self._targets
+        if self._merged or ids != self._still_for[0] or targets is not self._still_for[1]:
+            self._still.clear()
+            self._still_for = (ids, targets)
+        rows = []
+        for partition, row in enumerate(self.table.rows):
+            still = self._still.get(partition)
+            if still is None or still[0] is not row or partition in self._reported:
+                self._still.pop(partition, None)
+                after, releasing = self._next_row(partition, row, live, version, lost)
+                if after == row:
+                    after = row
+                    if partition not in self._reported and not self._merged:
+                        self._still[partition] = (row, releasing)
+            else:
+                after, releasing = still
+            rows.append(after)
+            if releasing is not None:
+                releases.setdefault(releasing, []).append(partition)
+        self._reported.clear()
+        return tuple(rows)
+
     def _next_row(
         self,
         partition: int,
         row: Row,
         live: dict[MemberId, Member],
         version: int,
-        releases: dict[MemberId, list[int]],
         lost: list[int],
-    ) -> Row:
+    ) -> tuple[Row, MemberId | None]:
+        """Return the next row, and the owner that is to release the partition before it moves, if any."""
         target = self._targets[partition]
+        releasing: MemberId | None = None
         replicas = self._complete_copies(partition, row, live)
         lost_at = row.lost
         if not replicas:
@@ -191,13 +234,13 @@ class Coordinator:
             if owner in (target[0], self._released.get(partition)) or owner != serving:
                 replicas = list(target)
             else:
-                releases.setdefault(owner, []).append(partition)
+                releasing = owner
         if not replicas:
-            return Row(row.epoch, (), (), lost_at)
+            return Row(row.epoch, (), (), lost_at), None
         # After a fork both branches used the same epoch numbers: all start anew above both.
         same = replicas[0] == row.owner and not self._merged and partition not in self._renewed
         epoch = row.epoch if same else epoch_of(TableVersion(version, self._me))
-        return Row(epoch, tuple(replicas), missing, lost_at)
+        return Row(epoch, tuple(replicas), missing, lost_at), releasing
 
     def _complete_copies(
         self, partition: int, row: Row, live: dict[MemberId, Member]

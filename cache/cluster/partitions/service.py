@@ -33,6 +33,7 @@ from cache.cluster.wire.messages import (
     Released,
     Reply,
     TableAnswer,
+    TableChanges,
     TableId,
     Unreachable,
 )
@@ -91,7 +92,7 @@ class PartitionService:
         self._wake = asyncio.Event()
         self._adopted = asyncio.Event()
         self._seen: dict[MemberId, None] = {}
-        self._confirmed: dict[MemberId, TableVersion] = {}
+        self._confirmed: dict[MemberId, Table] = {}
         self._pushing: dict[MemberId, None] = {}
         self._releasing: dict[MemberId, None] = {}
         self._refreshing: asyncio.Future[None] | None = None
@@ -99,6 +100,7 @@ class PartitionService:
         self._partitions_lost = metrics.counter("partitions.lost")
         self._forks_merged = metrics.counter("partitions.forks_merged")
         rpc.register(PushTable, self._on_push)
+        rpc.register(TableChanges, self._on_push)
         rpc.register(FetchTable, self._on_fetch)
         rpc.register(CaughtUp, self._on_caught_up)
         rpc.register(Unreachable, self._on_unreachable)
@@ -173,17 +175,19 @@ class PartitionService:
 
     # -- handlers ----------------------------------------------------------------------------
 
-    def _on_push(self, message: PushTable, peer: Peer) -> Reply:
-        table = Table.from_record(message.table, self._config.partition_count)
+    def _on_push(self, message: PushTable | TableChanges, peer: Peer) -> Reply:
         mine = self.table
+        if isinstance(message, PushTable):
+            table = Table.from_record(message.table, self._config.partition_count)
+        elif message.base == self._table_id():
+            table = mine.with_changes(message)
+        else:
+            return TableAnswer(message.table.id == self._table_id(), self._table_id(), None)
         if table.id != mine.id and table.descends_from(mine.id):
             self._adopt(table)
         accepted = self.table.id == table.id
-        return TableAnswer(
-            accepted=accepted,
-            id=self._table_id(),
-            table=None if accepted else self.table.to_record(),
-        )
+        mine_told = None if accepted else self.table.to_record()
+        return TableAnswer(accepted, self._table_id(), mine_told)
 
     def _on_fetch(self, message: FetchTable, peer: Peer) -> Reply:
         return TableAnswer(accepted=True, id=self._table_id(), table=self.table.to_record())
@@ -259,11 +263,7 @@ class PartitionService:
 
     def _note_losses(self, old: Table, new: Table) -> None:
         """Report, on every member, partitions of which every copy died."""
-        lost = [
-            partition
-            for partition, (before, after) in enumerate(zip(old.rows, new.rows, strict=True))
-            if after.lost > before.lost
-        ]
+        lost = [p for p in new.changed_since(old) if new.rows[p].lost > old.rows[p].lost]
         if lost:
             self.lost.update((partition, new.rows[partition].lost) for partition in lost)
             self._partitions_lost.add(len(lost))
@@ -434,14 +434,14 @@ class PartitionService:
 
     def _push_to_all(self, members: list[Member]) -> None:
         for member in members:
-            behind = self._confirmed.get(member.id) != self.table.id
+            behind = self._confirmed.get(member.id) is not self.table
             if behind and member.id != self._me and member.id not in self._pushing:
                 self._pushing[member.id] = None
                 self._scope.spawn(self._push(member), name=f"push.{member.id}")
 
     async def _push(self, member: Member) -> None:
         try:
-            while self._confirmed.get(member.id) != self.table.id:
+            while self._confirmed.get(member.id) is not self.table:
                 current = self._membership.member(member.id)
                 if current is None or self.coordinator_id() != self._me:
                     return
@@ -453,22 +453,23 @@ class PartitionService:
             self._pushing.pop(member.id, None)
 
     async def _push_once(self, member: Member) -> bool:
-        table = self.table
+        """Send the table: what changed, if it is known what the member has; else all of it."""
+        table, base = self.table, self._confirmed.get(member.id)
+        message = PushTable(table.to_record()) if base is None else table.changes_record(base)
         try:
-            answer = await self._rpc.call(
-                member.address, PushTable(table=table.to_record()), timeout=CALL_TIMEOUT
-            )
+            answer = await self._rpc.call(member.address, message, timeout=CALL_TIMEOUT)
         except CacheError as error:
             logger.debug("partitions.push_failed member=%s error=%s", member.id, error)
             return False
         assert isinstance(answer, TableAnswer)
         if answer.accepted:
-            self._confirmed[member.id] = table.id
+            self._confirmed[member.id] = table
             return True
         if answer.table is not None:  # A branch; the next round asks everybody which one is theirs.
             self._seen.clear()
             self._wake.set()
-        return False
+        self._confirmed.pop(member.id, None)
+        return base is not None and await self._push_once(member)
 
     async def _release(self, owner: MemberId, partitions: list[int]) -> None:
         try:
@@ -490,7 +491,7 @@ class PartitionService:
         member = self._membership.member(owner)
         if member is None:
             return []
-        if self._confirmed.get(owner) != self.table.id and not await self._push_once(member):
+        if self._confirmed.get(owner) is not self.table and not await self._push_once(member):
             return []
         message = Release(id=self._table_id(), partitions=partitions)
         answer = await self._rpc.call(member.address, message, timeout=2 * CALL_TIMEOUT)

@@ -2,7 +2,11 @@
 
 Unequal copies have equal digests by accident once in 2^64. The digest of a set of entries is the
 XOR of a 64-bit hash of each (map, key, version), kept up to date with every change. Values are not
-hashed: equal versions carry equal values. 64 buckets by key narrow a difference down.
+hashed: equal versions carry equal values. 64 buckets by key narrow a difference down; their digests are made
+when they are asked for, of copies that differ, so that no write pays for them.
+
+One hash of map and key serves twice: it is the seed of the version's hash, and its top bits are the bucket.
+It is what partitions are cut by, too, but by its remainder.
 
 One thing ends an entry without another version: its owner's word that it was idle, or that a store has it
 (`Rules.ends_early`). A copy that missed that word has the same version, so there the digest says which it is.
@@ -10,67 +14,77 @@ One thing ends an entry without another version: its owner's word that it was id
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable
+from functools import reduce
 from itertools import repeat
+from operator import xor
 from struct import Struct
 from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
+from cache.cluster.partitions.table import map_seed
 from cache.cluster.replication.entries import Entry
 
 BUCKET_COUNT: Final = 64
 
+_BUCKET_SHIFT: Final = 58
+"""What is left of a hash is one of `BUCKET_COUNT`."""
+
 _pack: Final = Struct("<QQ").pack
+
+
+def key_hash(map_name: str, key: bytes) -> int:
+    """Return the hash of a key of a map."""
+    return xxh3_64_intdigest(key, map_seed(map_name))
 
 
 def bucket_of(map_name: str, key: bytes) -> int:
     """Return the bucket of a key."""
-    return xxh3_64_intdigest(key, len(map_name)) % BUCKET_COUNT
+    return key_hash(map_name, key) >> _BUCKET_SHIFT
 
 
 def entry_digest(map_name: str, key: bytes, hlc: int, origin: int) -> int:
     """Return the digest of one entry, which does not depend on its value or expiry."""
-    return xxh3_64_intdigest(_pack(hlc, origin) + map_name.encode() + b"\x00" + key)
+    return xxh3_64_intdigest(_pack(hlc, origin), key_hash(map_name, key))
 
 
 class Digest:
-    """Bucket digests of one partition."""
+    """Digest of one partition."""
 
-    __slots__ = ("_buckets", "total")
+    __slots__ = ("total",)
 
     def __init__(self) -> None:
-        # Not a list: a garbage collection would look at each number of every copy.
-        self._buckets = array("Q", bytes(8 * BUCKET_COUNT))
         self.total = 0
 
     def toggle(self, map_name: str, key: bytes, hlc: int, origin: int) -> None:
         """Add an entry, or take it out if it is in."""
-        digest = entry_digest(map_name, key, hlc, origin)
-        self._buckets[bucket_of(map_name, key)] ^= digest
-        self.total ^= digest
+        self.total ^= entry_digest(map_name, key, hlc, origin)
 
     def replace(self, map_name: str, key: bytes, old: Entry, new: Entry) -> None:
         """Take out one version of an entry and add another: `toggle` twice, without the calls."""
-        named = map_name.encode() + b"\x00" + key
+        hashed = xxh3_64_intdigest(key, xxh3_64_intdigest(map_name.encode()))
         before, after = _pack(old.hlc, old.origin), _pack(new.hlc, new.origin)
-        digest = xxh3_64_intdigest(before + named) ^ xxh3_64_intdigest(after + named)
-        self._buckets[xxh3_64_intdigest(key, len(map_name)) % BUCKET_COUNT] ^= digest
-        self.total ^= digest
+        self.total ^= xxh3_64_intdigest(before, hashed) ^ xxh3_64_intdigest(after, hashed)
 
     def add(
         self, map_name: str, keys: Iterable[bytes], hlcs: Iterable[int], origins: Iterable[int]
     ) -> None:
-        """Add many entries of one map: `toggle` for each, without the calls. Keys are gone through twice."""
-        named, buckets, total = map_name.encode() + b"\x00", self._buckets, self.total
-        signed = map(named.join, zip(map(_pack, hlcs, origins), keys, strict=True))
-        hashes = map(xxh3_64_intdigest, keys, repeat(len(map_name)))
-        for hashed, digest in zip(hashes, map(xxh3_64_intdigest, signed), strict=True):
-            buckets[hashed % BUCKET_COUNT] ^= digest
-            total ^= digest
-        self.total = total
+        """Add many entries of one map: `toggle` for each, without the calls."""
+        hashes = map(xxh3_64_intdigest, keys, repeat(map_seed(map_name)))
+        digests = map(xxh3_64_intdigest, map(_pack, hlcs, origins), hashes)
+        self.total = reduce(xor, digests, self.total)
 
-    def buckets(self) -> list[int]:
-        """Return a copy of the bucket digests."""
-        return list(self._buckets)
+
+def add_to_buckets(
+    buckets: list[int],
+    map_name: str,
+    keys: Iterable[bytes],
+    hlcs: Iterable[int],
+    origins: Iterable[int],
+) -> None:
+    """Add entries of one map to the digests of their buckets."""
+    hashes = list(map(xxh3_64_intdigest, keys, repeat(map_seed(map_name))))
+    digests = map(xxh3_64_intdigest, map(_pack, hlcs, origins), hashes)
+    for hashed, digest in zip(hashes, digests, strict=True):
+        buckets[hashed >> _BUCKET_SHIFT] ^= digest

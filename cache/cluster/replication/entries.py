@@ -47,6 +47,7 @@ class View(Protocol):
         """What is stored for a key is another entry now; None for nothing at all."""
 
 
+T = TypeVar("T")
 ViewT = TypeVar("ViewT", bound=View)
 
 
@@ -112,6 +113,11 @@ def entry_of(
     return Entry(value, hlc, origin, now + ttl)
 
 
+def for_each(column: Sequence[T], count: int) -> Sequence[T]:
+    """Return a column of so many entries; the wire has a single item for all where they are the same."""
+    return [column[0]] * count if len(column) == 1 else column
+
+
 def entries_of(
     values: Sequence[bytes | None],
     hlcs: Sequence[int],
@@ -122,12 +128,10 @@ def entries_of(
     tombstone_lifetime: float,
 ) -> list[Entry]:
     """Return the entries of columns, see `entry_of`; a single origin or time to live is that of all."""
-    if len(origins) == 1:
-        origins = [origins[0]] * len(values)
+    origins = for_each(origins, len(values))
     if len(ttls) == 1 and ttls[0] == NEVER and None not in values:
         return list(map(Entry, values, hlcs, origins, repeat(math.inf)))
-    if len(ttls) == 1:
-        ttls = [ttls[0]] * len(values)
+    ttls = for_each(ttls, len(values))
     return [
         entry_of(value, hlc, origin, ttl, now=now, tombstone_lifetime=tombstone_lifetime)
         for value, hlc, origin, ttl in zip(values, hlcs, origins, ttls, strict=True)

@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.partitions.table import Table
@@ -113,17 +113,16 @@ class Repair:
             logger.info("repair.merged report=%s", report)
             if self.on_merged is not None:
                 self.on_merged(report)
-        joining: dict[MemberId, None] = {}
-        promoted = False
-        for ownership in self._replication.owned.values():
-            joining.update(dict.fromkeys(ownership.row.joining))
-            before = old.rows[ownership.partition]
-            promoted |= before.owner not in (self._replication.member, None)
+        owned, me = self._replication.owned, self._replication.member
+        joining = dict.fromkeys(
+            holder for one in owned.values() if one.row.joining for holder in one.row.joining
+        )
+        promoted = any(old.owners[partition] not in (me, None) for partition in owned)
         for holder in joining:
             if holder not in self._bringing_up:
                 self._bringing_up[holder] = None
                 self._scope.spawn(self._bring_up(holder), name=f"bring_up.{holder}")
-        if promoted or any(not owned.settled for owned in self._replication.owned.values()):
+        if promoted or any(not one.settled for one in owned.values()):
             self._unsettled.set()
 
     # -- bring-up ----------------------------------------------------------------------------
@@ -162,10 +161,8 @@ class Repair:
         for ownership in batch:
             ownership.activate(holder)
         try:
-            equal = await self._compare(address, batch)
-            await asyncio.gather(
-                *(self._synchronize(owned, address) for owned in batch if owned not in equal)
-            )
+            unequal = await self._compare(address, batch)
+            await asyncio.gather(*(self._synchronize(one, address) for one in unequal))
         except CacheError as error:
             logger.debug("repair.bring_up_failed holder=%s error=%s", holder, error)
             for ownership in batch:
@@ -178,36 +175,40 @@ class Repair:
                 self._copies_completed.add()
         await self._report(holder)
 
-    async def _compare(self, address: Address, batch: Sequence[Ownership]) -> list[Ownership]:
-        """Return those of `batch` whose copy at `address` equals the one here."""
+    async def _compare(self, address: Address, batch: Sequence[Ownership]) -> list[_Unequal]:
+        """Return those of `batch` whose copy at `address` is not equal to the one here."""
         message = FetchDigests(
             partitions=[owned.partition for owned in batch], epochs=[owned.epoch for owned in batch]
         )
+        asked_at = self._clock.monotonic()
         answer = await self._rpc.call(address, message, timeout=CALL_TIMEOUT)
         assert isinstance(answer, Digests)
+        away = self._clock.monotonic() - asked_at
         theirs = {partition: (count, digest) for partition, count, digest in answer.digests}
+        found = [(owned, *theirs.get(owned.partition, (0, 0))) for owned in batch]
         return [
-            owned
-            for owned in batch
-            if theirs.get(owned.partition, (0, 0))
-            == (owned.replica.entry_count, owned.replica.digest())
-            and not self._late.has(owned.partition, address)
+            _Unequal(owned, count == 0, away)
+            for owned, count, digest in found
+            if (count, digest) != (owned.replica.entry_count, owned.replica.digest())
+            or self._late.has(owned.partition, address)
         ]
 
     # -- one partition, one other copy -------------------------------------------------------
 
-    async def _synchronize(self, ownership: Ownership, address: Address) -> None:
+    async def _synchronize(self, found: _Unequal, address: Address) -> None:
         """Make the copy at `address` and the one here equal."""
         self._differences.add()
         async with self._slots:
+            ownership, away = found.ownership, found.away
             partition, replica, send = ownership.partition, ownership.replica, self._copier.send
-            asked_at = self._clock.monotonic()
-            buckets, is_empty = await self._differing_buckets(partition, replica, address)
-            away = self._clock.monotonic() - asked_at
+            buckets: list[int] = []
+            if not found.is_empty:
+                asked_at = self._clock.monotonic()
+                buckets = await self._differing_buckets(partition, replica, address)
+                away = self._clock.monotonic() - asked_at
             await send(ownership, by_map(self._late.take(partition, address)), address, away)
-            if is_empty:
+            if found.is_empty:
                 await send(ownership, replica.everything(), address, away)
-                buckets = []
             for batch in batches(buckets, replica.entry_count):
                 theirs = await self._versions(partition, batch, address)
                 later, fetch = difference(replica.versions(batch), theirs)
@@ -225,15 +226,14 @@ class Repair:
 
     async def _differing_buckets(
         self, partition: int, replica: PartitionReplica, address: Address
-    ) -> tuple[list[int], bool]:
-        """Return the buckets that differ, and whether there is nothing in the copy at `address`."""
+    ) -> list[int]:
+        """Return the buckets that differ from those of the copy at `address`."""
         answer = await self._rpc.call(
             address, FetchBuckets(partition=partition), timeout=CALL_TIMEOUT
         )
         assert isinstance(answer, Buckets)
         pairs = zip(replica.bucket_digests(), answer.digests, strict=False)
-        differing = [bucket for bucket, (mine, theirs) in enumerate(pairs) if mine != theirs]
-        return differing, not any(answer.digests)
+        return [bucket for bucket, (mine, theirs) in enumerate(pairs) if mine != theirs]
 
     async def _versions(
         self, partition: int, buckets: list[int], address: Address
@@ -336,10 +336,8 @@ class Repair:
         if address is None or not current:
             return True
         try:
-            equal = await self._compare(address, current)
-            for ownership in current:
-                if ownership not in equal:
-                    await self._synchronize(ownership, address)
+            for unequal in await self._compare(address, current):
+                await self._synchronize(unequal, address)
         except CacheError as error:
             logger.debug("repair.anti_entropy_failed holder=%s error=%s", holder, error)
             return False
@@ -349,8 +347,11 @@ class Repair:
 
     def orphans(self) -> list[int]:
         """Partitions held here with data, although the table does not list this member for them."""
+        rows, member = self._replication.partitions.table.rows, self._replication.member
         return [
-            partition for partition in sorted(self._replication.copies) if self._strays(partition)
+            partition
+            for partition in sorted(self._replication.copies)
+            if member not in rows[partition].replicas and self._strays(partition)
         ]
 
     def _strays(self, partition: int) -> bool:
@@ -388,7 +389,7 @@ class Repair:
         replica = self._replication.copies[partition]
         wanted = self._replication.wanted[partition]
         asked_at = self._clock.monotonic()
-        buckets, _ = await self._differing_buckets(partition, replica, address)
+        buckets = await self._differing_buckets(partition, replica, address)
         away = min(self._clock.monotonic() - asked_at, TRANSIT_MAX)
         for batch in batches(buckets, replica.entry_count):
             theirs = await self._versions(partition, batch, address)
@@ -424,6 +425,16 @@ class Repair:
         if confirmed is not None:
             await confirmed
         return Offered(won=won, lost=len(message.entries) - won)
+
+
+class _Unequal(NamedTuple):
+    """A copy elsewhere that is not equal to the one here, when it was asked."""
+
+    ownership: Ownership
+    is_empty: bool
+    """There was nothing in it: all that has come since is this owner's."""
+    away: float
+    """Seconds that the question took."""
 
 
 async def _event_or_timeout(event: asyncio.Event, seconds: float) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from cache.cluster.config.maps import HIDDEN
 from cache.cluster.replication.contents import Contents
-from cache.cluster.replication.digest import Digest, bucket_of
+from cache.cluster.replication.digest import BUCKET_COUNT, Digest, add_to_buckets, bucket_of
 from cache.cluster.replication.entries import (
     CHANGED,
     ENTRY_BYTES,
@@ -367,8 +367,13 @@ class PartitionReplica(Contents):
         return self._digest.total
 
     def bucket_digests(self) -> list[int]:
-        """Return the digest of each bucket."""
-        return self._digest.buckets()
+        """Return the digest of each bucket; goes through all entries."""
+        buckets = [0] * BUCKET_COUNT
+        for name, entries in self._maps.items():
+            hlcs = [entry.hlc for entry in entries.values()]
+            origins = [self._origin(name, entry) for entry in entries.values()]
+            add_to_buckets(buckets, name, entries, hlcs, origins)
+        return buckets
 
     def versions(self, buckets: Sequence[int]) -> list[KeyVersion]:
         """Return the versions of all keys in `buckets`, tombstones included, in a stable order."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from cache.cluster.config.maps import Policies
+from cache.cluster.ids import MemberId
 from cache.cluster.partitions.table import Table
 from cache.cluster.replication.kept import Kept
 from cache.cluster.replication.replica import PartitionReplica
@@ -36,15 +37,19 @@ class Room:
 
     def __init__(self, limit: int | None, policies: Policies | None = None) -> None:
         self.usage = Usage(limit, policies)
+        self._held: Counter[MemberId] = Counter()
         self.copies = 1
         """The most copies that any member keeps."""
         self.share = math.inf
         """Bytes that one partition may take: the limit over the most copies that any member keeps."""
 
-    def follow(self, table: Table) -> None:
+    def follow(self, old: Table, new: Table) -> None:
         """Take note of who keeps how many copies."""
-        held = Counter(member for row in table.rows for member in row.holders)
-        self.copies = max(held.values(), default=1)
+        changed = new.changed_since(old)
+        self._held.update(holder for p in changed for holder in new.rows[p].holders)
+        self._held.subtract(holder for p in changed for holder in old.rows[p].holders)
+        self._held = +self._held  # Who keeps none is forgotten.
+        self.copies = max(self._held.values(), default=1)
         if self.usage.limit is not None:
             self.share = self.usage.limit / self.copies
 

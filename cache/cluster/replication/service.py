@@ -419,8 +419,10 @@ class ReplicationService:
     # -- following the table -----------------------------------------------------------------
 
     def _on_table(self, old: Table, new: Table) -> None:
-        for partition, row in enumerate(new.rows):
-            ownership = self.owned.get(partition)
+        rows, owned = new.rows, self.owned
+        frozen = [partition for partition, ownership in owned.items() if ownership.frozen]
+        for partition in dict.fromkeys((*new.changed_since(old), *frozen)):
+            row, ownership = rows[partition], owned.get(partition)
             if row.owner == self.member:
                 if ownership is None:
                     self._take_over(partition, new)
@@ -431,7 +433,7 @@ class ReplicationService:
                 ownership.replica.rest()
                 ownership.abandon(IndeterminateError("the partition moved during the write"))
             self.refresh_serving(partition)
-        self.room.follow(new)
+        self.room.follow(old, new)
         for hook in self._table_hooks:
             hook(old, new)
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from cache.cluster.ids import Address
 from cache.cluster.replication.differences import Key
+from cache.cluster.replication.entries import for_each
 from cache.cluster.wire.messages import NEVER, CopyEntries
 from cache.errors import UnavailableError
 
@@ -49,8 +50,7 @@ class Late:
 def mortal(message: CopyEntries) -> list[Key]:
     """Return the keys of those entries that live and will end."""
     names = chain.from_iterable(map(repeat, message.maps, message.counts))
-    count = len(message.keys)
-    ttls = message.ttls * count if len(message.ttls) == 1 else message.ttls
+    ttls = for_each(message.ttls, len(message.keys))
     columns = zip(names, message.keys, message.values, ttls, strict=True)
     return [(name, key) for name, key, value, ttl in columns if ttl != NEVER and value is not None]
 

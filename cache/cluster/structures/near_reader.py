@@ -118,8 +118,8 @@ class NearReader:
             self.copies.forget(source.owner)
 
     def _on_table(self, old: Table, new: Table) -> None:
-        pairs = enumerate(zip(old.rows, new.rows, strict=False))
-        self.copies.leave([p for p, (before, now) in pairs if before.owner != now.owner])
+        pairs = enumerate(zip(old.owners, new.owners, strict=False))
+        self.copies.leave([partition for partition, (before, now) in pairs if before != now])
 
 
 class NearMap:

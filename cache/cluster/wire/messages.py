@@ -184,6 +184,19 @@ class TableRecord(_Message, frozen=True):
     rows: list[RowRecord]
 
 
+class TableChanges(_Message, frozen=True, tag=195):
+    """Coordinator to member: adopt this table, which has other rows than `base` in these places only.
+
+    Answered by `TableAnswer`; refused by whoever goes by another table than `base`.
+    """
+
+    base: TableId
+    places: list[int]
+    """The partition of each row."""
+    table: TableRecord
+    """The table, with no other rows than those."""
+
+
 class PushTable(_Message, frozen=True, tag=30):
     """Coordinator to member: adopt this table. Answered by `TableAnswer`."""
 
@@ -1245,6 +1258,7 @@ Request = (
     | PushPull
     | CompareMembers
     | PushTable
+    | TableChanges
     | FetchTable
     | CaughtUp
     | Release

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.cluster.ids import Address, MemberId
 from cache.cluster.membership.members import Member
-from cache.cluster.partitions.coordinator import Coordinator
+from cache.cluster.partitions.coordinator import Coordinator, Plan
 from cache.cluster.partitions.table import Row, Table
 
 Step = tuple[str, int]
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["join", "die", "leave", "catch up", "catch up", "release", "strike"]),
+        st.integers(1, 3),
+    ),
+    max_size=25,
+)
+ALL_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["join", "die", "leave", "catch up", "catch up", "release", "strike", "renew", "fork"]
+        ),
         st.integers(1, 3),
     ),
     max_size=25,
@@ -27,11 +38,19 @@ def all_joining(coordinator: Coordinator) -> list[tuple[int, MemberId]]:
     return [(partition, member) for partition, row in rows for member in row.joining]
 
 
+class Forgetful(Coordinator):
+    """Computes each row anew for each table."""
+
+    def advance(self, members: Sequence[Member]) -> Plan:
+        self._still.clear()
+        return super().advance(members)
+
+
 class World:
     """Members that come and go, and owners that report the truth."""
 
-    def __init__(self) -> None:
-        self.coordinator = Coordinator(MemberId("n0#0"), partition_count=4, replica_count=2)
+    def __init__(self, kind: type[Coordinator] = Coordinator) -> None:
+        self.coordinator = kind(MemberId("n0#0"), partition_count=4, replica_count=2)
         self.members = {0: Member(id=MemberId("n0#0"), address=Address("h:1"))}
         self.plan = self.coordinator.advance(list(self.members.values()))
         self.reported: list[tuple[int, MemberId]] = []
@@ -56,6 +75,10 @@ class World:
                 self.coordinator.caught_up(self.reported, self.coordinator.table.id)
             case "release":
                 self._release()
+            case "renew":
+                self.coordinator.renew(range(number))
+            case "fork":
+                self._fork(number)
             case _:
                 self._strike(number)
         self.plan = self.coordinator.advance(list(self.members.values()))
@@ -76,6 +99,15 @@ class World:
             partitions = self.coordinator.table.held_by(id_)
             self.coordinator.strike(partitions, id_)
             self.struck = [(partition, id_) for partition in partitions]
+
+    def _fork(self, number: int) -> None:
+        """A member that saw none of this coordinator's tables made some of its own."""
+        other = Coordinator(MemberId(f"n{number}#x"), partition_count=4, replica_count=2)
+        members = [Member(id=MemberId(f"n{number}#x"), address=Address("h:1"))]
+        table = other.advance([*members, *self.members.values()]).table
+        assert table is not None
+        live = [member.id for member in self.members.values()]
+        self.coordinator.absorb(table, live, yielding=number == 3)
 
     def complaints(self, before: Table) -> Iterable[str]:
         """Say which rules the step from `before` to the current table broke."""
@@ -143,3 +175,89 @@ def test_every_cluster_settles_once_nothing_happens(steps: list[Step]) -> None:
     staying = sum(not member.leaving for member in world.members.values())
     assert 0 == world.coordinator.unsettled()
     assert [min(2, staying)] * 4 == [len(row.replicas) for row in world.coordinator.table.rows]
+
+
+@settings(max_examples=100)
+@given(ALL_STEPS)
+def test_rows_that_are_not_looked_at_again_are_what_they_would_be(steps: list[Step]) -> None:
+    """Tables, releases and losses are those of a coordinator that computes every row for every table."""
+    world, twin = World(), World(Forgetful)
+
+    for step in steps:
+        world.step(step)
+        twin.step(step)
+
+        assert twin.plan == world.plan
+        assert twin.coordinator.table == world.coordinator.table
+
+
+def at_rest(members: Sequence[Member]) -> Coordinator:
+    """Return a coordinator whose members hold all copies, and which has nothing to compute any more."""
+    coordinator = Coordinator(MemberId("n0#0"), partition_count=64, replica_count=2)
+    coordinator.advance(members[:1])
+    for _ in range(3):
+        plan = coordinator.advance(members)
+        coordinator.caught_up(all_joining(coordinator), coordinator.table.id)
+        for owner, partitions in plan.releases.items():
+            coordinator.released(owner, partitions)
+    while coordinator.advance(members).table is not None:
+        pass
+    assert 0 == coordinator.unsettled()
+    return coordinator
+
+
+def members_of(count: int) -> list[Member]:
+    return [Member(id=MemberId(f"n{n}#0"), address=Address("h:1")) for n in range(count)]
+
+
+def test_a_leaver_that_dies_is_replaced_in_every_row() -> None:
+    """No target changes with it: it had no share any more."""
+    one, two = members_of(2)
+    leaving = Member(id=two.id, address=two.address, leaving=True)
+    coordinator = at_rest([one, two])
+    while coordinator.advance([one, leaving]).table is not None:
+        pass
+    assert [] != coordinator.table.held_by(two.id)
+
+    coordinator.advance([one])
+
+    assert [] == coordinator.table.held_by(two.id)
+
+
+def test_every_epoch_begins_anew_after_a_split_at_rest() -> None:
+    """Both branches used the same numbers; also for rows that would stay as they are."""
+    members = members_of(2)
+    coordinator = at_rest(members)
+    before = coordinator.table
+    foreign = Coordinator(MemberId("n9#0"), partition_count=64, replica_count=2)
+    other = foreign.advance([Member(id=MemberId("n9#0"), address=Address("h:1"))]).table
+    assert other is not None
+
+    assert coordinator.absorb(other, [member.id for member in members])
+    coordinator.advance(members)
+
+    pairs = zip(before.rows, coordinator.table.rows, strict=True)
+    assert all(new.epoch > old.epoch for old, new in pairs)
+
+
+def test_only_rows_that_can_change_are_computed() -> None:
+    """Those that something was reported of; and the row is the same object as long as it is equal."""
+    coordinator = Coordinator(MemberId("n0#0"), partition_count=64, replica_count=2)
+    members = members_of(2)
+    coordinator.advance(members[:1])
+    coordinator.advance(members)
+    coordinator.advance(members)
+    rows = coordinator.table.rows
+    computed: list[int] = []
+    next_row = coordinator._next_row
+
+    def counted(partition: int, *rest: Any) -> Any:  # Any: as the method
+        computed.append(partition)
+        return next_row(partition, *rest)
+
+    with patch.object(coordinator, "_next_row", counted):
+        coordinator.caught_up([(5, rows[5].joining[0])], coordinator.table.id)
+        coordinator.advance(members)
+
+    changed = [p for p, row in enumerate(coordinator.table.rows) if row is not rows[p]]
+    assert ([5], [5]) == (computed, changed)

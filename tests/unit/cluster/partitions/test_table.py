@@ -20,7 +20,8 @@ from cache.cluster.partitions.table import (
     map_seed,
     partition_of,
 )
-from cache.cluster.wire.messages import RowRecord, TableId, TableRecord
+from cache.cluster.wire.encoding import decode_request, encode_message
+from cache.cluster.wire.messages import RowRecord, TableChanges, TableId, TableRecord
 from cache.errors import RemoteProtocolError
 
 A, B, C = MemberId("a#1"), MemberId("b#1"), MemberId("c#1")
@@ -153,6 +154,73 @@ def test_a_malformed_record_is_refused(changes: dict[str, object], complaint: st
 
     with pytest.raises(RemoteProtocolError, match=complaint):
         Table.from_record(malformed, 1)
+
+
+ROWS = st.builds(
+    Row,
+    st.integers(0, EPOCH_MAX),
+    st.sampled_from([(), (A,), (B, A)]),
+    st.sampled_from([(), (C,)]),
+    st.integers(0, VERSION_MAX),
+)
+
+
+@given(st.lists(st.tuples(ROWS, st.none() | ROWS), max_size=6))
+def test_changes_to_a_table_make_the_next_one(pairs: list[tuple[Row, Row | None]]) -> None:
+    """Only rows that changed travel; the others are the same objects afterwards."""
+    base = table(*(before for before, _ in pairs))
+    following = table(*(after or before for before, after in pairs), version=6)
+
+    record = following.changes_record(base)
+    made = base.with_changes(decoded(record))
+
+    changed = [place for place, (_, after) in enumerate(pairs) if after is not None]
+    assert changed == record.places == made.changed_since(base)
+    assert following == made
+    assert len(changed) == len(record.table.rows)
+
+
+def decoded(record: TableChanges) -> TableChanges:
+    message = decode_request(encode_message(record))
+    assert isinstance(message, TableChanges)
+    return message
+
+
+def test_members_come_and_go_with_changes() -> None:
+    """Who holds nothing any more may be missing; whoever joins is there."""
+    joined = MemberId("d#1")
+    addresses = {A: ADDRESSES[A], B: ADDRESSES[B], joined: Address("h:4")}
+    replaced = (TABLE.rows[0], Row(2, (B,), (joined,)), TABLE.rows[2])
+    following = Table(TableVersion(6, A), (TABLE.id,), replaced, addresses)
+
+    assert following == TABLE.with_changes(decoded(following.changes_record(TABLE)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"base": TableId(4, "a#1")}, "changes another table"),
+        ({"places": [0]}, "changes 1 rows"),
+        ({"places": [0, 3]}, "a row that is not there"),
+        ({"places": [-1, 0]}, "a row that is not there"),
+    ],
+)
+def test_malformed_changes_are_refused(changes: dict[str, object], complaint: str) -> None:
+    """Invariant 8: nothing a peer sends is believed unchecked."""
+    rows = (Row(3, (A,), ()), Row(4, (C,), ()), TABLE.rows[2])
+    record = table(*rows, version=6).changes_record(TABLE)
+
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        TABLE.with_changes(msgspec.structs.replace(record, **changes))
+
+
+def test_changes_that_leave_out_a_holder_are_refused() -> None:
+    """Every holder has an address, that of a row which did not change, too."""
+    addresses = {A: ADDRESSES[A], C: ADDRESSES[C]}
+    following = Table(TableVersion(6, A), (), TABLE.rows, addresses)
+
+    with pytest.raises(RemoteProtocolError, match="a holder it lacks"):
+        TABLE.with_changes(following.changes_record(TABLE))
 
 
 def test_the_partition_of_a_key_never_changes() -> None:

@@ -6,6 +6,8 @@ import gc
 import math
 import sys
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import xor
 
 import pytest
 from hypothesis import given
@@ -103,6 +105,7 @@ def test_it_is_as_if_they_had_come_one_after_the_other(
         assert one_by_one(one, name, pairs) == at_once(two, name, pairs)
 
     assert summary(one) == summary(two)
+    assert reduce(xor, two.bucket_digests()) == two.digest()
     for now in (20.5, 40.5, 20.5 + LIFETIME, 40.5 + LIFETIME):
         assert one.sweep(now, 99) == two.sweep(now, 99)
         assert summary(one) == summary(two)
