@@ -14,7 +14,15 @@ from cache.cluster import NearCache
 from cache.cluster.structures.map import DistributedMap
 from cache.cluster.structures.near_owner import IDLE_CHECK, IDLE_SECONDS
 from cache.cluster.transport.rpc import Peer
-from cache.cluster.wire.messages import NEAR_ALL, GetNear, NearChanges, NearPoll, NearValue, Set
+from cache.cluster.wire.messages import (
+    NEAR_ALL,
+    Execute,
+    GetNear,
+    Modify,
+    NearChanges,
+    NearPoll,
+    NearValue,
+)
 from cache.codec import encode_key
 from cache.errors import (
     CacheError,
@@ -245,17 +253,41 @@ async def test_what_comes_in_during_a_write_is_from_before_it(cluster: TestClust
     """A read that began after the write did, and overtook it on the way to the owner."""
     _, _, (first, _) = await _placed(cluster)
     reader = Reader(cluster, first)
+    sets = node_of(cluster, first)._maps.router._sets
+    real = sets.set
+    found = []
+
+    async def overtaken(*write: Any) -> None:  # Any: as `Sets.set`
+        found.append(await reader.users.get(KEY))
+        await real(*write)
+
+    sets.set = overtaken  # type: ignore[assignment, method-assign]
+    await reader.do(lambda: reader.users.set(KEY, 2))
+
+    assert [1] == found
+    assert 2 == await reader.get()
+
+
+@cluster_test("simulated", size=3, partition_count=8)
+async def test_what_comes_in_during_a_write_with_a_condition_is_from_before_it(
+    cluster: TestCluster,
+) -> None:
+    """Such a write goes alone."""
+    _, _, (first, _) = await _placed(cluster)
+    reader = Reader(cluster, first)
     router = node_of(cluster, first)._maps.router
     real = router._ask
+    found = []
 
     async def overtaken(member: Any, request: Any, remaining: float) -> Any:  # Any: as `_ask`
-        if isinstance(request, Set):
-            await reader.users.get(KEY)
+        if isinstance(request, Modify | Execute):
+            found.append(await reader.users.get(KEY))
         return await real(member, request, remaining)
 
     router._ask = overtaken  # type: ignore[method-assign]
-    await reader.do(lambda: reader.users.set(KEY, 2))
+    await reader.do(lambda: reader.users.set(KEY, 2, if_present=True))
 
+    assert [1] == found
     assert 2 == await reader.get()
 
 

@@ -726,6 +726,15 @@ MUTATIONS: Final = (
         NEAR,
     ),
     Mutation(
+        "forget what came near during a write that goes alone",
+        ROUTER,
+        "            return await self._until_answered(ask, deadline)\n        finally:\n"
+        "            if self.near.maps:\n",
+        "            return await self._until_answered(ask, deadline)\n        finally:\n"
+        "            if False:\n",
+        NEAR,
+    ),
+    Mutation(
         "tell near readers nothing of evictions",
         REPLICA,
         "            self.listener(victim.map, victim.key, held, None, EVICTED)\n",
