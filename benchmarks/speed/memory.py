@@ -10,6 +10,7 @@ import gc
 import math
 import statistics
 import time
+from collections.abc import Callable
 from typing import Final
 
 from benchmarks.bars import Bar
@@ -72,30 +73,34 @@ def longest_insert(is_collected: bool) -> float:  # goes through a pool, by posi
     """Return the processor seconds of the slowest of `STALL_ENTRIES` inserts."""
     if not is_collected:
         gc.disable()
-    clock = time.thread_time
-    longest, began = 0.0, math.inf  # The first interval is that of making the partitions.
-
-    def inserted() -> None:
-        nonlocal began, longest
-        ended = clock()
-        longest = max(longest, ended - began)
-        began = ended
-
-    fill_replicas(STALL_ENTRIES, inserted, partitions=PARTITIONS)
-    return longest
+    return _longest(lambda step: fill_replicas(STALL_ENTRIES, step, partitions=PARTITIONS))
 
 
 def longest_allocation() -> float:
     """Return the processor seconds of the slowest of `STALL_ENTRIES` allocations: what the system takes."""
     gc.disable()
-    clock = time.thread_time
     held: list[bytes | None] = [None] * STALL_ENTRIES
-    longest, began = 0.0, clock()
-    for number in range(STALL_ENTRIES):
-        held[number] = bytes(ALLOCATED_BYTES)
+
+    def allocate(step: Callable[[], None]) -> None:
+        for number in range(STALL_ENTRIES):
+            held[number] = bytes(ALLOCATED_BYTES)
+            step()
+
+    return _longest(allocate)
+
+
+def _longest(work: Callable[[Callable[[], None]], object]) -> float:
+    """Return the most processor seconds between two calls of what `work` is given to call."""
+    clock = time.thread_time
+    longest, began = 0.0, math.inf  # What is before the first call is preparation.
+
+    def step() -> None:
+        nonlocal began, longest
         ended = clock()
         longest = max(longest, ended - began)
         began = ended
+
+    work(step)
     return longest
 
 

@@ -80,8 +80,7 @@ class Table:
     """The owner of each partition: what every operation looks up."""
 
     def __post_init__(self) -> None:
-        owners = [row.replicas[0] if row.replicas else None for row in self.rows]
-        object.__setattr__(self, "owners", tuple(owners))
+        object.__setattr__(self, "owners", tuple(row.owner for row in self.rows))
 
     def descends_from(self, other: TableVersion) -> bool:
         """Return whether this table is `other` or was made with knowledge of it.

@@ -14,7 +14,7 @@ One thing ends an entry without another version: its owner's word that it was id
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from itertools import repeat
 from operator import xor
@@ -49,6 +49,18 @@ def entry_digest(map_name: str, key: bytes, hlc: int, origin: int) -> int:
     return xxh3_64_intdigest(_pack(hlc, origin), key_hash(map_name, key))
 
 
+def _key_hashes(map_name: str, keys: Iterable[bytes]) -> Iterator[int]:
+    """Return the hash of each key of a map: `key_hash`, without the calls."""
+    return map(xxh3_64_intdigest, keys, repeat(map_seed(map_name)))
+
+
+def _entry_digests(
+    hashes: Iterable[int], hlcs: Iterable[int], origins: Iterable[int]
+) -> Iterator[int]:
+    """Return the digest of each entry, given the hashes of its keys: `entry_digest`, without the calls."""
+    return map(xxh3_64_intdigest, map(_pack, hlcs, origins), hashes)
+
+
 class Digest:
     """Digest of one partition."""
 
@@ -71,8 +83,7 @@ class Digest:
         self, map_name: str, keys: Iterable[bytes], hlcs: Iterable[int], origins: Iterable[int]
     ) -> None:
         """Add many entries of one map: `toggle` for each, without the calls."""
-        hashes = map(xxh3_64_intdigest, keys, repeat(map_seed(map_name)))
-        digests = map(xxh3_64_intdigest, map(_pack, hlcs, origins), hashes)
+        digests = _entry_digests(_key_hashes(map_name, keys), hlcs, origins)
         self.total = reduce(xor, digests, self.total)
 
 
@@ -84,7 +95,7 @@ def add_to_buckets(
     origins: Iterable[int],
 ) -> None:
     """Add entries of one map to the digests of their buckets."""
-    hashes = list(map(xxh3_64_intdigest, keys, repeat(map_seed(map_name))))
-    digests = map(xxh3_64_intdigest, map(_pack, hlcs, origins), hashes)
+    hashes = list(_key_hashes(map_name, keys))
+    digests = _entry_digests(hashes, hlcs, origins)
     for hashed, digest in zip(hashes, digests, strict=True):
         buckets[hashed >> _BUCKET_SHIFT] ^= digest

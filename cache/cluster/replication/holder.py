@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cache.cluster.replication.entries import entries_of
+from cache.cluster.replication.entries import entries_of, for_each
 from cache.cluster.transport.failures import exception_to_failure
 from cache.cluster.transport.rpc import Peer
 from cache.cluster.wire.messages import (
@@ -127,9 +127,8 @@ class Holder:
     def _unfit(self, message: ReplicateEach, wall: float) -> dict[int, Failure]:
         """Return why some writes are not taken whoever sends them, by their places."""
         refused: dict[int, Failure] = {}
-        replication, count = self._replication, len(message.keys)
-        stalled = replication.stalled
-        ttls = message.ttls if len(message.ttls) == count else message.ttls * count
+        replication, stalled = self._replication, self._replication.stalled
+        ttls = for_each(message.ttls, len(message.keys))
         for place, (hlc, ttl) in enumerate(zip(message.hlcs, ttls, strict=True)):
             try:
                 if stalled and ttl != NEVER:

@@ -63,8 +63,7 @@ class MapAccess:
             self._encode_value = partial(serializer.encode, context=name)
             self.decode = partial(serializer.decode, context=name)
         self._seed = map_seed(name)
-        self.default_seconds = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
-        """Time to live of what is written without one, as the wire has it."""
+        self._ttl = NEVER if ttl is DEFAULT else wire_ttl(ttl, NEVER)
         self.now = router.clock.monotonic
         self.value_of = router.value_of
         self.site = router.site
@@ -133,16 +132,14 @@ class MapAccess:
         Raises:
             CodecError: it cannot be stored, or is over the limit.
         """
-        encoded = self._encode_value(value)
-        if tags:
-            encoded = with_tags(encoded, tags)
+        encoded = with_tags(self._encode_value(value), tags)
         if len(encoded) > self._value_limit:
             check_value(encoded, self._value_limit)
         return encoded
 
     def seconds(self, ttl: Ttl) -> float:
         """Return a time to live as the wire has it."""
-        return wire_ttl(ttl, self.default_seconds)
+        return wire_ttl(ttl, self._ttl)
 
     # -- one key -----------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ class KeyOperations(OwnedReads[V]):
             return stored
         access, writing = self._access, None
         encoded, partition = access.locate(key)
-        seconds = access.default_seconds if ttl is DEFAULT else access.seconds(ttl)
+        seconds = access.seconds(ttl)
         if expire_at is not None:
             seconds = self._updates.lifetime(ttl, expire_at, keep_ttl=False)
         began_at = access.now()

@@ -33,9 +33,6 @@ from cache.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-_pack_header: Final = frames.HEADER.pack
-"""As `frames.encode_header`, which would be one call more for each message."""
-
 JOIN_BYTES_MAX: Final = 64 * 1024
 """A larger body, or batch, is handed to the transport in pieces rather than copied once more."""
 
@@ -241,11 +238,10 @@ class Connection(asyncio.Protocol):
     def send(self, kind: int, request_id: int, body: bytes) -> None:
         """Add one frame to the batch that is written once in this tick."""
         size = len(body)
-        header = _pack_header(frames.ENVELOPE_BYTES + size, kind, request_id)
         if size <= JOIN_BYTES_MAX:
-            self._batch.append(header + body)
+            self._batch.append(frames.encode_frame(kind, request_id, body))
         else:
-            self._batch += (header, body)
+            self._batch += (frames.encode_header(kind, request_id, size), body)
         self.batch_bytes += size + frames.HEADER_BYTES
         if not self._flush_is_due:
             self._flush_is_due = True
@@ -275,11 +271,10 @@ class Connection(asyncio.Protocol):
         The caller knows of nothing else under way. One that finds company was the last to be so hasty:
         until a batch is a single frame again, all wait for each other.
         """
-        size = len(body)
-        if self._flush_is_due or not self._was_alone or size > JOIN_BYTES_MAX:
+        if self._flush_is_due or not self._was_alone or len(body) > JOIN_BYTES_MAX:
             self.send(kind, request_id, body)
         elif self.stream is not None and not self.stream.is_closing():
-            self.stream.write(_pack_header(frames.ENVELOPE_BYTES + size, kind, request_id) + body)
+            self.stream.write(frames.encode_frame(kind, request_id, body))
 
     def buffered_bytes(self) -> int:
         """Return how many bytes wait to be written."""
