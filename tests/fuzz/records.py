@@ -12,7 +12,7 @@ from cache.cluster.partitions.table import EPOCH_MAX, VERSION_MAX, Table
 from cache.cluster.replication.entries import from_record, to_record
 from cache.cluster.replication.replica import PartitionReplica
 from cache.cluster.wire.encoding import encode_message
-from cache.cluster.wire.messages import EntryRecord, PushTable, TableRecord
+from cache.cluster.wire.messages import EntryRecord, PushTable, TableChanges, TableRecord
 from cache.errors import RemoteProtocolError
 from tests.fuzz import seeds
 from tests.fuzz.base import Target, expect
@@ -21,6 +21,7 @@ from tests.fuzz.mutate import mutate_body
 PARTITIONS: Final = 8
 LIFETIME: Final = 600.0
 TABLES: Final = msgspec.msgpack.Decoder(TableRecord)
+CHANGES: Final = msgspec.msgpack.Decoder(TableChanges)
 ENTRIES: Final = msgspec.msgpack.Decoder(EntryRecord)
 
 R = TypeVar("R")
@@ -43,17 +44,55 @@ class TableTarget(Target):
             table = Table.from_record(record, PARTITIONS)
         except RemoteProtocolError as error:
             return str(error)[:40]
-        expect(len(table.rows) == PARTITIONS, "a table of another size")
-        expect(0 <= table.id.version <= VERSION_MAX, "a version out of range")
-        for row in table.rows:
-            expect(0 <= row.epoch <= EPOCH_MAX, "an epoch out of range")
-            expect(len(set(row.holders)) == len(row.holders), "a holder twice")
-            expect(set(row.holders) <= set(table.addresses), "a holder without an address")
-        encode_message(PushTable(table.to_record()))
-        again = Table.from_record(table.to_record(), PARTITIONS)
-        expect(again == table, "a table changed on the wire")
-        table.owner_counts(), table.copy_counts(), table.held_by(table.id.coordinator)
+        _check_table(table)
         return "table"
+
+
+class ChangesTarget(Target):
+    """Changes to a table are refused, or make one that is whole; the table itself stays as it was."""
+
+    name = "table-changes"
+    mutation = staticmethod(mutate_body)
+
+    def __init__(self) -> None:
+        self._base = Table.from_record(seeds.a_table(), PARTITIONS)
+        self._before = self._base.to_record()
+
+    def seeds(self, rng: Random) -> list[bytes]:
+        return seeds.table_changes(rng)
+
+    def feed(self, data: bytes) -> str:
+        record = _decoded(CHANGES, data)
+        if record is None:
+            return "not changes"
+        try:
+            table = self._base.with_changes(record)
+        except RemoteProtocolError as error:
+            return str(error)[:40]
+        finally:
+            expect(
+                self._base.to_record() == self._before, "the table that changes were to is another"
+            )
+        _check_table(table)
+        touched = table.changed_since(self._base)
+        expect(set(touched) <= set(record.places), "a row changed that was not sent")
+        again = self._base.with_changes(table.changes_record(self._base))
+        expect(again == table, "changes changed on the wire")
+        return "changes"
+
+
+def _check_table(table: Table) -> None:
+    """A table that was taken from a peer is whole, and can be sent on."""
+    expect(len(table.rows) == PARTITIONS, "a table of another size")
+    expect(0 <= table.id.version <= VERSION_MAX, "a version out of range")
+    for row in table.rows:
+        expect(0 <= row.epoch <= EPOCH_MAX, "an epoch out of range")
+        expect(len(set(row.holders)) == len(row.holders), "a holder twice")
+        expect(set(row.holders) <= set(table.addresses), "a holder without an address")
+    encode_message(PushTable(table.to_record()))
+    again = Table.from_record(table.to_record(), PARTITIONS)
+    expect(again == table, "a table changed on the wire")
+    table.owner_counts(), table.copy_counts(), table.held_by(table.id.coordinator)
 
 
 class ReplicaTarget(Target):

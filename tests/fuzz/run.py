@@ -29,7 +29,7 @@ from tests.fuzz import seeds
 from tests.fuzz.base import Target
 from tests.fuzz.mutate import Mutation
 from tests.fuzz.packets import ExchangeTarget, PacketTarget
-from tests.fuzz.records import ReplicaTarget, TableTarget
+from tests.fuzz.records import ChangesTarget, ReplicaTarget, TableTarget
 from tests.fuzz.streams import FrameTarget, InboundTarget, LinkTarget
 
 CORPUS: Final = Path(__file__).with_name("corpus")
@@ -51,7 +51,7 @@ def all_targets() -> list[Target]:
     for kind in (InboundTarget, LinkTarget):
         for secret in (None, seeds.SECRET):
             targets += [kind(secret=secret, established=flag) for flag in (False, True)]
-    return [*targets, ExchangeTarget(), TableTarget(), ReplicaTarget()]
+    return [*targets, ExchangeTarget(), TableTarget(), ChangesTarget(), ReplicaTarget()]
 
 
 class Lines:

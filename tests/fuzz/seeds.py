@@ -25,6 +25,7 @@ from cache.cluster.wire.messages import (
     MemberRecord,
     Set,
     SetMany,
+    TableChanges,
     TableRecord,
     Value,
 )
@@ -230,18 +231,33 @@ def greetings(one: Handshake, two: Handshake) -> bytes:
     return b"".join(encode_frame(frames.GREETING, 0, body) for body in said)
 
 
-def tables(rng: Random) -> list[bytes]:
-    """Return tables of eight partitions."""
-    record = TableRecord(
+def a_table() -> TableRecord:
+    """Return a table of eight partitions."""
+    return TableRecord(
         id=messages.TableId(3, IDS[0]),
         ancestors=[messages.TableId(2, IDS[0]), messages.TableId(1, IDS[1])],
         members=list(IDS),
         addresses=list(ADDRESSES),
         rows=[messages.RowRecord(5, [n % 4, (n + 1) % 4], [(n + 2) % 4], 0) for n in range(8)],
     )
+
+
+def tables(rng: Random) -> list[bytes]:
+    """Return tables of eight partitions."""
     empty = TableRecord(messages.TableId(0, ""), [], [], [], [messages.RowRecord(0, [], [], 0)] * 8)
-    made = [record, empty, *(example(TableRecord, rng) for _ in range(16))]
+    made = [a_table(), empty, *(example(TableRecord, rng) for _ in range(16))]
     return [msgspec.msgpack.encode(table) for table in made]
+
+
+def table_changes(rng: Random) -> list[bytes]:
+    """Return changes to `a_table`, of none to all of its rows."""
+    base, made = a_table(), []
+    for _ in range(16):
+        places = sorted(rng.sample(range(8), rng.randrange(9)))
+        rows = [messages.RowRecord(6, [n % 3, 3], [], rng.choice((0, 4))) for n in places]
+        table = msgspec.structs.replace(base, id=messages.TableId(4, IDS[0]), rows=rows)
+        made.append(TableChanges(base.id, places, table))
+    return [msgspec.msgpack.encode(changes) for changes in made]
 
 
 def entries(rng: Random) -> list[bytes]:

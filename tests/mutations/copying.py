@@ -27,6 +27,7 @@ TABLE_TESTS: Final = "tests/unit/cluster/partitions/test_table.py"
 TESTS: Final = "tests/integration/test_copying.py"
 DIGEST_TESTS: Final = "tests/unit/cluster/replication/test_digest.py"
 FILL_TESTS: Final = "tests/unit/cluster/replication/test_fill.py"
+FOLLOWING_TESTS: Final = "tests/integration/test_following_tables.py"
 
 COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
@@ -321,6 +322,22 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "        self._confirmed.pop(member.id, None)\n        return base is not None and",
         "        return base is None and",
         TESTS,
+    ),
+    Mutation(
+        "tables: every fifth is told to nobody",
+        PARTITIONS,
+        "        self._coordinator.adopt(table)\n        self._announce(old)\n",
+        "        self._coordinator.adopt(table)\n"
+        "        if table.id.version % 5:\n"
+        "            self._announce(old)\n",
+        FOLLOWING_TESTS,
+    ),
+    Mutation(
+        "tables: a row counts as changed only when its owner is another",
+        TABLE,
+        "enumerate(pairs) if before is not row]",
+        "enumerate(pairs) if before.owner != row.owner]",
+        FOLLOWING_TESTS,
     ),
     Mutation(
         "tables: a partition that was not handed over is not served again",
