@@ -9,6 +9,8 @@ from tests.mutations.catalogue import Mutation
 DIGEST: Final = "cluster/replication/digest.py"
 REPLICA: Final = "cluster/replication/replica.py"
 CHUNKS: Final = "cluster/replication/chunks.py"
+ASSIGNMENT: Final = "cluster/partitions/assignment.py"
+BALANCE: Final = "cluster/partitions/balance.py"
 COORDINATOR: Final = "cluster/partitions/coordinator.py"
 COPYING: Final = "cluster/replication/copying.py"
 ENTRIES: Final = "cluster/replication/entries.py"
@@ -21,6 +23,7 @@ SERVICE: Final = "cluster/replication/service.py"
 TABLE: Final = "cluster/partitions/table.py"
 TRANSIT: Final = "cluster/replication/transit.py"
 
+ASSIGNMENT_TESTS: Final = "tests/unit/cluster/partitions/test_assignment.py"
 RULES: Final = "tests/unit/cluster/partitions/test_coordinator_rules.py"
 CHUNK_TESTS: Final = "tests/unit/cluster/replication/test_chunks.py"
 TABLE_TESTS: Final = "tests/unit/cluster/partitions/test_table.py"
@@ -258,20 +261,20 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "            self._struck[partition, replica] = None\n"
         "            self._reported[partition] = None\n",
         "            self._struck[partition, replica] = None\n",
-        RULES,
+        f"{RULES}::test_a_struck_copy_joins_anew",
     ),
     Mutation(
         "tables: rows stay as they are when members die",
         COORDINATOR,
-        "ids != self._still_for[0] or targets is not",
-        "targets is not",
+        " and changed.isdisjoint(still[0].holders)\n",
+        "\n",
         f"{RULES}::test_a_leaver_that_dies_is_replaced_in_every_row",
     ),
     Mutation(
         "tables: rows stay as they are when targets change",
         COORDINATOR,
-        " or targets is not self._still_for[1]:\n",
-        ":\n",
+        "if targets[partition] == aims[partition] and changed",
+        "if changed",
         RULES,
     ),
     Mutation(
@@ -284,8 +287,8 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "tables: rows stay as they are when a split heals",
         COORDINATOR,
-        "        if self._merged or ids != self",
-        "        if ids != self",
+        "        if self._merged or len(aims) != len(targets):\n",
+        "        if len(aims) != len(targets):\n",
         f"{RULES}::test_every_epoch_begins_anew_after_a_split_at_rest",
     ),
     Mutation(
@@ -322,6 +325,41 @@ COPYING_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "        self._confirmed.pop(member.id, None)\n        return base is not None and",
         "        return base is None and",
         TESTS,
+    ),
+    Mutation(
+        "tables: a copy is given to two members",
+        BALANCE,
+        "            if item != given:\n",
+        "            if item is not None:\n",
+        ASSIGNMENT_TESTS,
+    ),
+    Mutation(
+        "tables: a member is given more than its share",
+        BALANCE,
+        "                full[taker] = loads[taker] >= lower[taker]\n",
+        "",
+        ASSIGNMENT_TESTS,
+    ),
+    Mutation(
+        "tables: who left a partition to another offers it on",
+        ASSIGNMENT,
+        "                offered[other].pop(partition, None)\n",
+        "                offered[other].get(partition)\n",
+        ASSIGNMENT_TESTS,
+    ),
+    Mutation(
+        "tables: a copy yet to be made becomes an owner at once",
+        ASSIGNMENT,
+        "for fresh in (self._fresh, None):",
+        "for fresh in (None,):",
+        ASSIGNMENT_TESTS,
+    ),
+    Mutation(
+        "tables: members are sent the table before",
+        "cluster/partitions/updates.py",
+        "            self._target = table\n            self._made.clear()\n",
+        "            self._target = table\n",
+        FOLLOWING_TESTS,
     ),
     Mutation(
         "tables: every fifth is told to nobody",

@@ -58,13 +58,17 @@ def assign(
     copies = min(replica_count, len(takers))
     if copies <= 0:
         return [() for _ in previous]
+    if len(takers) == 1:
+        return [(takers[0].id,)] * len(previous)
     layout = _Layout(takers, len(previous), copies)
     layout.keep_survivors(previous)
     layout.fill()
     balance(layout.loads, layout.shares, layout.copy_steps, layout.move)
     layout.balance_owners([taker.weight for taker in takers])
     ids = [taker.id for taker in takers]
-    return [tuple(ids[member] for member in row) for row in layout.rows]
+    rows = [tuple(row) for row in layout.rows]
+    named = {row: tuple(ids[member] for member in row) for row in dict.fromkeys(rows)}
+    return [named[row] for row in rows]
 
 
 class _Layout:
@@ -122,7 +126,9 @@ class _Layout:
                 pool = self._pool(row)
                 lowest = min([pressures[member] for member in pool])
                 tied = [member for member in pool if pressures[member] == lowest]
-                member = max(tied, key=lambda m: xxh3_64_intdigest(self._seeds[m], partition))
+                member = tied[0]
+                if len(tied) > 1:
+                    member = max(tied, key=lambda m: xxh3_64_intdigest(self._seeds[m], partition))
                 row.append(member)
                 self.loads[member] += 1
                 self._held[member][partition] = None
@@ -182,11 +188,12 @@ class _Layout:
             takers = [member for member in takers if not seen[member]]
 
     def _movable(self, giver: int) -> Iterator[int]:
-        yield from self._fresh[giver]
-        owned = []
-        for partition in self._held[giver]:
-            if partition in self._fresh[giver]:
-                continue
+        fresh = list(self._fresh[giver])
+        yield from fresh
+        owned, held = [], dict.fromkeys(self._held[giver])
+        for partition in fresh:
+            held.pop(partition, None)
+        for partition in held:
             if self.rows[partition][0] == giver:
                 owned.append(partition)
             else:
@@ -220,32 +227,57 @@ class _Layout:
     def balance_owners(self, weights: list[int]) -> None:
         """Even out owners; a copy yet to be made becomes an owner only when that cannot be helped."""
         shares = [Fraction(len(self.rows) * weight, sum(weights)) for weight in weights]
-        owned: list[dict[int, None]] = [{} for _ in weights]
-        for partition, row in enumerate(self.rows):
-            owned[row[0]][partition] = None
-        counts = [len(partitions) for partitions in owned]
+        counts = [0] * len(weights)
+        for row in self.rows:
+            counts[row[0]] += 1
+        for fresh in (self._fresh, None):
+            offers = _Offers(self.rows, len(weights), fresh)
+            balance(counts, shares, offers.steps, offers.promote)
 
-        def complete(giver: int, seen: list[bool]) -> Iterator[tuple[int, int]]:
-            for partition in owned[giver]:
-                for taker in self.rows[partition][1:]:
-                    if not seen[taker] and partition not in self._fresh[taker]:
-                        yield taker, partition
 
-        def every(giver: int, seen: list[bool]) -> Iterator[tuple[int, int]]:
-            for partition in owned[giver]:
-                for taker in self.rows[partition][1:]:
-                    if not seen[taker]:
-                        yield taker, partition
+class _Offers:
+    """Which partitions each owner could leave to which other holder.
 
-        def promote(partition: int, giver: int, taker: int) -> None:
-            row = self.rows[partition]
-            position = row.index(taker)
-            row[0], row[position] = taker, giver
-            del owned[giver][partition]
-            owned[taker][partition] = None
+    Args:
+        rows: holders of each partition, owner first; changed in place.
+        fresh: copies yet to be made by each member, which are not to become owners; None if they may.
+    """
 
-        balance(counts, shares, complete, promote)
-        balance(counts, shares, every, promote)
+    def __init__(
+        self, rows: list[list[int]], members: int, fresh: list[dict[int, None]] | None
+    ) -> None:
+        self._rows = rows
+        self._fresh = fresh
+        self._of: list[dict[int, dict[int, None]]] = [{} for _ in range(members)]
+        self._is_known = False
+
+    def steps(self, giver: int, seen: list[bool]) -> Iterator[tuple[int, int]]:
+        """Yield whom `giver` could make an owner, and of what."""
+        if not self._is_known:
+            self._is_known = True
+            for partition in range(len(self._rows)):
+                self._add(partition)
+        for taker, partitions in list(self._of[giver].items()):
+            for partition in list(partitions):
+                if seen[taker]:
+                    break
+                yield taker, partition
+
+    def promote(self, partition: int, giver: int, taker: int) -> None:
+        """Let two holders change roles."""
+        row, offered = self._rows[partition], self._of[giver]
+        for other in row[1:]:
+            if other in offered:
+                offered[other].pop(partition, None)
+        position = row.index(taker)
+        row[0], row[position] = taker, giver
+        self._add(partition)
+
+    def _add(self, partition: int) -> None:
+        owner, *others = self._rows[partition]
+        for other in others:
+            if self._fresh is None or partition not in self._fresh[other]:
+                self._of[owner].setdefault(other, {})[partition] = None
 
 
 def _numbered(names: Sequence[object]) -> list[int]:

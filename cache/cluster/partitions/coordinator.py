@@ -62,8 +62,8 @@ class Coordinator:
         """Partitions of which something was reported since the last table was computed."""
         self._still: dict[int, tuple[Row, MemberId | None]] = {}
         """Rows that came out as they were, and the owner that is to release the partition: as long as nothing
-        is reported of it, the same members live and the targets are the same, so they will again."""
-        self._still_for: tuple[list[MemberId], list[tuple[MemberId, ...]]] = ([], [])
+        is reported of it, the same of its holders live and its target is the same, so they will again."""
+        self._still_for: tuple[frozenset[MemberId], list[tuple[MemberId, ...]]] = (frozenset(), [])
         """Live members and targets for which `_still` was found."""
 
     def adopt(self, table: Table) -> None:
@@ -185,10 +185,7 @@ class Coordinator:
 
         Tables follow each other quickly while data moves, and each changes a few rows of a thousand.
         """
-        ids, targets = list(live), self._targets
-        if self._merged or ids != self._still_for[0] or targets is not self._still_for[1]:
-            self._still.clear()
-            self._still_for = (ids, targets)
+        self._forget_moving(live)
         rows = []
         for partition, row in enumerate(self.table.rows):
             still = self._still.get(partition)
@@ -206,6 +203,21 @@ class Coordinator:
                 releases.setdefault(releasing, []).append(partition)
         self._reported.clear()
         return tuple(rows)
+
+    def _forget_moving(self, live: dict[MemberId, Member]) -> None:
+        """Forget the rows in which a member has come or gone, and those that are to have other holders."""
+        members, aims = self._still_for
+        targets = self._targets
+        if self._merged or len(aims) != len(targets):
+            self._still.clear()
+        elif aims is not targets or members != live.keys():
+            changed = members ^ live.keys()
+            self._still = {
+                partition: still
+                for partition, still in self._still.items()
+                if targets[partition] == aims[partition] and changed.isdisjoint(still[0].holders)
+            }
+        self._still_for = (frozenset(live), targets)
 
     def _next_row(
         self,

@@ -20,6 +20,7 @@ from cache.cluster.membership.members import Member
 from cache.cluster.membership.service import MembershipService
 from cache.cluster.partitions.coordinator import Coordinator, elect
 from cache.cluster.partitions.table import Table, TableVersion
+from cache.cluster.partitions.updates import Updates
 from cache.cluster.scope import Scope
 from cache.cluster.transport.rpc import Peer, RpcEndpoint
 from cache.cluster.wire.messages import (
@@ -94,6 +95,7 @@ class PartitionService:
         self._seen: dict[MemberId, None] = {}
         self._confirmed: dict[MemberId, Table] = {}
         self._pushing: dict[MemberId, None] = {}
+        self._updates = Updates()
         self._releasing: dict[MemberId, None] = {}
         self._refreshing: asyncio.Future[None] | None = None
         self._tables_adopted = metrics.counter("partitions.tables_adopted")
@@ -238,8 +240,7 @@ class PartitionService:
         return Released(partitions=await self._releaser(valid))
 
     def _table_id(self) -> TableId:
-        current = self.table.id
-        return TableId(version=current.version, coordinator=current.coordinator)
+        return TableId(version=self.table.id.version, coordinator=self.table.id.coordinator)
 
     # -- adopting ----------------------------------------------------------------------------
 
@@ -455,7 +456,7 @@ class PartitionService:
     async def _push_once(self, member: Member) -> bool:
         """Send the table: what changed, if it is known what the member has; else all of it."""
         table, base = self.table, self._confirmed.get(member.id)
-        message = PushTable(table.to_record()) if base is None else table.changes_record(base)
+        message = self._updates.message(table, base)
         try:
             answer = await self._rpc.call(member.address, message, timeout=CALL_TIMEOUT)
         except CacheError as error:

@@ -354,16 +354,15 @@ class Ownership:
         """True while the partition is being handed over: nothing is served."""
         self.settled = True
         """False after a promotion until the surviving copies were compared."""
-        self.holders: dict[MemberId, None] = {}
-        self.held_by: tuple[MemberId, ...] = ()
+        self.held_by = row.replicas[1:]
         """The holders, to be compared with those of other partitions."""
+        self.holders: dict[MemberId, None] = dict.fromkeys(self.held_by)
         self.joined: dict[MemberId, None] = {}
         """Joining members reported complete: as binding as replicas."""
         self.pending: dict[Pending, None] = {}
         """In the order in which they were applied."""
         self.running: dict[bytes, asyncio.Future[None]] = {}
         """Operation ids in flight, so that a retry waits for the first attempt."""
-        self.update(row)
 
     @property
     def serving(self) -> bool:

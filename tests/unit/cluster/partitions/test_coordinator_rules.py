@@ -224,6 +224,21 @@ def test_a_leaver_that_dies_is_replaced_in_every_row() -> None:
     assert [] == coordinator.table.held_by(two.id)
 
 
+def test_a_struck_copy_joins_anew() -> None:
+    """Also where nothing else has changed for long."""
+    members = members_of(3)
+    coordinator = at_rest(members)
+    before = coordinator.table.rows
+
+    coordinator.strike([5], before[5].replicas[1])
+    coordinator.advance(members)
+
+    changed = [place for place in range(64) if coordinator.table.rows[place] != before[place]]
+    owner, backup = before[5].replicas
+    assert [5] == changed
+    assert Row(before[5].epoch, (owner,), (backup,)) == coordinator.table.rows[5]
+
+
 def test_every_epoch_begins_anew_after_a_split_at_rest() -> None:
     """Both branches used the same numbers; also for rows that would stay as they are."""
     members = members_of(2)
