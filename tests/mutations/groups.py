@@ -131,7 +131,7 @@ GROUP_MUTATIONS: Final[tuple[Mutation, ...]] = (
         "cluster/raft/consensus.py",
         "election.leader, self._campaign.votes)\n",
         "election.leader, True)\n",
-        "tests/integration/test_campaign.py",
+        "tests/unit/cluster/raft/test_consensus.py",
     ),
     Mutation(
         "giving up: a majority that is only out of reach is given up",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import TypeVar
 
@@ -17,10 +18,13 @@ from cache.cluster.raft.messages import (
     GroupId,
     Heartbeat,
     HeartbeatReply,
+    Kind,
+    Members,
     ReplicaId,
     TimeoutNow,
     Vote,
     VoteReply,
+    encode,
 )
 from cache.cluster.raft.outputs import (
     Apply,
@@ -36,6 +40,7 @@ from cache.cluster.raft.outputs import (
     Reason,
     Received,
     Role,
+    RoleChanged,
     Send,
 )
 from cache.cluster.raft.status import bootstrap
@@ -288,3 +293,16 @@ def test_a_learner_has_no_timer() -> None:
     consensus = Consensus(GROUP, ME, RaftConfig(), Persisted(), rng=Random(1), now=0.0)
 
     assert consensus.next_deadline() is None
+
+
+def test_a_replica_that_loses_its_vote_is_told() -> None:
+    """Term and leader are as they were: without it, nobody would ask whether it may go."""
+    consensus = machine()
+    before = step(consensus, Append(GROUP, OTHER, 2, 1, 1, 1))
+    without_it = Entry(2, 2, kind=Kind.MEMBERS, data=encode(Members((OTHER, THIRD))))
+
+    outputs = step(consensus, Append(GROUP, OTHER, 2, 1, 1, 1, (without_it,)))
+
+    told = RoleChanged(Role.FOLLOWER, 2, OTHER, votes=True)
+    assert told == only(before, RoleChanged)
+    assert replace(told, votes=False) == only(outputs, RoleChanged)
