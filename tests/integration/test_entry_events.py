@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
 from cache.cluster import EntryEvent, EventsMissed, Node
@@ -185,6 +187,30 @@ async def test_a_member_that_comes_back_is_not_heard_from_its_beginning(
 
     await _check(cluster, listener, writer)
     assert EventsMissed(None) in gaps(listener)
+
+
+@cluster_test("simulated", size=1)
+async def test_what_a_stalled_owner_hears_of_others_is_a_gap(cluster: TestCluster) -> None:
+    """Whoever owns the partition since may have told it already, and in another order."""
+    listener = await listen(cluster, 0, events)
+    node = node_of(cluster, 0)
+    users = node.map("users")
+    await run_on(cluster, 0, lambda: users.set("key", 1))
+    await listener.until(lambda items: len(items) == 1)
+    encoded, partition = users._access.locate("key")
+
+    def hear_of_another_write() -> bool:
+        replica = node._replication.copy_of(partition)
+        held = replica.entry("users", encoded)
+        assert held is not None
+        node._replication.validity.until = -math.inf
+        return replica.apply("users", encoded, msgspec.structs.replace(held, hlc=held.hlc + 1))
+
+    assert await run_on(cluster, 0, hear_of_another_write)
+
+    await listener.until(lambda items: len(items) == 2)
+    assert [("created", 1)] == seen(listener, "key")
+    assert [EventsMissed(None)] == gaps(listener)
 
 
 async def _sees_three(cluster: TestCluster, index: int) -> bool:

@@ -103,8 +103,7 @@ FEATURE_MUTATIONS: Final = (
         "cluster/structures/event_owner.py",
         "        if map_name in self._maps and self._replication.stalled:\n",
         "        if False:\n",
-        FEATURES,
-        first=1074,
+        "tests/integration/test_entry_events.py::test_what_a_stalled_owner_hears_of_others_is_a_gap",
     ),
     Mutation(
         "hide from other copies that a store has a write",
