@@ -188,12 +188,9 @@ class _Layout:
             takers = [member for member in takers if not seen[member]]
 
     def _movable(self, giver: int) -> Iterator[int]:
-        fresh = list(self._fresh[giver])
+        fresh, owned = self._fresh[giver].copy(), []
         yield from fresh
-        owned, held = [], dict.fromkeys(self._held[giver])
-        for partition in fresh:
-            held.pop(partition, None)
-        for partition in held:
+        for partition in [partition for partition in self._held[giver] if partition not in fresh]:
             if self.rows[partition][0] == giver:
                 owned.append(partition)
             else:
